@@ -1,0 +1,99 @@
+"""Per-SKU state as a struct of arrays: one slot per SKU, one numpy array per fact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Slots = NDArray[np.int32]
+_FIRST_CAPACITY = 1024
+_GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class Column:
+    """One fact per SKU. dtype: numpy, little-endian (`<f4`); shape: of one SKU's value; fill: what a new SKU starts with."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    fill: float = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one SKU's value."""
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=int))
+
+
+class SkuTable:
+    """SKUs in slots 0..len-1, in the order they were first seen, and their columns.
+
+    Columns have room for more slots than there are SKUs; use `len(table)` or slot arrays, never the array's own length.
+    """
+
+    def __init__(self, columns: Iterable[Column]) -> None:
+        """Start empty. Column names must differ (ValueError)."""
+        self.spec = tuple(columns)
+        if len({c.name for c in self.spec}) != len(self.spec):
+            msg = "two columns of a SKU table have one name"
+            raise ValueError(msg)
+        self.index: dict[str, int] = {}
+        self.skus: list[str] = []
+        self.keys: list[bytes] = []
+        self._capacity = 0
+        self._columns: dict[str, Array] = {}
+        self._reserve(_FIRST_CAPACITY)
+
+    def __len__(self) -> int:
+        """How many SKUs have a slot."""
+        return len(self.skus)
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the column `name`, (capacity, *shape); writing to it writes the state."""
+        return self._columns[name]
+
+    def _reserve(self, capacity: int) -> None:
+        for column in self.spec:
+            # zeros first: untouched pages cost no memory until a SKU moves in
+            grown = np.zeros((capacity, *column.shape), column.dtype)
+            if self._capacity:
+                grown[: len(self.skus)] = self._columns[column.name][: len(self.skus)]
+            self._columns[column.name] = grown
+        self._capacity = capacity
+
+    def add(self, skus: Sequence[str], keys: Sequence[bytes] | None = None) -> Slots:
+        """Give slots to SKUs that have none (each must be new); returns int32 (n,). keys: their UTF-8, where known."""
+        first = len(self.skus)
+        last = first + len(skus)
+        if last > self._capacity:
+            self._reserve(max(last, int(self._capacity * _GROWTH)))
+        self.index.update(zip(skus, range(first, last), strict=True))
+        self.skus.extend(skus)
+        self.keys.extend(keys if keys is not None else [sku.encode() for sku in skus])
+        for column in self.spec:
+            if column.fill != 0:
+                self._columns[column.name][first:last] = column.fill
+        return np.arange(first, last, dtype=np.int32)
+
+    def slots(self, skus: Sequence[str]) -> Slots:
+        """Look up the slot of every SKU, -1 where it has none; int32 (n,)."""
+        get = self.index.__getitem__
+        try:
+            return np.fromiter(map(get, skus), np.int32, len(skus))
+        except KeyError:
+            index = self.index
+            return np.fromiter((index.get(sku, -1) for sku in skus), np.int32, len(skus))
+
+    def gather(self, names: Iterable[str], slots: Slots) -> dict[str, Array]:
+        """Copy the named columns of some slots: {name: (n, *shape)}."""
+        return {name: self._columns[name][slots] for name in names}
+
+    def scatter(self, values: dict[str, Array], slots: Slots) -> None:
+        """Write columns of some slots back."""
+        for name, value in values.items():
+            self._columns[name][slots] = value

@@ -1,0 +1,344 @@
+"""A window closes: judge it against what was expected, step the model, forecast, and say what changed.
+
+The order matters and is the same live, in a replay and in a backtest: first the window is held against the forecasts
+made before it (p-values, live losses), then the statistics and the recurrent state move on by one window, then the next
+forecast is made from the source that has earned it, then alerts open, update and resolve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import closing
+from features.encoding import encode
+from features.horizon import LEVELS, SUM_WINDOWS
+from features.ledger import Chunk, Ledger
+from features.season import context
+from features.table import Column, Slots
+from inference import alarms, baselines, scoring, surprise
+from inference.alarms import AlarmRules, AlertChange
+from inference.session import Session
+from inference.trend import Trend, trend
+from schemas.alerts import Alert, Contributor
+from schemas.columns import ForecastColumns, WindowColumns
+
+JUDGING = tuple(Column(*spec) for module in (surprise, scoring, baselines, alarms) for spec in module.COLUMNS)
+_JUDGING_NAMES = tuple(c.name for c in JUDGING)
+_NO_CHANGE_MS = -(1 << 62)
+_FIRST_SUM = SUM_WINDOWS[0]
+_WARM_UP_SKUS = 4_096
+
+
+def columns(session: Session | None) -> tuple[Column, ...]:
+    """Name the per-SKU columns beside those of the ledger: none without a model."""
+    if session is None:
+        return ()
+    shape = (session.layers, session.hidden)
+    return (*JUDGING, Column("h", "<f4", shape), Column("c", "<f4", shape))
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What one chunk of a closing window has to say. eventful: bool (n,), whether the SKU had an event in it."""
+
+    slots: Slots
+    windows: WindowColumns
+    eventful: NDArray[np.bool_]
+    forecasts: ForecastColumns | None = None
+    alerts: list[Alert] = field(default_factory=list)
+
+
+@dataclass
+class LiveLoss:
+    """Weighted quantile loss of the one-step forecasts of recent windows, by source: sums with a half-life of 20 windows."""
+
+    loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
+    units: float = 0.0
+
+    def wql(self, source: str) -> float:
+        """Give the loss per unit sold; NaN before anything was."""
+        return self.loss[source] / self.units if self.units > 0 else float("nan")
+
+
+class Desk:
+    """Closes the windows of one ledger. Without a session there are windows only: no forecasts, no alerts."""
+
+    def __init__(self, ledger: Ledger, session: Session | None, *, rules: AlarmRules | None = None) -> None:
+        """Start without expectations; the ledger must have been made with `columns(session)`."""
+        self.ledger = ledger
+        self.session = session
+        self.rules = rules or AlarmRules()
+        self.expected_open = False  # whether the forecasts at hand were made for an open window
+        self.live = LiveLoss()
+
+    def close(self, number: int, *, emitted_ms: int) -> Iterator[Closed]:
+        """Close window `number` of the ledger, chunk by chunk; consume it whole."""
+        next_open = False
+        self.live.units *= 2 ** (-1 / 20)
+        for name in self.live.loss:
+            self.live.loss[name] *= 2 ** (-1 / 20)
+        for chunk in self.ledger.close(number):
+            next_open = bool(chunk.context.season_next[0] > 0)
+            if self.session is None:
+                self.ledger.advance(chunk)
+                self.ledger.store(chunk)
+                yield Closed(chunk.slots, self._windows(chunk), self._eventful(chunk))
+            else:
+                yield self._forecast(chunk, self.session, emitted_ms)
+        self.expected_open = next_open
+
+    def warm_up(self) -> None:
+        """Rebuild the recurrent state of every SKU from its ring of windows: the stored one belongs to another model.
+
+        Approximate: prices and clicks of the ring are not kept, and the statistics start where the ring does.
+        """
+        last = self.ledger.windows.first_open
+        if self.session is None or last is None:
+            return
+        table = self.ledger.table
+        for low in range(0, len(table), _WARM_UP_SKUS):
+            some = slice(low, min(low + _WARM_UP_SKUS, len(table)))
+            x = replay_inputs(self.ledger, some, last)
+            zero = np.zeros_like(table["h"][some])
+            table["h"][some], table["c"][some] = self.session.run_replay(x, zero, zero)
+            for name in ("next_net", "next_mean"):
+                table[name][some] = np.nan
+
+    def _forecast(self, chunk: Chunk, session: Session, emitted_ms: int) -> Closed:
+        rows = self._judge_rows(chunk)
+        found, served_before = self._judge(chunk, rows)
+        x = self.ledger.advance(chunk)
+        out = session.run_step(
+            x,
+            self.ledger.table["h"][chunk.selection],
+            self.ledger.table["c"][chunk.selection],
+            scale=chunk.rows["nu"],
+            season=chunk.context.season_next,
+            season_sums=chunk.context.season_sums,
+            pieces=chunk.rows["fractional"] == 0,
+        )
+        self.ledger.table["h"][chunk.selection] = out.h
+        self.ledger.table["c"][chunk.selection] = out.c
+        quantiles, mean, sums = self._choose(chunk, rows, out)
+        last7 = np.nansum(closing.last_windows(chunk.rows, chunk.context.number, _FIRST_SUM), axis=1)
+        mean7 = mean[:, :_FIRST_SUM].sum(axis=1)
+        where_to = trend(sums[:, 0], last7=last7, mean7=mean7)
+        changes = self._alarms(chunk, rows, found, served_before, mean7)
+        self.ledger.store(chunk)
+        for name in _JUDGING_NAMES:
+            self.ledger.table[name][chunk.selection] = rows[name]
+        return Closed(
+            slots=chunk.slots,
+            windows=self._windows(chunk),
+            eventful=self._eventful(chunk),
+            forecasts=self._forecasts(chunk, rows, (quantiles, mean, sums), where_to, emitted_ms),
+            alerts=[_alert(change) for change in changes],
+        )
+
+    def _judge_rows(self, chunk: Chunk) -> dict[str, NDArray[Any]]:
+        return {name: self.ledger.table[name][chunk.selection] for name in _JUDGING_NAMES}
+
+    def _judge(self, chunk: Chunk, rows: dict[str, NDArray[Any]]) -> tuple[surprise.Surprise, NDArray[np.float32]]:
+        """Hold the window against what was expected of it; returns the surprise and the quantiles that were served."""
+        around, happened = chunk.context, chunk.facts
+        n = len(chunk.slots)
+        served = scoring.served_next(rows)
+        by_change = chunk.rows["price_ms"] != _NO_CHANGE_MS
+        closed = surprise.Closed(
+            start_ms=around.start_ms,
+            units=happened.units,
+            price=np.where(by_change, happened.price, np.nan),
+            views=happened.views,
+            observed=np.ones(n, np.bool_),
+            season=around.index if around.is_open else 0.0,
+        )
+        expected = rows["next_mean"] if self.expected_open else np.full(n, np.nan, np.float32)
+        found, learnt = surprise.observe(rows, closed, expected)
+        active = np.full(n, around.is_open and self.expected_open)
+        if active.any():
+            self._tally(rows, served, happened.units)
+        learnt |= scoring.score(rows, happened.units, nu=chunk.rows["nu"], active=active)
+        before = self._season(chunk, around.number - 1)
+        learnt |= baselines.update(rows, happened.units, before, active=np.full(n, around.is_open))
+        rows |= learnt
+        return found, served
+
+    def _tally(self, rows: dict[str, NDArray[Any]], served: NDArray[np.float32], units: NDArray[np.float64]) -> None:
+        """Add the scored one-step forecasts to the partition's live loss."""
+        both = np.isfinite(rows["next_net"][:, 0]) & np.isfinite(rows["next_naive"][:, 0])
+        actual = units[both].astype(np.float32)
+        for name, quantiles in (("served", served), ("lstm", rows["next_net"]), ("seasonal_naive", rows["next_naive"])):
+            self.live.loss[name] += float(scoring.wql_parts(actual, quantiles[both])[0].sum())
+        self.live.units += float(actual.sum())
+
+    def _season(self, chunk: Chunk, number: int) -> NDArray[np.float32]:
+        """Return the last season's units up to window `number`; one window where a season outlasts the ring."""
+        windows = chunk.context.season_windows
+        return closing.last_windows(chunk.rows, number, windows if windows <= closing.RING else 1)
+
+    def _choose(
+        self,
+        chunk: Chunk,
+        rows: dict[str, NDArray[Any]],
+        out: Any,  # noqa: ANN401 - session.StepOutput
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Serve each SKU from the source that has earned it, and remember both for the next close."""
+        pieces = chunk.rows["fractional"] == 0
+        ring = chunk.rows["ring"]
+        net_ok = scoring.healthy(out.quantiles, out.mean, np.fmax.reduce(ring, axis=1))
+        rows["source"] = scoring.choose_source(rows, net_ok=net_ok)
+        last = self._season(chunk, chunk.context.number)
+        rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
+        rows["next_naive"] = baselines.one_step(rows, last, pieces=pieces)
+        quantiles, mean, sums = out.quantiles, out.mean, out.sums
+        at = np.flatnonzero(rows["source"] == scoring.SEASONAL_NAIVE)
+        if len(at):
+            some = {name: rows[name][at] for name, *_ in baselines.COLUMNS}
+            naive = baselines.forecast(some, last[at], chunk.context.season_next, pieces=pieces[at])
+            quantiles[at], mean[at], sums[at] = naive.quantiles, naive.mean, naive.sums
+        rows["next_mean"] = mean[:, 0].copy()
+        return quantiles, mean, sums
+
+    def _alarms(
+        self,
+        chunk: Chunk,
+        rows: dict[str, NDArray[Any]],
+        found: surprise.Surprise,
+        served: NDArray[np.float32],
+        mean7: NDArray[np.float32],
+    ) -> list[AlertChange]:
+        around = chunk.context
+        evidence = alarms.Evidence(
+            skus=self._skus(chunk),
+            currencies=[self.ledger.currency] * len(chunk.slots),
+            window_start_ms=around.start_ms,
+            window_end_ms=around.end_ms,
+            age=chunk.rows["age"],
+            units=chunk.facts.units,
+            low=served[:, 0],
+            high=served[:, -1],
+            price=chunk.facts.price,
+            units7=mean7,
+            season=around.index if around.is_open else 0.0,
+            surprise=found,
+        )
+        changes, new = alarms.judge(evidence, rows, self.rules)
+        rows |= new
+        return changes
+
+    def _skus(self, chunk: Chunk) -> list[str]:
+        skus = self.ledger.table.skus
+        if isinstance(chunk.selection, slice):
+            return skus[chunk.selection]
+        return [skus[slot] for slot in chunk.slots.tolist()]
+
+    def _eventful(self, chunk: Chunk) -> NDArray[np.bool_]:
+        f = chunk.facts
+        moved = (f.order_lines > 0) | (f.returned_units > 0) | (f.free_units > 0) | (f.views > 0) | (f.carts > 0)
+        return moved | f.price_changed
+
+    def _windows(self, chunk: Chunk) -> WindowColumns:
+        f, around = chunk.facts, chunk.context
+        return WindowColumns(
+            sku=self._skus(chunk),
+            window_start_ms=around.start_ms,
+            window_end_ms=around.end_ms,
+            revision=0,
+            order_lines=f.order_lines,
+            units=f.units,
+            revenue=f.revenue,
+            returned_units=f.returned_units,
+            free_units=f.free_units,
+            views=f.views,
+            carts=f.carts,
+            price=f.price,
+            observed=np.ones(len(chunk.slots), np.bool_),
+        )
+
+    def _forecasts(
+        self,
+        chunk: Chunk,
+        rows: dict[str, NDArray[Any]],
+        served: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+        where_to: Trend,
+        emitted_ms: int,
+    ) -> ForecastColumns:
+        assert self.session is not None  # noqa: S101 - only called with a model
+        quantiles, mean, sums = served
+        return ForecastColumns(
+            sku=self._skus(chunk),
+            window_start_ms=chunk.context.start_ms,
+            window_end_ms=chunk.context.end_ms,
+            revision=0,
+            actual_units=chunk.facts.units,
+            step_ms=self.ledger.grid.window_ms,
+            quantile_levels=LEVELS,
+            quantiles=quantiles,
+            mean=mean,
+            sum_windows=SUM_WINDOWS,
+            sums=sums,
+            direction=where_to.direction,
+            change_pct=where_to.change_pct,
+            probability=where_to.probability,
+            source=rows["source"],
+            model=self.session.model,
+            provider=self.session.provider,
+            emitted_ms=emitted_ms,
+        )
+
+
+def replay_inputs(ledger: Ledger, some: slice, end: int) -> NDArray[np.float32]:
+    """Encode the RING windows before window `end` of some SKUs anew: float32 (RING, n, F)."""
+    table = ledger.table
+    n = some.stop - some.start
+    kept = {name: table[name][some].copy() for name in closing.NAMES}
+    scratch = {c.name: np.full((n, *c.shape), c.fill, c.dtype) for c in closing.COLUMNS}
+    for name in ("price", "price_ms", "log_price_usual", "fractional", "nu"):
+        scratch[name] = kept[name]
+    nothing, whole = np.zeros(n), np.zeros(n, np.int64)
+    inputs = []
+    for number in range(end - closing.RING, end):
+        units = kept["ring"][:, number % closing.RING].astype(np.float64)
+        around = context(ledger.grid, ledger.season, number, is_open=bool(np.isfinite(units).any()))
+        happened = closing.Facts(
+            order_lines=whole,
+            units=np.nan_to_num(units),
+            revenue=nothing,
+            returned_units=nothing,
+            free_units=nothing,
+            views=whole,
+            carts=whole,
+            price_before=kept["price"],
+            price=kept["price"],
+            price_changed=np.zeros(n, np.bool_),
+        )
+        closing.advance(scratch, happened, around, prior_nu=ledger.prior_nu)
+        inputs.append(encode(scratch, happened, around))
+    return np.stack(inputs)
+
+
+def _alert(change: AlertChange) -> Alert:
+    return Alert(
+        id=change.id,
+        alert_key=change.alert_key,
+        status=change.status,  # type: ignore[arg-type]  # the alarms' words are the wire's
+        kind=change.kind,  # type: ignore[arg-type]
+        severity=change.severity,  # type: ignore[arg-type]
+        sku=change.sku,
+        window_start_ms=change.window_start_ms,
+        window_end_ms=change.window_end_ms,
+        opened_ms=change.opened_ms,
+        observed=change.observed,
+        expected=change.expected,
+        interval=list(change.interval),
+        p_value=change.p_value,
+        impact=change.impact,
+        currency=change.currency,
+        summary=change.summary,
+        contributors=[Contributor(name=name, value=value) for name, value in change.contributors],
+    )

@@ -1,0 +1,65 @@
+"""What a forecast is punished for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import leaky_relu
+
+if TYPE_CHECKING:
+    from inference.training.crops import Crop
+    from inference.training.network import Layout, Outlook
+
+# Served quantiles have a floor at 0. A slope below it keeps the gradient alive where a quantile has sunk too low.
+FLOOR_SLOPE = 0.1
+SUM_SHARE = 1.5
+MEAN_SHARE = 0.05
+# a single cell may not outweigh a crop: beyond this many times the SKU's level the mean learns nothing more
+MEAN_CAP = 100.0
+
+
+def pinball(y: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:
+    """Average over the levels max(tau (y - q), (tau - 1)(y - q)): y [...], quantiles [..., Q] -> [...]."""
+    error = y[..., None] - quantiles
+    return torch.maximum(levels * error, (levels - 1.0) * error).mean(dim=-1)
+
+
+def lead_sums(values: Tensor, sum_windows: tuple[int, ...]) -> Tensor:
+    """Sum the first 7, 14, ... of [..., K], NaN counting as 0 -> [..., S]."""
+    filled = torch.nan_to_num(values)
+    return torch.stack([filled[..., :windows].sum(dim=-1) for windows in sum_windows], dim=-1)
+
+
+def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -> Tensor:
+    """Punish, as one scalar, the outlook of the origins where `counts` (bool [L, B]) and `crop.origin` hold.
+
+    Pinball in units of nu per step, weighted nu^.5 so that neither the few fast SKUs nor the many slow ones rule;
+    lead sums alike, per open window; and a Poisson deviance for the mean. Closed windows have no part in any of it.
+    A sum counts only where all of its open windows are known.
+    """
+    levels = torch.tensor(layout.levels)
+    picked = crop.origin & counts
+    nu, season, y = crop.nu[picked], crop.season[picked], crop.y[picked]
+    if not len(nu):
+        return torch.zeros((), requires_grad=True)
+    weight = nu.sqrt()[:, None]
+    known = torch.isfinite(y)
+    ratio = torch.where(known, y / (nu[:, None] * season), 0.0)
+    cell = weight * season * known
+    whole = cell.sum().clamp_min(1e-6)
+
+    quantiles = leaky_relu(outlook.quantiles, FLOOR_SLOPE)
+    steps = (cell * pinball(ratio, quantiles, levels)).sum() / whole
+
+    season_sums = lead_sums(season, layout.sum_windows)
+    complete = lead_sums((~known & (season > 0)).float(), layout.sum_windows) == 0
+    sums_cell = weight * season_sums * complete
+    sums_ratio = lead_sums(y, layout.sum_windows) / (nu[:, None] * season_sums).clamp_min(1e-6)
+    sums_loss = (sums_cell * pinball(sums_ratio, leaky_relu(outlook.sums, FLOOR_SLOPE), levels)).sum()
+    sums_loss = sums_loss / sums_cell.sum().clamp_min(1e-6)
+
+    capped = ratio.clamp(max=MEAN_CAP)
+    deviance = outlook.mean - torch.xlogy(capped, outlook.mean)
+    return steps + SUM_SHARE * sums_loss + MEAN_SHARE * (cell * deviance).sum() / whole

@@ -1,0 +1,82 @@
+"""Whether demand goes up or down: the next 7 windows against the last 7.
+
+The forecast of the sum is a quantile function; read backwards it is a distribution function, from which comes the
+probability that the next sum exceeds the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.horizon import LEVELS
+
+SURE: Final = 0.8
+"""Probability from which a direction is claimed."""
+
+_BIG: Final = 3e38
+_TAU: Final = np.asarray((0.0, *LEVELS, 1.0), np.float32)
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Per SKU: `direction` int8 (-1 down, 0 flat, 1 up), `change_pct` and `probability` float32, each (n,)."""
+
+    direction: NDArray[np.int8]
+    change_pct: NDArray[np.float32]
+    probability: NDArray[np.float32]
+
+
+def trend(sum7: Floats, *, last7: Floats, mean7: Floats) -> Trend:
+    """Compare the demand of the next 7 windows with that of the last 7.
+
+    sum7: (n, Q), quantiles of the next 7 windows' sum, units, ascending. last7: (n,), units sold in the last 7.
+    mean7: (n,), expected units of the next 7.
+
+    `probability` is P(next > last), an exact tie counting half, so a SKU that sells nothing and will sell nothing has
+    0.5 and is flat. `direction` is up from 0.8 and down to 0.2. `change_pct` is that of the mean, NaN where the last
+    7 windows sold nothing: there is no percentage of zero.
+    """
+    probability = exceeds(sum7, last7)
+    direction = (probability >= SURE).astype(np.int8) - (probability <= 1.0 - SURE).astype(np.int8)
+    sold = last7 > 0
+    base = np.where(sold, last7, 1.0)
+    change = np.where(sold, 100.0 * (mean7 / base - 1.0), np.nan)
+    return Trend(direction, np.minimum(change, _BIG).astype(np.float32), probability)
+
+
+def exceeds(quantiles: Floats, value: Floats) -> NDArray[np.float32]:
+    """P(Y > value) + P(Y = value) / 2 under a quantile function, float32 (n,).
+
+    quantiles: (n, Q) at `LEVELS`, ascending, >= 0. value: (n,).
+
+    The distribution function is linear between the quantiles. Below the lowest it falls to zero over as much as the
+    distance to the lower quartile, not below zero units; above the highest it reaches one after twice the distance
+    from the upper quartile. Equal quantiles are a point mass.
+
+    >>> exceeds(np.zeros((1, 7)), np.zeros(1))
+    array([0.5], dtype=float32)
+    """
+    q = np.asarray(quantiles, np.float64)
+    low = np.maximum(q[:, 0] - (q[:, 2] - q[:, 0]), 0.0)
+    high = q[:, -1] + 2.0 * (q[:, -1] - q[:, -3])
+    nodes = np.column_stack((low, q, high))
+    x = np.asarray(value, np.float64)[:, None]
+    below = (nodes < x).sum(axis=1)
+    upto = (nodes <= x).sum(axis=1)
+    # with x on some nodes the function jumps from the first one's level to the last one's; else it is in between two
+    at_left = _TAU[np.minimum(below, len(_TAU) - 1)]
+    at_right = _TAU[np.maximum(upto - 1, 0)]
+    left = np.clip(below - 1, 0, len(_TAU) - 2)
+    row = np.arange(len(nodes))
+    start, width = nodes[row, left], nodes[row, left + 1] - nodes[row, left]
+    share = np.clip((x[:, 0] - start) / np.where(width > 0, width, 1.0), 0.0, 1.0)
+    between = _TAU[left] + share * (_TAU[left + 1] - _TAU[left])
+    between = np.where(below == 0, 0.0, np.where(below == len(_TAU), 1.0, between))
+    level = np.where(upto > below, (at_left + at_right) / 2.0, between)
+    return (1.0 - level).astype(np.float32)

@@ -1,0 +1,116 @@
+"""Batches as columns: what decoding makes of fetched records, and what encoding makes records of.
+
+All columns of one object have the same length; arrays are one-dimensional unless a shape is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Rows = NDArray[np.int32]
+Codes = NDArray[np.int8]
+Flags = NDArray[np.bool_]
+AnyArray = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one record cannot be used.
+
+    `row` is its position in the fetched batch; `code` one of schemas/refusals.py's; `error` a sentence for a person.
+    """
+
+    row: int
+    code: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderColumns:
+    """The usable order lines of a batch; `row` ascends and says where in the batch each one came from."""
+
+    row: Rows
+    event_id: list[str]
+    sku: list[str]
+    quantity: Floats
+    unit_price: Floats
+    event_time_ms: Ints
+    currency: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClickColumns:
+    """The usable clicks of a batch; `kind` counts within schemas.clicks.CLICK_KINDS (0 view, 1 cart, 2 purchase)."""
+
+    row: Rows
+    event_id: list[str]
+    sku: list[str]
+    kind: Codes
+    event_time_ms: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class PriceColumns:
+    """The usable price changes of a batch."""
+
+    row: Rows
+    event_id: list[str]
+    sku: list[str]
+    price: Floats
+    event_time_ms: Ints
+    currency: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowColumns:
+    """One closed window of n SKUs, as in schemas.windows.WindowClosed; `price` is NaN where none is known."""
+
+    sku: list[str]
+    window_start_ms: int
+    window_end_ms: int
+    revision: int
+    order_lines: Ints
+    units: Floats
+    revenue: Floats
+    returned_units: Floats
+    free_units: Floats
+    views: Ints
+    carts: Ints
+    price: Floats
+    observed: Flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastColumns:
+    """The forecasts of n SKUs after one closed window, as in schemas.forecasts.Forecast; K steps, Q levels, S sums.
+
+    quantiles (n, K, Q) and sums (n, S, Q), ascending along Q, and mean (n, K) are in units. `direction` is -1 down, 0
+    flat, 1 up; `change_pct` NaN where there is nothing to compare with; `source` counts within
+    schemas.forecasts.SOURCES.
+    """
+
+    sku: list[str]
+    window_start_ms: int
+    window_end_ms: int
+    revision: int
+    actual_units: Floats
+    step_ms: int
+    quantile_levels: tuple[float, ...]
+    quantiles: Singles
+    mean: Singles
+    sum_windows: tuple[int, ...]
+    sums: Singles
+    direction: Codes
+    change_pct: Singles
+    probability: Singles
+    source: Codes
+    model: str
+    provider: str
+    emitted_ms: int

@@ -1,0 +1,73 @@
+"""Every way this service says no, as a tree.
+
+* SkutrendError
+  - Rejected            one record is unusable: dead-letter it, go on
+    . Malformed           its bytes do not fit the schema
+    . Misplaced           its key belongs to another partition
+    . Mistimed            its event time is implausible or too far ahead of the clock
+  - Broken              this worker must stop, nothing acked, until an operator has acted
+    . BadSetting          a setting is missing, unreadable or contradicts another
+    . BadInput            a file given on the command line cannot be used
+    . BundleMismatch      the model was exported for other features or is damaged
+    . StateMismatch       the stored state was written by another format or other settings
+    . BrokerTrouble       Kafka refuses or lacks something
+    . FlushFailed         outputs or state could not be written
+"""
+
+from __future__ import annotations
+
+
+class SkutrendError(Exception):
+    """Root of every error this project raises on purpose; `str()` is one sentence for a person."""
+
+
+class Rejected(SkutrendError):  # noqa: N818  # a branch of the tree above, named by what it means
+    """One record cannot be used. `code` is stable and goes to the dead letter's headers and the metrics."""
+
+    code = "rejected"
+
+
+class Malformed(Rejected):
+    """The bytes of a record do not fit its schema."""
+
+    code = "malformed"
+
+
+class Misplaced(Rejected):
+    """The record's SKU hashes to another partition than the one it came from."""
+
+    code = "wrong_partition"
+
+
+class Mistimed(Rejected):
+    """The event time of a record is implausible or too far ahead of the clock."""
+
+    code = "implausible_time"
+
+
+class Broken(SkutrendError):  # noqa: N818  # likewise
+    """This worker or command must stop; the sentence names the operator's action."""
+
+
+class BadSetting(Broken):
+    """A setting is missing, unreadable or contradicts another one."""
+
+
+class BadInput(Broken):
+    """A file or argument given on the command line cannot be used."""
+
+
+class BundleMismatch(Broken):
+    """A model bundle is damaged or was exported for other features."""
+
+
+class StateMismatch(Broken):
+    """The stored state was written by another format version or for other settings."""
+
+
+class BrokerTrouble(Broken):
+    """Kafka refuses, or lacks something this worker needs."""
+
+
+class FlushFailed(Broken):
+    """Outputs or state could not be written; nothing since the last flush counts as done."""

@@ -1,0 +1,52 @@
+"""What is said on the topic `forecasts`."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+SOURCES: Final = ("lstm", "seasonal_naive")
+"""Who made a forecast; the position is its number in `ForecastColumns.source`. New sources are appended."""
+
+DIRECTIONS: Final = ("down", "flat", "up")
+"""The position is one more than the number in `ForecastColumns.direction`."""
+
+
+class Trend(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the demand of a SKU is heading.
+
+    `change_pct` is the expected change in percent, null where there is nothing to compare with; `probability`, 0 to
+    1, is that of `direction`.
+    """
+
+    direction: Literal["down", "flat", "up"]
+    change_pct: float | None
+    probability: float
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """The demand of one SKU expected after the closed window [window_start_ms, window_end_ms): the trend update.
+
+    `id` is `sku/window_start_ms/revision`. `quantiles` has one list per step of `step_ms`, each with one number of
+    units per level of `quantile_levels`, ascending; `mean` has one number of units per step. `sums` maps a number of
+    windows, as text, to the quantiles of the demand of all of them together. `actual_units` is what the closed window
+    sold. `source` names who made the forecast, `model` the bundle, `provider` what the model ran on (CUDA or CPU).
+    """
+
+    id: str
+    sku: str
+    window_start_ms: int
+    window_end_ms: int
+    revision: int
+    actual_units: float
+    step_ms: int
+    quantile_levels: tuple[float, ...]
+    quantiles: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...]
+    sums: dict[str, tuple[float, ...]]
+    trend: Trend
+    source: str
+    model: str
+    provider: str
+    emitted_ms: int

@@ -1,0 +1,164 @@
+"""Why a record cannot be used: the code and the sentence that go to its dead letter.
+
+Codes given here, each stable: `empty`, `too_large`, `not_json`, `wrong_type`, `out_of_range`, `missing_sku`. A record
+that breaks several rules gets the first that applies in this order: size, JSON, SKU, then the fields as declared.
+
+Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to
+name the field and quote what was found, and rests on no error text of the decoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from schemas.fields import MAX_SKU_BYTES
+
+MAX_VALUE_BYTES: Final = 256 * 1024
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for bytes: RecursionError is deep nesting, UnicodeDecodeError text that is not UTF-8."""
+
+_SHAPES: Final = {
+    str: re.compile(rb'"'),
+    float: re.compile(rb"[-0-9]"),
+    int: re.compile(rb"-?[0-9]+\Z"),
+}
+_QUOTED_CHARACTERS: Final = 60
+_REMEMBERED_BYTES: Final = 24
+# Also said of half a surrogate pair near the end, which is no truncation
+_REASONS: Final = {"Input data was truncated": "it ends too early, or within an escape"}
+
+_as_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_as_text = msgspec.json.Decoder(str).decode
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What one field of an input message must be; `decode` raises one of DECODE_ERRORS for JSON that it may not be."""
+
+    name: str
+    required: bool
+    must_be: str
+    shape: re.Pattern[bytes]
+    decode: Callable[[bytes], Any]
+
+
+def rules_of(message: type[msgspec.Struct]) -> tuple[FieldRule, ...]:
+    """Rules of the fields of an input message, as schemas/fields.py declares them; the SKU has its own, not here."""
+    hints = get_type_hints(message, include_extras=True)
+    return tuple(
+        _rule(field.name, hints[field.name], required=field.required)
+        for field in msgspec.structs.fields(message)
+        if field.name != "sku"
+    )
+
+
+def _rule(name: str, hint: object, *, required: bool) -> FieldRule:
+    extra = _extra_of(hint)
+    return FieldRule(
+        name=name,
+        required=required,
+        must_be=extra["must_be"],
+        shape=_SHAPES[extra["shape"]],
+        decode=msgspec.json.Decoder(hint).decode,
+    )
+
+
+def _extra_of(hint: object) -> dict[str, Any]:
+    if get_origin(hint) is Annotated:
+        for note in get_args(hint)[1:]:
+            if isinstance(note, msgspec.Meta) and note.extra is not None:
+                return note.extra
+    message = f"a field of an input message is declared with Meta(extra=...) as in schemas/fields.py, not as {hint}"
+    raise TypeError(message)
+
+
+def sku_complaint(sku: str) -> str | None:
+    """Sentence about a SKU that cannot serve as one, or None if it can."""
+    if not sku or sku.isspace():
+        return f"`sku` must not be blank, found {_quoted(sku)!r}"
+    size_bytes = len(sku.encode())
+    if size_bytes > MAX_SKU_BYTES:
+        return f"`sku` must have at most {MAX_SKU_BYTES} bytes, found {size_bytes:,}: {_quoted(sku)!r}"
+    return None
+
+
+def diagnose(value: bytes | None, rules: tuple[FieldRule, ...], why: Exception) -> tuple[str, str]:
+    """Code and sentence for a value that the decoder of these rules refused with `why`. Never raises."""
+    if not value:
+        return "empty", "the record has no value; an event is a JSON object"
+    if len(value) > MAX_VALUE_BYTES:
+        return "too_large", f"the value has {len(value):,} bytes; at most {MAX_VALUE_BYTES:,} are read"
+    try:
+        fields = _as_raw_fields(value)
+    except msgspec.ValidationError:
+        return "wrong_type", f"the value must be a JSON object, found {_found(value)}"
+    except DECODE_ERRORS as error:
+        return "not_json", _not_json(value, error)
+    return _about_sku(fields) or _about_fields(fields, rules, value) or _contradiction(why)
+
+
+def _about_sku(fields: dict[str, msgspec.Raw]) -> tuple[str, str] | None:
+    raw = bytes(fields.get("sku", b"null"))
+    if raw == b"null":
+        return "missing_sku", f"`sku` must name an article, found {'null' if 'sku' in fields else 'no such field'}"
+    try:
+        complaint = sku_complaint(_as_text(raw))
+    except msgspec.ValidationError:
+        return "wrong_type", f"`sku` must be text, found {_found(raw)}"
+    except DECODE_ERRORS as error:
+        return "not_json", f"`sku` cannot be read: {_not_json(raw, error)}"
+    return None if complaint is None else ("missing_sku", complaint)
+
+
+def _about_fields(fields: dict[str, msgspec.Raw], rules: tuple[FieldRule, ...], value: bytes) -> tuple[str, str] | None:
+    for rule in rules:
+        if rule.name not in fields:
+            if rule.required:
+                return "wrong_type", f"`{rule.name}` must be {rule.must_be}, found no such field"
+            continue
+        raw = bytes(fields[rule.name])
+        try:
+            rule.decode(raw)
+        except msgspec.ValidationError:
+            code = "out_of_range" if rule.shape.match(raw) else "wrong_type"
+            return code, f"`{rule.name}` must be {rule.must_be}, found {_found(raw)}"
+        except DECODE_ERRORS as error:
+            return "not_json", f"`{rule.name}` cannot be read: {_not_json(raw, error)}"
+    return None
+
+
+def _contradiction(why: Exception) -> tuple[str, str]:
+    # Every field is right when the last of equal names counts, so an earlier one of them was refused
+    return "wrong_type", f"the value names a field twice, once wrongly: {why}"
+
+
+def _not_json(value: bytes, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "the value is nested too deeply to be read"
+    try:
+        value.decode()
+    except UnicodeDecodeError as broken:
+        at = broken.start
+        return f"the value is not UTF-8: byte 0x{value[at]:02x} at {at:,}{_around(value, at)}"
+    reason = _REASONS.get(str(error), str(error).removeprefix("JSON is malformed: "))
+    place = re.search(r"\(byte (\d+)\)", reason)
+    return f"the value is not JSON: {reason}{_around(value, int(place[1]) if place else len(value))}"
+
+
+def _around(value: bytes, position: int) -> str:
+    start = max(0, position - _REMEMBERED_BYTES)
+    return f", found {_quoted(value[start : position + _REMEMBERED_BYTES].decode('utf-8', 'replace'))}"
+
+
+def _found(raw: bytes) -> str:
+    return _quoted(raw[: 4 * _QUOTED_CHARACTERS + 4].decode("utf-8", "backslashreplace").strip())
+
+
+def _quoted(text: str) -> str:
+    shown = text if len(text) <= _QUOTED_CHARACTERS else text[: _QUOTED_CHARACTERS - 3] + "..."
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)

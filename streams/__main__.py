@@ -1,0 +1,5 @@
+"""`python -m streams` is `skutrend`."""
+
+from streams.cli import main
+
+main()

@@ -1,0 +1,239 @@
+"""The `skutrend` command. Exit 0 on success, 2 on misuse, 1 on failure with one sentence on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from schemas.errors import SkutrendError
+from streams import settings as settings_module
+from streams.settings import Settings
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Group(click.Group):
+    """A command group that turns our own errors into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except SkutrendError as error:
+            click.echo(f"skutrend: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="skutrend")
+@click.option("--config", type=_FILE, help="TOML file with settings; the environment (SKUTREND_...) wins over it.")
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """Follow the demand of every SKU: Kafka events in; forecasts with bands and explained alerts out.
+
+    Start with `skutrend demo`. To run beside your own Kafka: `skutrend topics create`, then `skutrend worker`.
+    """
+    ctx.obj = lambda: settings_module.load(config)
+
+
+def _settings(ctx: click.Context) -> Settings:
+    loaded: Settings = ctx.obj()
+    return loaded
+
+
+def _event_files(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name event files."""
+    for option in (
+        click.option("--price-changes", type=_FILE, help="Price changes: Parquet, CSV or JSON lines."),
+        click.option("--clicks", type=_FILE, help="Clicks: Parquet, CSV or JSON lines."),
+        click.option("--orders", type=_FILE, required=True, help="Order lines: Parquet, CSV or JSON lines."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("skutrend-demo"),
+    show_default=True,
+    help="Where the demo leaves its state and outputs.",
+)
+def demo(out: Path) -> None:
+    """Replay real sales through the whole service on an embedded broker, and show what it says."""
+    from streams.demo import run  # noqa: PLC0415 - commands load what they need only
+
+    run(out)
+
+
+@cli.command()
+@click.pass_context
+def worker(ctx: click.Context) -> None:
+    """Join the group and serve until SIGTERM; then flush and leave with exit code 0."""
+    from streams.serve import serve  # noqa: PLC0415
+
+    serve(_settings(ctx))
+
+
+@cli.command()
+@_event_files
+@click.option(
+    "--speed", default="max", show_default=True, help="`max`, or event time per wall time: 3600 is an hour a second."
+)
+@click.pass_context
+def replay(ctx: click.Context, orders: Path, clicks: Path | None, price_changes: Path | None, speed: str) -> None:
+    """Publish event files to the input topics, in event-time order, keyed and partitioned by SKU."""
+    from streams.replaying import replay_files  # noqa: PLC0415
+
+    replay_files(_settings(ctx), _named(orders, clicks, price_changes), speed)
+
+
+def _named(orders: Path, clicks: Path | None, price_changes: Path | None) -> dict[str, Path]:
+    files = {"orders": orders, "clicks": clicks, "price-changes": price_changes}
+    return {kind: path for kind, path in files.items() if path is not None}
+
+
+@cli.group()
+def topics() -> None:
+    """Create the topics, or say what is wrong with them."""
+
+
+@topics.command("create")
+@click.option("--partitions", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--replication", type=click.IntRange(1), default=1, show_default=True)
+@click.pass_context
+def topics_create(ctx: click.Context, partitions: int, replication: int) -> None:
+    """Create the topics that are missing."""
+    from streams.topics import create  # noqa: PLC0415
+
+    s = _settings(ctx)
+    for line in create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix):
+        click.echo(line)
+
+
+@topics.command("check")
+@click.pass_context
+def topics_check(ctx: click.Context) -> None:
+    """Say what is wrong with the topics; exit 1 if anything is."""
+    from streams.topics import check  # noqa: PLC0415
+
+    s = _settings(ctx)
+    problems = check(s.client, prefix=s.topic_prefix)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        sys.exit(1)
+    click.echo("all topics are as they should be")
+
+
+@cli.command()
+@_event_files
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory for the bundle."
+)
+@click.option(
+    "--until", type=click.DateTime(["%Y-%m-%d"]), help="Learn only from what happened before this local date."
+)
+@click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
+@click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
+@click.option("--seed", type=int, default=1, show_default=True)
+def train(**options: Any) -> None:  # noqa: ANN401 - click's options
+    """Train on event files, export to ONNX, check, and write a bundle. Needs the `train` extra."""
+    from streams.learning import train_bundle  # noqa: PLC0415
+
+    files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
+    train_bundle(files, **options)
+
+
+@cli.command()
+@_event_files
+@click.option(
+    "--bundle", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Bundle (default: the shipped one)."
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Parquet file to write.")
+@click.option(
+    "--first-origin", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Local date of the first forecast window."
+)
+@click.option("--every", type=click.IntRange(1), required=True, help="Windows between origins.")
+@click.option("--count", type=click.IntRange(1), required=True, help="Number of origins.")
+@click.option("--horizon", type=click.IntRange(1, 14), default=14, show_default=True, help="Windows to forecast.")
+@click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
+def backtest(**options: Any) -> None:  # noqa: ANN401
+    """Forecast at rolling origins with the code that serves, offline."""
+    from streams.backtest import run  # noqa: PLC0415
+
+    files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
+    run(files, **options)
+
+
+@cli.group()
+def bundle() -> None:
+    """Look at a model bundle."""
+
+
+@bundle.command("check")
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+def bundle_check(directory: Path | None) -> None:
+    """Say what is in a bundle (default: the shipped one) and whether this machine can serve it."""
+    from streams.serve import check_bundle  # noqa: PLC0415
+
+    for line in check_bundle(directory):
+        click.echo(line)
+
+
+@cli.group()
+def state() -> None:
+    """Look at the stored state of this machine's worker (while it is stopped)."""
+
+
+@state.command("show")
+@click.argument("sku")
+@click.pass_context
+def state_show(ctx: click.Context, sku: str) -> None:
+    """Show what is known about a SKU."""
+    from streams.inspection import show  # noqa: PLC0415
+
+    for line in show(_settings(ctx), sku):
+        click.echo(line)
+
+
+@state.command("verify")
+@click.pass_context
+def state_verify(ctx: click.Context) -> None:
+    """Say whether the stored state is whole; exit 1 if not."""
+    from streams.inspection import verify  # noqa: PLC0415
+
+    for line in verify(_settings(ctx)):
+        click.echo(line)
+
+
+@cli.command("settings")
+@click.pass_context
+def show_settings(ctx: click.Context) -> None:
+    """List every setting with its value, unit, default and meaning."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(
+        "setting", "value", "unit", "default", "meaning", title="from the environment or a --config TOML file"
+    )
+    for item in settings_module.describe(_settings(ctx)):
+        table.add_row(item.variable, str(item.value), item.unit, str(item.default), item.meaning)
+    table.add_row(
+        settings_module.KAFKA_PREFIX + "...",
+        "",
+        "",
+        "",
+        "any librdkafka property, e.g. SECURITY_PROTOCOL, SASL_USERNAME",
+    )
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="skutrend")

@@ -1,0 +1,118 @@
+"""What an operator can see of a worker: Prometheus metrics, liveness and readiness."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+log = logging.getLogger(__name__)
+_CLOSE_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+
+
+class Metrics:
+    """All metrics of one worker, in a registry of their own, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        """Register every metric."""
+        self.registry = CollectorRegistry()
+        r = self.registry
+        per_input = ("topic", "partition")
+        self.records = Counter("skutrend_records", "Records taken from the inputs", per_input, registry=r)
+        self.outcomes = Counter(
+            "skutrend_outcomes", "What became of them; sums up to skutrend_records", (*per_input, "outcome"), registry=r
+        )
+        self.refusals = Counter("skutrend_refusals", "Dead-lettered records by code", ("topic", "code"), registry=r)
+        self.windows = Counter("skutrend_windows_closed", "Windows closed", ("partition",), registry=r)
+        self.published = Counter("skutrend_published", "Records published", ("topic",), registry=r)
+        self.skus = Gauge("skutrend_skus", "SKUs with state", ("partition",), registry=r)
+        self.watermark = Gauge(
+            "skutrend_watermark_ms", "Event time up to which windows are closed", ("partition",), registry=r
+        )
+        self.lag = Gauge("skutrend_lag", "Records not read yet", per_input, registry=r)
+        self.paused = Gauge("skutrend_paused", "1 while an input waits for slower ones", per_input, registry=r)
+        self.flush = Histogram(
+            "skutrend_flush_seconds", "Time to make a flush durable", registry=r, buckets=_CLOSE_BUCKETS_S
+        )
+        self.close = Histogram(
+            "skutrend_close_seconds", "Time to close a window of a partition", registry=r, buckets=_CLOSE_BUCKETS_S
+        )
+        self.provider = Gauge("skutrend_model_info", "The model that serves", ("model", "provider"), registry=r)
+        self.loss = Gauge(
+            "skutrend_live_wql",
+            "Weighted quantile loss of one-step forecasts, recent windows",
+            ("partition", "source"),
+            registry=r,
+        )
+
+    def render(self) -> bytes:
+        """Give the text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class Health:
+    """Answers for the probes: whether it is so, and the sentence that says why (not)."""
+
+    live: Callable[[], tuple[bool, str]]
+    ready: Callable[[], tuple[bool, str]]
+
+
+class HttpServer:
+    """`/metrics`, `/livez`, `/readyz` from a thread of its own, so that a busy worker still answers."""
+
+    def __init__(self, *, host: str, port: int, metrics: Metrics, health: Health) -> None:
+        """Bind; a port that is taken is an OSError."""
+        self._server = ThreadingHTTPServer((host, port), _handler(metrics, health))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> Self:
+        """Serve until `stop`."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+            """Answer a scrape or a probe."""
+            if self.path == "/metrics":
+                self._answer(200, metrics.render(), CONTENT_TYPE_LATEST)
+                return
+            probe = {"/livez": health.live, "/readyz": health.ready}.get(self.path)
+            if probe is None:
+                self._answer(404, b"there is /metrics, /livez and /readyz\n")
+                return
+            fine, sentence = probe()
+            self._answer(200 if fine else 503, sentence.encode() + b"\n")
+
+        def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's own name
+            """Keep probes out of the log."""
+            log.debug(format, *args)
+
+    return Handler

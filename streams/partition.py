@@ -1,0 +1,305 @@
+"""The life of one partition: absorb(batch) -> close_due(watermark) -> forecast -> judge -> flush.
+
+Everything before `flush` only changes memory and hands outputs to the outbox; a crash anywhere loses nothing but
+memory, because inputs are read again from the offsets of the last flush.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features import rows
+from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed, Columns, Ledger
+from features.open_windows import FOLDED, OpenWindow
+from features.partitioning import partitions_of
+from features.table import Slots
+from features.watermark import Watermark
+from inference import desk
+from inference.alarms import AlarmRules
+from inference.session import Session
+from schemas.columns import Refusal, WindowColumns
+from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
+from schemas.encoding import encode_alert, encode_forecasts, encode_windows
+from schemas.provenance import Source, dead_letter_headers, late_event_headers
+from streams.batch import RecordBatch
+from streams.metrics import Metrics
+from streams.outbox import Outbox
+from streams.settings import Settings
+from streams.store import Flush, Store
+
+log = logging.getLogger(__name__)
+_DECODE = {ORDERS: decode_orders, CLICKS: decode_clicks, PRICES: decode_price_changes}
+_PACK_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which partition this is, of how many."""
+
+    number: int
+    count: int
+
+
+class Partition:
+    """State, offsets and outputs of one partition number of all inputs. One owner, one thread at a time."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        settings: Settings,
+        *,
+        store: Store,
+        outbox: Outbox,
+        session: Session | None,
+        metrics: Metrics,
+    ) -> None:
+        """Restore what the store holds (`StateMismatch` when it is another's), else start empty."""
+        self.number = geometry.number
+        self.settings = settings
+        self.store = store
+        self.outbox = outbox
+        self.metrics = metrics
+        self.ledger = Ledger(
+            settings.grid,
+            extra_columns=desk.columns(session),
+            owns=lambda keys: partitions_of(keys, count=geometry.count) == geometry.number,
+            max_ahead_ms=settings.max_ahead_ms,
+        )
+        rules = AlarmRules(min_impact=settings.alert_min_impact)
+        self.desk = desk.Desk(self.ledger, session, rules=rules)
+        self.watermark = Watermark(
+            allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms
+        )
+        self.meta = rows.fresh_meta(self.ledger, model=session.model if session else "none")
+        self._changed = False
+        self._closed_since_flush = False
+        self._last_flush_ms = 0
+        self._restore(session)
+
+    # ------------------------------------------------------------------ absorb
+    def next_offset(self, topic: str) -> int:
+        """Give the offset from which an input is to be read: behind all that is absorbed."""
+        return self.meta.offsets.get(topic, 0)
+
+    def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
+        """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
+        columns, refused = self._decode(source, batch)
+        outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
+        outcome.refused.extend(refused)
+        for refusal in outcome.refused:
+            self._bury(batch, refusal)
+        for late in outcome.late:
+            headers = late_event_headers(
+                late_by_ms=late.late_by_ms, window_start_ms=late.window_start_ms, source=_source(batch, late.row)
+            )
+            key, value = batch.keys[late.row], batch.values[late.row]
+            self.outbox.put_one(self.settings.topic("late-events"), key, value, headers)
+        self.watermark.observe(source, max_event_ms=outcome.max_event_ms)
+        self.meta.offsets[batch.topic] = batch.next
+        self._count(source, batch, outcome)
+        self._changed = True
+        return outcome
+
+    @staticmethod
+    def _decode(source: int, batch: RecordBatch) -> tuple[Columns, list[Refusal]]:
+        return _DECODE[source](batch.values)
+
+    def _bury(self, batch: RecordBatch, refusal: Refusal) -> None:
+        """Send one unusable record to the dead letters, as it came."""
+        headers = dead_letter_headers(code=refusal.code, error=refusal.error, source=_source(batch, refusal.row))
+        key, value = batch.keys[refusal.row], batch.values[refusal.row]
+        self.outbox.put_one(self.settings.topic("dead-letters"), key, value, headers)
+        self.metrics.refusals.labels(batch.topic, refusal.code).inc()
+
+    def _count(self, source: int, batch: RecordBatch, outcome: Absorbed) -> None:
+        counts = self.meta.counts[INPUT_NAMES[source]]
+        labels = (batch.topic, str(self.number))
+        self.metrics.records.labels(*labels).inc(len(batch))
+        counts.records += len(batch)
+        for name, amount in (
+            ("folded", outcome.folded),
+            ("duplicate", outcome.duplicate),
+            ("late", len(outcome.late)),
+            ("rejected", len(outcome.refused)),
+        ):
+            setattr(counts, name, getattr(counts, name) + amount)
+            self.metrics.outcomes.labels(*labels, name).inc(amount)
+
+    # ------------------------------------------------------------------ close, forecast, judge
+    def advance_watermark(self, *, now_ms: int) -> int:
+        """Let event time move on; returns the watermark."""
+        self.watermark.advance(now_ms=now_ms, data_end_ms=self.ledger.data_end_ms())
+        return self.watermark.value_ms
+
+    def close_due(self, *, now_ms: int) -> bool:
+        """Close the oldest window if the watermark has passed it; returns whether there was one."""
+        number = self.ledger.due(self.watermark.value_ms)
+        if number is None:
+            return False
+        started = time.perf_counter()
+        for closed in self.desk.close(number, emitted_ms=now_ms):
+            self._publish(closed)
+        self.meta.windows_closed += 1
+        self._changed = self._closed_since_flush = True
+        self.metrics.close.observe(time.perf_counter() - started)
+        self._report()
+        return True
+
+    def _publish(self, closed: desk.Closed) -> None:
+        keys = [self.ledger.table.keys[slot] for slot in closed.slots.tolist()]
+        windows, window_keys = closed.windows, keys
+        if self.settings.silent_windows == "skip":
+            at = np.flatnonzero(closed.eventful)
+            windows, window_keys = _pick(windows, at), [keys[i] for i in at.tolist()]
+        if window_keys:
+            self._put("windows", window_keys, encode_windows(windows))
+        if closed.forecasts is not None:
+            self._put("forecasts", keys, encode_forecasts(closed.forecasts))
+        if closed.alerts:
+            said = [(a.sku or a.group or "").encode() for a in closed.alerts]
+            self._put("alerts", said, [encode_alert(a) for a in closed.alerts])
+
+    def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        self.outbox.put(self.settings.topic(topic), keys, values)
+        self.metrics.published.labels(topic).inc(len(values))
+
+    def _report(self) -> None:
+        number = str(self.number)
+        self.metrics.windows.labels(number).inc()
+        self.metrics.skus.labels(number).set(len(self.ledger.table))
+        first = self.ledger.windows.first_open
+        if first is not None:
+            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first))
+        for source in self.desk.live.loss:
+            self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
+
+    # ------------------------------------------------------------------ flush
+    def flush_due(self, *, now_ms: int) -> bool:
+        """Whether something changed and the flush interval is over."""
+        return self._changed and now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
+
+    def flush(self, *, now_ms: int) -> None:
+        """Make outputs, then state and offsets durable, as one step seen from a restart (`FlushFailed`).
+
+        Outputs first: a crash in between repeats them with the same ids, and never loses one.
+        """
+        if not self._changed:
+            return
+        started = time.perf_counter()
+        self.outbox.settle()
+        self.store.write(self._flush_record())
+        self._changed = self._closed_since_flush = False
+        self._last_flush_ms = now_ms
+        self.metrics.flush.observe(time.perf_counter() - started)
+
+    def _flush_record(self) -> Flush:
+        ledger, meta = self.ledger, self.meta
+        meta.sequence += 1
+        meta.first_open = ledger.windows.first_open
+        meta.watermark_ms = self.watermark.value_ms
+        meta.newest_ms = [clock.max_event_ms for clock in self.watermark.clocks]
+        meta.season = rows.season_state(ledger)
+        meta.prior_nu, meta.currency = ledger.prior_nu, ledger.currency
+        meta.expected_open = self.desk.expected_open
+        ids = {}
+        for source, seen in enumerate(ledger.seen):
+            for number, fresh in seen.take_fresh().items():
+                ids[number, source] = fresh
+        return Flush(
+            meta=meta,
+            skus=self._closed_rows() if self._closed_since_flush else (),
+            folded=dict(self._folded_rows()),
+            ids=ids,
+            closed_before=meta.first_open,
+        )
+
+    def _closed_rows(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Rows of every live SKU, part by part: a close moves all of them."""
+        table, first = self.ledger.table, self.ledger.windows.first_open
+        live = np.flatnonzero(table["first_number"][: len(table)] < (first or 0)).astype(np.int32)
+        for low in range(0, len(live), _PACK_ROWS):
+            slots = live[low : low + _PACK_ROWS]
+            yield [table.keys[slot] for slot in slots.tolist()], rows.pack(table, slots)
+
+    def _folded_rows(self) -> Iterator[tuple[int, tuple[list[bytes], list[bytes]]]]:
+        """Sums of the open windows for the SKUs touched since the last flush."""
+        for number, slots in self.ledger.take_touched().items():
+            window = self.ledger.windows.get(number)
+            packed = rows.cut(window.folded[window.row_of(slots)])
+            yield number, ([self.ledger.table.keys[slot] for slot in slots.tolist()], packed)
+
+    # ------------------------------------------------------------------ restore
+    def _restore(self, session: Session | None) -> None:
+        meta = self.store.meta()
+        if meta is None:
+            return
+        rows.check(meta, self.ledger, where=str(self.store.path))
+        for skus, packed in self.store.sku_rows():
+            rows.unpack(self.ledger.table, skus, packed)
+        first = meta.first_open
+        for stored in self.store.open_rows():
+            if first is None or stored.number >= first:
+                self._restore_window(stored.number, stored.skus, stored.rows)
+        self.ledger.windows.first_open = first
+        for number, source, ids in self.store.ids():
+            if first is None or number >= first:
+                self.ledger.seen[source].restore(number, ids)
+        rows.restore_season(self.ledger, meta.season)
+        self.ledger.prior_nu, self.ledger.currency = meta.prior_nu, meta.currency
+        self.watermark.value_ms = meta.watermark_ms
+        for clock, newest_ms in zip(self.watermark.clocks, meta.newest_ms, strict=True):
+            clock.max_event_ms = newest_ms
+        self.desk.expected_open = meta.expected_open
+        if session is not None and meta.model != session.model:
+            self.desk.warm_up()
+        meta.model = self.meta.model
+        self.meta = meta
+        log.info("partition %d: %d SKUs restored from %s", self.number, len(self.ledger.table), self.store.path)
+
+    def _restore_window(self, number: int, skus: list[str], packed: list[bytes]) -> None:
+        table = self.ledger.table
+        unknown = [sku for sku in skus if sku not in table.index]
+        if unknown:
+            table["nu"][table.add(unknown)] = self.ledger.prior_nu
+        slots: Slots = table.slots(skus)
+        np.minimum.at(table["first_number"], slots, number)
+        window: OpenWindow = self.ledger.windows.get(number)
+        window.folded[window.rows(slots)] = np.frombuffer(b"".join(packed), FOLDED)
+
+    def close(self) -> None:
+        """Give the store and the producer up; what was not flushed is forgotten."""
+        self.outbox.close()
+        self.store.close()
+
+
+def _source(batch: RecordBatch, row: int) -> Source:
+    return Source(topic=batch.topic, partition=batch.partition, offset=batch.offsets[row])
+
+
+def _pick(windows: WindowColumns, at: np.ndarray) -> WindowColumns:
+    """Pick some SKUs of a window's columns."""
+    return WindowColumns(
+        sku=[windows.sku[i] for i in at.tolist()],
+        window_start_ms=windows.window_start_ms,
+        window_end_ms=windows.window_end_ms,
+        revision=windows.revision,
+        **{
+            name: getattr(windows, name)[at]
+            for name in (
+                "order_lines",
+                "units",
+                "revenue",
+                "returned_units",
+                "free_units",
+                "views",
+                "carts",
+                "price",
+                "observed",
+            )
+        },
+    )

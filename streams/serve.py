@@ -1,0 +1,102 @@
+"""The `worker` command: from settings to a running app, and back out cleanly."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from features.encoding import fingerprint
+from features.ledger import INPUT_NAMES
+from inference import bundle as bundles
+from inference.session import Session
+from schemas.errors import BrokerTrouble
+from streams.app import build
+from streams.faust_app import run
+from streams.metrics import Health, HttpServer
+from streams.settings import Settings
+from streams.worker import Worker
+
+log = logging.getLogger(__name__)
+_PATIENCE_S = 30.0
+_RETRY_S = 1.0
+
+
+def serve(settings: Settings) -> None:
+    """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.root.level))
+    session = open_session(settings)
+    app, worker = build(settings, session, partition_counts(settings))
+    server = _http(settings, worker)
+    try:
+        run(app)
+    finally:
+        if server is not None:
+            server.stop()
+    if worker.failure is not None:
+        raise worker.failure
+
+
+def open_session(settings: Settings) -> Session | None:
+    """Load the bundle that the settings name and warm it up; None for `none` (`BundleMismatch` when it cannot serve)."""
+    if settings.bundle == "none":
+        return None
+    path = None if settings.bundle == "shipped" else Path(settings.bundle)
+    bundle = bundles.load(path, expected_fingerprint=fingerprint())
+    return Session(bundle, provider=settings.provider, threads=settings.threads)
+
+
+def check_bundle(directory: Path | None) -> list[str]:
+    """Describe a bundle and prove that this machine can serve it."""
+    bundle = bundles.load(directory, expected_fingerprint=fingerprint())
+    session = Session(bundle)
+    return [*bundles.describe(bundle), f"this machine serves it on {session.provider}"]
+
+
+def partition_counts(settings: Settings) -> dict[str, int]:
+    """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
+    admin = AdminClient(settings.client, logger=logging.getLogger("librdkafka"))
+    topics = [settings.topic(name) for name in INPUT_NAMES]
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        counts, missing = _ask(admin, topics, settings.brokers)
+        if not missing:
+            return counts
+        if time.monotonic() > deadline:
+            raise BrokerTrouble(missing)
+        log.warning("%s; trying again", missing)
+        time.sleep(_RETRY_S)
+
+
+def _ask(admin: AdminClient, topics: list[str], brokers: str) -> tuple[dict[str, int], str]:
+    counts = {}
+    for topic in topics:
+        try:
+            found = admin.list_topics(topic, timeout=10).topics[topic]
+        except KafkaException as error:
+            return {}, f"no answer from the brokers at {brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
+        if found.error is not None:
+            return {}, f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
+        counts[topic] = len(found.partitions)
+    return counts, ""
+
+
+def _http(settings: Settings, worker: Worker) -> HttpServer | None:
+    if not settings.http_port:
+        return None
+    health = Health(live=worker.live, ready=worker.ready)
+    try:
+        server = HttpServer(host=settings.http_host, port=settings.http_port, metrics=worker.metrics, health=health)
+    except OSError as error:
+        log.error(
+            "no /metrics and no probes: cannot listen on port %d (%s); set SKUTREND_HTTP_PORT",
+            settings.http_port,
+            error,
+        )  # noqa: TRY400
+        return None
+    log.info("metrics and probes on port %d", server.port)
+    return server.start()

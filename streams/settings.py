@@ -1,0 +1,210 @@
+"""Every setting of the service, in one frozen object, read once.
+
+Sources, later ones win: the defaults here, a TOML file (`--config`, or SKUTREND_CONFIG), the environment
+(`SKUTREND_<NAME>`). Anything Kafka clients need beyond that (TLS, SASL) is a librdkafka property: `[kafka]` in the TOML
+file, or `SKUTREND_KAFKA_<PROPERTY>` with underscores for dots.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from features.grid import DAY_MS, WindowGrid
+from schemas.errors import BadSetting
+
+log = logging.getLogger(__name__)
+PREFIX = "SKUTREND_"
+KAFKA_PREFIX = PREFIX + "KAFKA_"
+
+Text = Annotated[str, Meta(min_length=1)]
+Milliseconds = Annotated[int, Meta(ge=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings; each annotation's description is its one line of documentation."""
+
+    brokers: Annotated[Text, Meta(description="Kafka bootstrap servers, host:port, comma-separated")] = "localhost:9092"
+    group: Annotated[Text, Meta(description="consumer group; workers of one group share the partitions")] = "skutrend"
+    topic_prefix: Annotated[str, Meta(description="put before every topic name")] = ""
+    state_dir: Annotated[
+        Text, Meta(description="directory of the RocksDB state; one per worker, kept across restarts")
+    ] = "skutrend-state"
+    bundle: Annotated[
+        Text, Meta(description="model bundle: a directory, `shipped`, or `none` (windows only, no forecasts)")
+    ] = "shipped"
+    provider: Annotated[
+        Literal["auto", "cuda", "cpu"], Meta(description="where the model runs; `cuda` refuses to start without a GPU")
+    ] = "auto"
+    threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of one model run")] = 1
+    window_ms: Annotated[
+        Milliseconds,
+        Meta(
+            description="window length: a divisor of a day, 86400000 (shop-local day), 604800000 (week) or 28 to 31 days (month)"
+        ),
+    ] = DAY_MS
+    window_offset_ms: Annotated[int, Meta(description="shifts windows below a day from the epoch")] = 0
+    timezone: Annotated[Text, Meta(description="IANA time zone of the shop's days")] = "UTC"
+    allowed_lateness_ms: Annotated[
+        Milliseconds,
+        Meta(description="how far behind the newest event of its partition an event may come and still count"),
+    ] = 3_600_000
+    max_ahead_ms: Annotated[
+        Milliseconds, Meta(description="how far ahead of the clock an event time may lie before the record is refused")
+    ] = 3_600_000
+    idle_timeout_ms: Annotated[
+        Milliseconds,
+        Meta(description="an input silent for so long, polled and without lag, stops holding windows open"),
+    ] = 60_000
+    alignment_ms: Annotated[
+        Milliseconds,
+        Meta(description="an input so far ahead of the slowest in event time is paused until that catches up"),
+    ] = 2 * DAY_MS
+    flush_interval_ms: Annotated[
+        int, Meta(ge=10, description="how often state, offsets and outputs are made durable")
+    ] = 1_000
+    guarantee: Annotated[
+        Literal["at_least_once"],
+        Meta(description="after a crash outputs may repeat, with the same `id`; state counts every event once"),
+    ] = "at_least_once"
+    silent_windows: Annotated[
+        Literal["publish", "skip"], Meta(description="whether windows without events make a `windows` record")
+    ] = "publish"
+    alert_min_impact: Annotated[
+        float, Meta(ge=0, description="money at stake, in the shop's currency, below which nothing is alerted")
+    ] = 50.0
+    http_host: Annotated[Text, Meta(description="address of /metrics, /livez and /readyz")] = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside
+    http_port: Annotated[int, Meta(ge=0, le=65_535, description="port of /metrics, /livez and /readyz; 0: none")] = 8080
+    stalled_after_ms: Annotated[
+        Milliseconds, Meta(description="/livez fails when lag has stood without progress for so long")
+    ] = 300_000
+    session_timeout_ms: Annotated[
+        int, Meta(ge=6_000, description="after so long without a sign of life a worker's partitions go to the others")
+    ] = 10_000
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least severity that is logged")
+    ] = "info"
+    kafka: dict[str, str] = {}
+
+    @property
+    def grid(self) -> WindowGrid:
+        """The windows these settings ask for (`BadSetting` when they do not tile the calendar)."""
+        return WindowGrid(window_ms=self.window_ms, timezone=self.timezone, offset_ms=self.window_offset_ms)
+
+    @property
+    def client(self) -> dict[str, Any]:
+        """librdkafka properties that reach the brokers."""
+        return {"bootstrap.servers": self.brokers, **self.kafka}
+
+    def topic(self, name: str) -> str:
+        """Full name of a topic."""
+        return f"{self.topic_prefix}{name}"
+
+
+def load(config: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings. Unknown names, wrong types and impossible values are a `BadSetting` that names the setting."""
+    env = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    path = config or (Path(env[PREFIX + "CONFIG"]) if env.get(PREFIX + "CONFIG") else None)
+    if path is not None:
+        values |= _from_toml(path)
+    values |= _from_environment(env, values.get("kafka", {}))
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        msg = _sentence(str(error), values)
+        raise BadSetting(msg) from error
+    _ = settings.grid
+    return settings
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        msg = f"cannot read the settings file {path}: {error.strerror}"
+        raise BadSetting(msg) from error
+    except tomllib.TOMLDecodeError as error:
+        msg = f"the settings file {path} is not TOML: {error}"
+        raise BadSetting(msg) from error
+    if "kafka" in values:
+        values["kafka"] = {str(name): str(value) for name, value in _flat(values["kafka"])}
+    return values
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Undo TOML's reading of `a.b = 1` as nested tables."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _from_environment(env: Mapping[str, str], kafka: Mapping[str, str]) -> dict[str, Any]:
+    names = set(Settings.__struct_fields__) - {"kafka"}
+    values: dict[str, Any] = {}
+    for variable, value in env.items():
+        if variable.startswith(KAFKA_PREFIX):
+            kafka = {**kafka, variable[len(KAFKA_PREFIX) :].lower().replace("_", "."): value}
+        elif variable.startswith(PREFIX) and variable != PREFIX + "CONFIG":
+            name = variable[len(PREFIX) :].lower()
+            if name in names:
+                values[name] = value
+            else:  # not refused: Kubernetes puts SKUTREND_SERVICE_HOST and the like there by itself
+                log.warning("there is no setting %s, it is ignored; `skutrend settings` lists them all", variable)
+    return values | ({"kafka": dict(kafka)} if kafka else {})
+
+
+def _sentence(error: str, values: Mapping[str, Any]) -> str:
+    """Turn msgspec's words into the setting's name, its value and what was expected."""
+    what, _, where = error.partition(" - at `$.")
+    name = where.rstrip("`").split("[")[0]
+    if not name:
+        return f"{error}; `skutrend settings` lists all settings"
+    return (
+        f"{PREFIX}{name.upper()} is {values.get(name)!r}: {what[0].lower()}{what[1:]}; `skutrend settings` explains it"
+    )
+
+
+@dataclass(frozen=True)
+class Described:
+    """One setting for `skutrend settings` and the README's table."""
+
+    name: str
+    variable: str
+    value: object
+    default: object
+    unit: str
+    meaning: str
+
+
+def describe(settings: Settings) -> list[Described]:
+    """List every setting with its value, default, unit and meaning."""
+    described = []
+    for item in msgspec.structs.fields(Settings):
+        if item.name == "kafka":
+            continue
+        meaning = next(m.description for m in _metas(item.type) if m.description)
+        unit = "ms" if item.name.endswith("_ms") else "money" if item.name.endswith("impact") else ""
+        value = getattr(settings, item.name)
+        described.append(Described(item.name, PREFIX + item.name.upper(), value, item.default, unit, meaning))
+    return described
+
+
+def _metas(annotation: object) -> Iterator[Meta]:
+    """Find the msgspec metadata of an annotation, outermost first."""
+    for part in getattr(annotation, "__metadata__", ()):
+        if isinstance(part, Meta):
+            yield part
+    for part in get_args(annotation)[:1]:
+        yield from _metas(part)

@@ -1,0 +1,159 @@
+"""The topics of the service: their names, how they are made, and what is wrong with them.
+
+All are made with `retention.ms=-1`. Kafka deletes by a record's own timestamp: with a finite retention, a replay of
+last year's events vanishes within minutes of being written, from the inputs and from whatever was made of them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from schemas.errors import BrokerTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from confluent_kafka.admin import ConfigEntry, TopicMetadata
+
+ORDERS: Final = "orders"
+CLICKS: Final = "clicks"
+PRICE_CHANGES: Final = "price-changes"
+WINDOWS: Final = "windows"
+FORECASTS: Final = "forecasts"
+ALERTS: Final = "alerts"
+LATE_EVENTS: Final = "late-events"
+DEAD_LETTERS: Final = "dead-letters"
+
+INPUTS: Final = (ORDERS, CLICKS, PRICE_CHANGES)
+OUTPUTS: Final = (WINDOWS, FORECASTS, ALERTS, LATE_EVENTS, DEAD_LETTERS)
+
+TOPIC_SETTINGS: Final[Mapping[str, str]] = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+ANSWER_S: Final = 30.0
+DAY_MS: Final = 86_400_000
+
+Answer = TypeVar("Answer")
+
+
+def names(prefix: str = "") -> list[str]:
+    """Full names of all topics, inputs first."""
+    return [prefix + name for name in (*INPUTS, *OUTPUTS)]
+
+
+def create(config: Mapping[str, Any], *, partitions: int, replication: int, prefix: str = "") -> list[tuple[str, bool]]:
+    """Make the topics that are missing; returns every full name and whether it was made now.
+
+    config: librdkafka properties. Topics that exist are left as they are; see `check`. replication -1: the cluster's
+    default. `BrokerTrouble` when the cluster refuses or does not answer.
+    """
+    admin = AdminClient(dict(config))
+    _metadata(admin, config)  # a cluster that cannot be reached is said at once, not after a minute
+    wanted = [
+        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(TOPIC_SETTINGS))
+        for name in names(prefix)
+    ]
+    futures = admin.create_topics(wanted, request_timeout=ANSWER_S)
+    return [(name, _created(name, future)) for name, future in futures.items()]
+
+
+def _created(name: str, future: Future[None]) -> bool:
+    try:
+        _wait(future, f"topic {name} could not be made")
+    except BrokerTrouble as error:
+        cause = error.__cause__
+        if isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise
+    return True
+
+
+def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """Say what is wrong with the topics, a sentence with the remedy for each trouble; empty when all is well."""
+    admin = AdminClient(dict(config))
+    known = _metadata(admin, config)
+    missing = [name for name in names(prefix) if name not in known]
+    problems = [f"topic {name} is missing; make it with `skutrend topics create`" for name in missing]
+    inputs = {name: known[name] for name in (prefix + each for each in INPUTS) if name in known}
+    problems += _uneven(inputs)
+    present = {name: known[name] for name in names(prefix) if name in known}
+    for name, settings in _settings(admin, present).items():
+        problems += _unsuitable(name, settings, replicas=_replicas(present[name]), is_input=name in inputs)
+    return problems
+
+
+def _uneven(inputs: Mapping[str, TopicMetadata]) -> list[str]:
+    counts = {name: len(topic.partitions) for name, topic in inputs.items()}
+    if len(set(counts.values())) <= 1:
+        return []
+    told = ", ".join(f"{name} has {count}" for name, count in counts.items())
+    return [
+        f"the inputs differ in partitions ({told}), so that a SKU's events end up with different workers; make them "
+        f"again with {max(counts.values())} partitions each, since adding partitions moves keys"
+    ]
+
+
+def _unsuitable(name: str, settings: Mapping[str, str], *, replicas: int, is_input: bool) -> list[str]:
+    problems = []
+    if is_input and "compact" in settings.get("cleanup.policy", ""):
+        problems.append(
+            f"topic {name} has cleanup.policy={settings['cleanup.policy']}: compaction would leave one event per SKU; "
+            "set cleanup.policy=delete"
+        )
+    retention_ms = int(settings.get("retention.ms", "-1"))
+    by_own_stamp = settings.get("message.timestamp.type", "CreateTime") == "CreateTime"
+    if is_input and retention_ms >= 0 and by_own_stamp:
+        problems.append(
+            f"topic {name} deletes records {retention_ms / DAY_MS:g} days after their own timestamp "
+            f"(retention.ms={retention_ms}): a replay of older events would vanish unread; set retention.ms=-1, or "
+            "message.timestamp.type=LogAppendTime to count from their arrival"
+        )
+    if not is_input and 0 <= retention_ms < DAY_MS:
+        problems.append(
+            f"topic {name} keeps what was published for {retention_ms / 1000:g} s only (retention.ms={retention_ms}); "
+            "set retention.ms=-1, or to what its readers may take to catch up"
+        )
+    in_sync = int(settings.get("min.insync.replicas", "1"))
+    if replicas < in_sync:
+        problems.append(
+            f"topic {name} demands {in_sync} in-sync replicas but has {replicas}, so that every write is refused; "
+            "lower min.insync.replicas or add replicas"
+        )
+    return problems
+
+
+def _replicas(topic: TopicMetadata) -> int:
+    return min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
+
+
+def _metadata(admin: AdminClient, config: Mapping[str, Any]) -> dict[str, TopicMetadata]:
+    try:
+        found: dict[str, TopicMetadata] = admin.list_topics(timeout=ANSWER_S).topics
+    except KafkaException as error:
+        msg = (
+            f"no answer from the brokers {config.get('bootstrap.servers', '(none given)')}: {error.args[0].str()}; "
+            "see whether they run and whether SKUTREND_BROKERS and the security settings are right"
+        )
+        raise BrokerTrouble(msg) from error
+    return found
+
+
+def _settings(admin: AdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
+    if not resources:
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
+        entries: dict[str, ConfigEntry] = _wait(future, f"the settings of topic {resource.name} cannot be read")
+        found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+    return found
+
+
+def _wait(future: Future[Answer], what: str) -> Answer:
+    try:
+        return future.result()
+    except KafkaException as error:
+        msg = f"{what}: {error.args[0].str()}; see whether this user may do so (Kafka ACLs) and the cluster is whole"
+        raise BrokerTrouble(msg) from error

@@ -1,0 +1,1 @@
+"""Tests, from the smallest to those on a real broker."""

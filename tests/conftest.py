@@ -1,0 +1,32 @@
+"""Fixtures every test may use: a real Kafka for the session, and names of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.kafka_broker import KafkaBroker, why_unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaBroker]:
+    """One real broker for all tests of the session: use `topic_prefix`, and never stop this one."""
+    reason = why_unavailable()
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason} (CI may not skip the tests on real Kafka)")
+        pytest.skip(reason)
+    with KafkaBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Return a prefix for topics and groups that no other test uses."""
+    return f"t{uuid.uuid4().hex[:10]}-"

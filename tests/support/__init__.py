@@ -1,0 +1,1 @@
+"""What tests share: a real Kafka node as a child process."""

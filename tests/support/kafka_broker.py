@@ -1,0 +1,217 @@
+"""A real Apache Kafka node as a child process of the tests.
+
+The jars come once through Maven (`deploy/kafka/pom.xml`) and the node is run by `deploy/kafka/start.sh`, the script a
+developer would use, on free ports and in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[2]
+KAFKA = ROOT / "deploy" / "kafka"
+LIBS = KAFKA / "libs"
+REMEDY = "install a Java 17 runtime and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
+
+
+class KafkaUnavailableError(Exception):
+    """The node cannot be run on this machine; the sentence says what is missing."""
+
+
+def why_unavailable() -> str | None:
+    """Say what this machine lacks to run Kafka and how to mend it; None when it can."""
+    missing = [] if shutil.which("java") else ["java"]
+    if not (LIBS / ".complete").exists() and not shutil.which("mvn"):
+        missing.append("mvn")
+    return f"real Kafka needs {' and '.join(missing)}: {REMEDY}" if missing else None
+
+
+def ensure_libs() -> None:
+    """Fetch the jars once; concurrent test sessions wait for each other."""
+    work = ROOT / ".kafka-test"
+    work.mkdir(exist_ok=True)
+    with (work / "libs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (LIBS / ".complete").exists():
+            return
+        command = ["mvn", "-q", "-B", "-f", str(KAFKA / "pom.xml"), "dependency:copy-dependencies"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+        if done.returncode:
+            msg = f"mvn could not fetch Kafka: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+            raise KafkaUnavailableError(msg)
+        (LIBS / ".complete").touch()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class KafkaBroker:
+    """One Kafka 4.1 node (KRaft) in a temporary directory; nothing is left behind.
+
+    `stop()` is SIGTERM and `kill()` is SIGKILL; `restart()` brings it up again with the same ports and data.
+
+        with KafkaBroker() as broker:
+            Producer({"bootstrap.servers": broker.bootstrap})
+    """
+
+    def __init__(
+        self, *, heap_mb: int = 512, settings: dict[str, str] | None = None, start_timeout_s: float = 60
+    ) -> None:
+        self.heap_mb = heap_mb
+        self.start_timeout_s = start_timeout_s
+        self._directory = Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
+        self._properties = self._directory / "server.properties"
+        port, controller = free_ports(2)
+        self.bootstrap = f"127.0.0.1:{port}"
+        self._write_properties(port=port, controller=controller, extra=settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+
+    def _write_properties(self, *, port: int, controller: int, extra: dict[str, str]) -> None:
+        internal = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self._directory / "log"),
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            # tests send records stamped with event times of years ago
+            "log.retention.ms": "-1",
+            # a node that was killed waits this long for its own ghost before it serves again
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "500",
+            **{f"{topic}.replication.factor": "1" for topic in internal},
+            **{f"{topic}.num.partitions": "4" for topic in internal},
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            **extra,
+        }
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    @property
+    def pid(self) -> int:
+        """The JVM's process id."""
+        assert self._process is not None, "the broker is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Run the node and wait until it answers."""
+        ensure_libs()
+        options = f"-Xms128m -Xmx{self.heap_mb}m -XX:+UseSerialGC"
+        self._log = (self._directory / "server.log").open("ab")
+        self._process = subprocess.Popen(  # noqa: S603  # our own script
+            [str(KAFKA / "start.sh"), str(self._properties)],
+            env={**os.environ, "KAFKA_JVM_OPTS": options},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self.start_timeout_s
+        host, port = self.bootstrap.split(":")
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            try:
+                socket.create_connection((host, int(port)), timeout=1).close()
+                # log_level 0: a node that is coming up closes a few connections, which is no news
+                admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+                if admin.list_topics(timeout=2).brokers:
+                    return
+            except (OSError, KafkaException):
+                time.sleep(0.1)
+        tail = self.log_tail()
+        self.close()
+        msg = f"Kafka did not answer on {self.bootstrap} within {self.start_timeout_s:g} s; its log ends: {tail}"
+        raise KafkaUnavailableError(msg)
+
+    def log_tail(self) -> str:
+        """Return the last 2,000 characters of what the node printed."""
+        path = self._directory / "server.log"
+        return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+
+    def make_topics(self, names: Iterable[str], *, partitions: int, config: dict[str, str] | None = None) -> None:
+        """Create topics and wait until they are there."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        wanted = [
+            NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {}) for name in names
+        ]
+        for made in admin.create_topics(wanted).values():
+            made.result()
+
+    def stop(self) -> None:
+        """End the node in order (SIGTERM), as an operator would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the node at once (SIGKILL), as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            if self._process.poll() is None:
+                # the group: while the storage is being formatted the script still has a child
+                os.killpg(self._process.pid, how)
+            try:
+                self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def restart(self) -> None:
+        """Bring the node up again on the same ports with the same data; ends it first if it runs."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End the node and remove its directory."""
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Start the node."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the node; its data goes too."""
+        self.close()
