@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ _FAR_MS = 1 << 62
 
 def take(columns: Columns, rows: NDArray[np.intp]) -> Columns:
     """Pick rows of decoded columns; (n,) indices."""
-    picked = {}
+    picked: dict[str, Any] = {}
     for item in dataclasses.fields(columns):
         value = getattr(columns, item.name)
         picked[item.name] = value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows]

@@ -105,7 +105,9 @@ class Desk:
             some = slice(low, min(low + _WARM_UP_SKUS, len(table)))
             x = replay_inputs(self.ledger, some, last)
             zero = np.zeros_like(table["h"][some])
-            table["h"][some], table["c"][some] = self.session.run_replay(x, zero, zero)
+            table["h"][some], table["c"][some] = self.session.run_replay(
+                x, zero, zero, lengths=np.minimum(table["age"][some], closing.RING)
+            )
             for name in ("next_net", "next_mean"):
                 table[name][some] = np.nan
 
@@ -153,7 +155,7 @@ class Desk:
             start_ms=around.start_ms,
             units=happened.units,
             price=np.where(by_change, happened.price, np.nan),
-            views=happened.views,
+            views=happened.views.astype(np.float64),
             observed=np.ones(n, np.bool_),
             season=around.index if around.is_open else 0.0,
         )
@@ -335,10 +337,10 @@ def _alert(change: AlertChange) -> Alert:
         opened_ms=change.opened_ms,
         observed=change.observed,
         expected=change.expected,
-        interval=list(change.interval),
+        interval=change.interval,
         p_value=change.p_value,
         impact=change.impact,
         currency=change.currency,
         summary=change.summary,
-        contributors=[Contributor(name=name, value=value) for name, value in change.contributors],
+        contributors=tuple(Contributor(name=name, value=value) for name, value in change.contributors),
     )

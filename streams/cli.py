@@ -112,8 +112,9 @@ def topics_create(ctx: click.Context, partitions: int, replication: int) -> None
     from streams.topics import create  # noqa: PLC0415
 
     s = _settings(ctx)
-    for line in create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix):
-        click.echo(line)
+    made = create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix)
+    for topic, is_new in made:
+        click.echo(f"{topic}: {'created' if is_new else 'already there'}")
 
 
 @topics.command("check")

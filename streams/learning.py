@@ -14,9 +14,12 @@ from features.encoding import FEATURES, fingerprint
 from features.grid import DAY_MS, WindowGrid
 from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
-from inference.bundle import Manifest, Span, describe
+from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
 from streams import event_tables
+
+
+DEFAULT_ITERATIONS = 800
 
 
 def local_ms(day: datetime, grid: WindowGrid) -> int:
@@ -69,7 +72,7 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
                 until_index=arrays.windows,
                 season_length=grid.season,
                 progress=lambda done, total, loss: progress.update(task, completed=done, total=total, loss=loss),
-                **({"iterations": iterations} if iterations else {}),
+                iterations=iterations or DEFAULT_ITERATIONS,
             )
         except ValueError as error:
             raise BadInput(str(error)) from error
@@ -89,5 +92,5 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     )
     with console.status("exporting and checking"):
         export(result.network, out, manifest=manifest)
-    for line in describe(out, expected_fingerprint=fingerprint()):
+    for line in describe(load(out, expected_fingerprint=fingerprint())):
         console.print(line, highlight=False)

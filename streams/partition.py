@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +33,13 @@ from streams.settings import Settings
 from streams.store import Flush, Store
 
 log = logging.getLogger(__name__)
-_DECODE = {ORDERS: decode_orders, CLICKS: decode_clicks, PRICES: decode_price_changes}
+_DECODE: dict[int, Callable[[Sequence[bytes | None]], tuple[Columns, list[Refusal]]]] = {
+    ORDERS: decode_orders,
+    CLICKS: decode_clicks,
+    PRICES: decode_price_changes,
+}
 _PACK_ROWS = 16_384
+_SETTLE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Partition:
             allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms
         )
         self.meta = rows.fresh_meta(self.ledger, model=session.model if session else "none")
+        self.flushed_offsets: dict[str, int] = {}
         self._changed = False
         self._closed_since_flush = False
         self._last_flush_ms = 0
@@ -88,7 +94,7 @@ class Partition:
 
     def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
-        columns, refused = self._decode(source, batch)
+        columns, refused = _DECODE[source](batch.values)
         outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
         outcome.refused.extend(refused)
         for refusal in outcome.refused:
@@ -104,10 +110,6 @@ class Partition:
         self._count(source, batch, outcome)
         self._changed = True
         return outcome
-
-    @staticmethod
-    def _decode(source: int, batch: RecordBatch) -> tuple[Columns, list[Refusal]]:
-        return _DECODE[source](batch.values)
 
     def _bury(self, batch: RecordBatch, refusal: Refusal) -> None:
         """Send one unusable record to the dead letters, as it came."""
@@ -191,8 +193,9 @@ class Partition:
         if not self._changed:
             return
         started = time.perf_counter()
-        self.outbox.settle()
+        self.outbox.settle(_SETTLE_S)
         self.store.write(self._flush_record())
+        self.flushed_offsets = dict(self.meta.offsets)
         self._changed = self._closed_since_flush = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - started)

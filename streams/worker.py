@@ -175,7 +175,7 @@ class Worker:
     def _open(self, number: int) -> Partition:
         settings = self.settings
         store = _open_store(Path(settings.state_dir) / settings.group / f"partition-{number}")
-        outbox = Outbox(settings.client)
+        outbox = Outbox(settings.client, on_error=lambda what: log.warning("%s", what))
         geometry = Geometry(number, self.partition_count)
         try:
             return Partition(geometry, settings, store=store, outbox=outbox, session=self.session, metrics=self.metrics)
@@ -203,6 +203,14 @@ class Worker:
         """Give the offset to resume from for each topic-partition, from our own state: never the group's."""
         return {
             tp: self.partitions[tp.partition].next_offset(tp.topic) for tp in tps if tp.partition in self.partitions
+        }
+
+    def flushed_offsets(self) -> dict[Any, int]:
+        """Give the offsets of the last flushes, for the group's lag tools; nothing depends on them."""
+        return {
+            self.tp(topic, number): offset
+            for number, partition in self.partitions.items()
+            for topic, offset in partition.flushed_offsets.items()
         }
 
     # ------------------------------------------------------------------ probes
