@@ -38,6 +38,7 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     clip: float = 1.0
+    dropout: float = 0.1
     # after the honest measurement: this share of the iterations again, on everything before `until_index`
     refresh_share: float = 0.2
     refresh_rate: float = 5e-4
@@ -97,7 +98,7 @@ def fit(  # noqa: PLR0913 - keyword-only but for the arrays
     generator = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(layout)
+        network = Network(layout, dropout=recipe.dropout)
         run = _Run(network, recipe, generator, total=iterations + again, progress=progress)
         run.train(early, iterations, peak=recipe.learning_rate)
         metrics = measure(

@@ -88,10 +88,11 @@ class Network(nn.Module):
 
     mixing: Tensor
 
-    def __init__(self, layout: Layout) -> None:
-        """Draw initial weights from torch's global generator."""
+    def __init__(self, layout: Layout, *, dropout: float = 0.0) -> None:
+        """Draw initial weights from torch's global generator; `dropout` is a share and acts in training only."""
         super().__init__()
         self.layout = layout
+        self.dropout = nn.Dropout(dropout)
         self.lstm1 = nn.LSTM(layout.n_features, layout.hidden)
         self.lstm2 = nn.LSTM(layout.hidden, layout.hidden)
         self.inner = nn.Linear(layout.hidden + layout.n_features, layout.width)
@@ -117,13 +118,13 @@ class Network(nn.Module):
         if states is not None:
             first, second = ((states.h[i : i + 1], states.c[i : i + 1]) for i in (0, 1))
         out1, (h1, c1) = self.lstm1(x, first)
-        out2, (h2, c2) = self.lstm2(out1, second)
+        out2, (h2, c2) = self.lstm2(self.dropout(out1), second)
         return torch.cat((out2 + out1, x), dim=-1), States(torch.cat((h1, h2)), torch.cat((c1, c2)))
 
     def outlook(self, encoded: Tensor) -> Outlook:
         """Turn encoded origins [..., H + F] into their outlook; any leading shape."""
         layout = self.layout
-        inner = torch.relu(self.inner(encoded))
+        inner = self.dropout(torch.relu(self.inner(self.dropout(encoded))))
         parts = positive(self.parts(inner))
         parts = parts.reshape(*parts.shape[:-1], layout.groups, len(layout.levels))
         quantiles = parts @ self.mixing - MEDIAN_OFFSET
