@@ -52,17 +52,17 @@ def _agents(app: faust.App, worker: Worker, settings: Settings) -> None:
                 return
             event.ack()
 
-    @app.agent(batch_topic(app, settings.topic("orders")), concurrency=1, name="orders")
+    @app.agent(batch_topic(app, settings.topic("orders")), concurrency=1, name="orders")  # type: ignore[untyped-decorator]  # Faust has no types
     async def fold_orders(batches: Any) -> None:  # noqa: ANN401
         """Fold every fetched batch of order lines into its partition."""
         await fold(ORDERS, batches)
 
-    @app.agent(batch_topic(app, settings.topic("clicks")), concurrency=1, name="clicks")
+    @app.agent(batch_topic(app, settings.topic("clicks")), concurrency=1, name="clicks")  # type: ignore[untyped-decorator]  # Faust has no types
     async def fold_clicks(batches: Any) -> None:  # noqa: ANN401
         """Fold every fetched batch of clicks into its partition."""
         await fold(CLICKS, batches)
 
-    @app.agent(batch_topic(app, settings.topic("price-changes")), concurrency=1, name="price-changes")
+    @app.agent(batch_topic(app, settings.topic("price-changes")), concurrency=1, name="price-changes")  # type: ignore[untyped-decorator]  # Faust has no types
     async def fold_price_changes(batches: Any) -> None:  # noqa: ANN401
         """Fold every fetched batch of price changes into its partition."""
         await fold(PRICES, batches)
@@ -76,26 +76,26 @@ def _life(app: faust.App, worker: Worker) -> None:
 
     app.transport.resume_offsets = resume_offsets
 
-    @app.on_rebalance_complete.connect
+    @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def recover(app: faust.App, **_: Any) -> None:  # noqa: ANN401
         try:
             worker.assign({tp.partition for tp in app.consumer.assignment()})
         except Broken as error:
             await fail(app, worker, error)
 
-    @app.on_partitions_revoked.connect
+    @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def revoke(app: faust.App, *_: Any, **__: Any) -> None:  # noqa: ANN401
         try:
             worker.flush()
         except Broken as error:
             await fail(app, worker, error)
 
-    @app.on_before_shutdown.connect
+    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def leave(app: faust.App, **_: Any) -> None:  # noqa: ANN401, ARG001
         if worker.failure is None:
             worker.close()
 
-    @app.task
+    @app.task  # type: ignore[untyped-decorator]  # Faust has no types
     async def clockwork() -> None:
         """Drive what must happen without events."""
         beat = 0
