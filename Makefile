@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KAFKA := deploy/kafka/libs/.complete
 
-.PHONY: demo test lint kafka sample clean
+.PHONY: demo test check unit lint kafka bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml
@@ -16,17 +17,23 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
 	touch $@
 
-deploy/kafka/libs/.done: deploy/kafka/pom.xml
+$(KAFKA): deploy/kafka/pom.xml
 	mvn --batch-mode --quiet --file deploy/kafka/pom.xml dependency:copy-dependencies
 	touch $@
 
-kafka: deploy/kafka/libs/.done
+kafka: $(KAFKA)
 
 demo: $(VENV)/.run
 	$(BIN)/skutrend demo
 
-test: $(VENV)/.dev kafka
-	$(BIN)/python -m pytest tests/unit
+test: lint check
+
+check: $(VENV)/.dev $(KAFKA)
+	$(BIN)/python -m pytest
+
+# the quick half: no Kafka, no child processes
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit tests/properties -m 'not kafka'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,6 +41,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.generate --check
+
+bench: $(VENV)/.dev $(KAFKA)
+	$(BIN)/python -m tests.bench
 
 clean:
 	rm -rf skutrend-demo skutrend-state

@@ -49,7 +49,7 @@ _NO_CHANGE_MS = -(1 << 62)
 
 @dataclass(frozen=True)
 class Facts:
-    """What happened to n SKUs in one window; arrays (n,). price_before, price: at its start and end, NaN when unknown."""
+    """What happened to n SKUs in one window; arrays (n,). price_before, price: at its start and end, NaN if unknown."""
 
     order_lines: NDArray[np.int64]
     units: Float64
@@ -98,7 +98,8 @@ def corrected(mean: Float32, counts: NDArray[np.int32], gain: float) -> Float32:
     array([1.], dtype=float32)
     """
     weight = 1 - np.power(np.float32(1 - gain), counts, dtype=np.float32)
-    return np.divide(mean, weight, out=np.zeros_like(mean), where=counts > 0)
+    unbiased: Float32 = np.divide(mean, weight, out=np.zeros_like(mean), where=counts > 0)
+    return unbiased
 
 
 def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -> None:
@@ -134,6 +135,7 @@ def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -
 
 
 def last_windows(rows: Rows, number: int, count: int) -> Float32:
-    """Return the units of the `count` windows up to `number`, oldest first: float32 (n, count), NaN: not live yet, or shop closed."""
+    """Return units of the `count` windows up to `number`, oldest first, float32 (n, count); NaN: not live or closed."""
     at = np.arange(number - count + 1, number + 1) % RING
-    return rows["ring"][:, at]
+    units: Float32 = rows["ring"][:, at]
+    return units

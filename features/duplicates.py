@@ -43,7 +43,7 @@ class SeenIds:
             else:
                 seen.add(event_id)
         rows = np.flatnonzero(admitted)
-        self._file([ids[row] for row in rows], windows[rows])
+        self._file([ids[row] for row in rows.tolist()], windows[rows])
         return admitted
 
     def _file(self, ids: Sequence[str], windows: NDArray[np.int64]) -> None:
@@ -55,7 +55,7 @@ class SeenIds:
         if low == high:
             groups = [(low, list(ids))]
         else:
-            groups = [(int(w), [ids[row] for row in np.flatnonzero(windows == w)]) for w in np.unique(windows)]
+            groups = [(int(w), [ids[row] for row in np.flatnonzero(windows == w).tolist()]) for w in np.unique(windows)]
         for window, group in groups:
             self._by_window.setdefault(window, []).append(group)
             self._fresh.setdefault(window, []).append(group)

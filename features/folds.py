@@ -1,4 +1,4 @@
-"""Columns fold into open windows: grouped sums, order-independent but for the newest price, which event time decides."""
+"""Columns fold into open windows: grouped sums, whatever the order; of several prices event time decides."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _add(window: OpenWindow, rows: NDArray[np.int32], **sums: NDArray[np.generic
 
 
 def fold_orders(windows: OpenWindows, numbers: Int64, slots: Slots, quantity: Float64, unit_price: Float64) -> None:
-    """Fold order lines, (n,) each. Sold: quantity > 0 and price > 0; free: quantity > 0 at price 0; returned: quantity < 0."""
+    """Fold order lines, (n,) each. Sold: quantity, price > 0; free: quantity > 0, price 0; returned: quantity < 0."""
     for number, at in by_window(numbers):
         window = windows.get(number)
         rows = window.rows(slots[at])

@@ -52,13 +52,22 @@ class WindowGrid:
     def __post_init__(self) -> None:
         """Refuse lengths that do not tile the calendar (`BadSetting`)."""
         if self.window_ms < MINUTE_MS or self.window_ms > 31 * DAY_MS:
-            msg = f"window of {self.window_ms} ms: expected 60,000 (1 minute) to 2,678,400,000 (1 month); set SKUTREND_WINDOW_MS"
+            msg = (
+                f"window of {self.window_ms} ms: expected 60,000 (1 minute) to 2,678,400,000 (1 month); "
+                "set SKUTREND_WINDOW_MS"
+            )
             raise BadSetting(msg)
         if self.window_ms < DAY_MS and DAY_MS % self.window_ms:
-            msg = f"window of {self.window_ms} ms does not divide a day; set SKUTREND_WINDOW_MS to a divisor of 86,400,000"
+            msg = (
+                f"window of {self.window_ms} ms does not divide a day; "
+                "set SKUTREND_WINDOW_MS to a divisor of 86,400,000"
+            )
             raise BadSetting(msg)
         if self.window_ms > DAY_MS and self.window_ms != WEEK_MS and self.window_ms < 28 * DAY_MS:
-            msg = f"window of {self.window_ms} ms: above a day only 604,800,000 (week) and 28 to 31 days (month) are windows"
+            msg = (
+                f"window of {self.window_ms} ms: above a day only 604,800,000 (week) and 28 to 31 days (month) are "
+                "windows; set SKUTREND_WINDOW_MS"
+            )
             raise BadSetting(msg)
         try:
             ZoneInfo(self.timezone)
@@ -77,7 +86,7 @@ class WindowGrid:
         return _calendar_edges(self.window_ms, self.timezone)
 
     def numbers(self, times_ms: Int64) -> Int64:
-        """Give the number of the window that holds each time; int64 (n,) in and out. Calendar windows exist from 2000 to 2100."""
+        """Give the number of the window that holds each time; int64 (n,). Calendar windows exist from 2000 to 2100."""
         if self.is_fixed:
             return (times_ms - self.offset_ms) // self.window_ms
         return np.searchsorted(self._edges_ms, times_ms, side="right") - 1
@@ -120,7 +129,8 @@ class WindowGrid:
     @property
     def signature(self) -> str:
         """What must not change under stored state."""
-        return f"window_ms={self.window_ms} timezone={self.timezone if not self.is_fixed else '-'} offset_ms={self.offset_ms}"
+        timezone = "-" if self.is_fixed else self.timezone
+        return f"window_ms={self.window_ms} timezone={timezone} offset_ms={self.offset_ms}"
 
 
 def _local_offset_ms(timezone: str, time_ms: int) -> int:

@@ -43,7 +43,7 @@ class Late:
 
 @dataclass
 class Absorbed:
-    """What became of a batch. max_event_ms: newest folded, duplicate or late event time (NEVER_MS when there was none)."""
+    """What became of a batch. max_event_ms: newest folded, duplicate or late event time (NEVER_MS if none)."""
 
     folded: int = 0
     duplicate: int = 0
@@ -54,7 +54,10 @@ class Absorbed:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some SKUs of a closing window. selection: how to index the table (slice or slots); rows: their columns, being moved on."""
+    """Some SKUs of a closing window.
+
+    selection: how to index the table (slice or slots). rows: their columns, being moved on.
+    """
 
     slots: Slots
     selection: slice | Slots
@@ -124,7 +127,10 @@ class Ledger:
                 )
             else:
                 code = "from_the_future"
-                why = f"event_time_ms {at} is {at - now_ms} ms ahead of the clock; up to {self.max_ahead_ms} ms are allowed"
+                why = (
+                    f"event_time_ms {at} is {at - now_ms} ms ahead of the clock; "
+                    f"up to {self.max_ahead_ms} ms are allowed (SKUTREND_MAX_AHEAD_MS)"
+                )
             outcome.refused.append(Refusal(int(columns.row[row]), code, why))
         return keep
 
@@ -214,7 +220,7 @@ class Ledger:
         return NEVER_MS if last is None else self.grid.end_ms(last)
 
     def due(self, watermark_ms: int) -> int | None:
-        """Number of the oldest open window if the watermark has passed its end, else None."""
+        """Give the number of the oldest open window if the watermark has passed its end, else None."""
         number = self.windows.first_open
         if number is None:
             number = min(self.windows.by_number, default=None)

@@ -1,4 +1,4 @@
-"""The same ledger without a stream: whole event tables absorbed window by window, for training, backtests and checks."""
+"""The same ledger without a stream: event tables absorbed window by window, for training, backtests and checks."""
 
 from __future__ import annotations
 

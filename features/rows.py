@@ -103,7 +103,10 @@ def unpack(table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
     dtype = row_dtype(table.spec)
     raw = b"".join(rows)
     if len(raw) != dtype.itemsize * len(skus):
-        msg = f"{len(skus)} stored SKU rows take {len(raw)} bytes, expected {dtype.itemsize} each; delete the state directory to rebuild it"
+        msg = (
+            f"{len(skus)} stored SKU rows take {len(raw)} bytes, expected {dtype.itemsize} each; "
+            "delete the state directory to rebuild it"
+        )
         raise StateMismatch(msg)
     packed = np.frombuffer(raw, dtype)
     slots = table.add(skus)
@@ -153,7 +156,7 @@ def check(meta: Meta, ledger: Ledger, *, where: str) -> None:
     for name, have, want in zip(("format", "row layout", "windows"), found, expected, strict=True):
         if have != want:
             msg = (
-                f"state in {where} has {name} {have!r}, this worker works with {want!r}; start it with the settings and "
-                "version that wrote it, or delete that directory to rebuild it from the input topics"
+                f"state in {where} has {name} {have!r}, this worker works with {want!r}; start it with the settings "
+                "and version that wrote it, or delete that directory to rebuild it from the input topics"
             )
             raise StateMismatch(msg)

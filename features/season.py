@@ -22,8 +22,8 @@ _SHRINK_VISITS = 3.0
 class Season:
     """Learned per partition: order lines and units of the whole shop by phase of the season.
 
-    lines, units: float64 (m,), exponentially weighted per phase; visits: int64 (m,). fast, slow: shop level in units per
-    open window, season taken out.
+    lines, units: float64 (m,), exponentially weighted per phase; visits: int64 (m,). fast, slow: shop level in units
+    per open window, season taken out.
     """
 
     length: int
@@ -43,8 +43,8 @@ class Season:
     def is_open(self, *, phase: int, lines: float) -> bool:
         """Whether a window with so many order lines was open for sale.
 
-        Without a line it was closed when its phase never sells, or sells so much that none is beyond chance (a holiday);
-        in between, nothing sold is just nothing sold.
+        Without a line it was closed when its phase never sells, or sells so much that none is beyond chance (a
+        holiday); in between, nothing sold is just nothing sold.
         """
         usual = float(self.lines[phase])
         return lines > 0 or (self.visits[phase] > 0 and _NEVER_SELLS_LINES < usual < _MUST_SELL_LINES)
@@ -67,7 +67,7 @@ class Season:
         return was_open
 
     def index(self, phases: NDArray[np.int64]) -> Float32:
-        """Give demand of the phases relative to the average open phase; 0 where the shop is closed, 1 where unknown; float32 (n,)."""
+        """Give the demand of phases relative to the average open one, float32 (n,): 0 where closed, 1 where unknown."""
         is_open = self.lines > _NEVER_SELLS_LINES
         known = self.visits > 0
         usual = self.units[is_open].mean() if is_open.any() else 0.0
@@ -77,7 +77,8 @@ class Season:
         index = np.clip(1 + trust * (self.units / usual - 1), 0.2, 5.0)
         index[~is_open] = 0.0
         index[~known] = 1.0
-        return index[phases].astype(np.float32)
+        found: Float32 = index[phases].astype(np.float32)
+        return found
 
     @property
     def trend(self) -> float:

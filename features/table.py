@@ -17,7 +17,7 @@ _GROWTH = 1.5
 
 @dataclass(frozen=True)
 class Column:
-    """One fact per SKU. dtype: numpy, little-endian (`<f4`); shape: of one SKU's value; fill: what a new SKU starts with."""
+    """One fact per SKU. dtype: numpy, little-endian (`<f4`); shape: of one SKU's value; fill: that of a new SKU."""
 
     name: str
     dtype: str

@@ -15,7 +15,7 @@ NEVER_MS = -(1 << 62)
 
 @dataclass
 class InputClock:
-    """What one input of a partition has shown so far; times in epoch ms, wall times monotonic or epoch, but of one kind."""
+    """What one input of a partition has shown so far; wall times are monotonic or epoch ms, but of one kind."""
 
     max_event_ms: int = NEVER_MS
     quiet_since_ms: int | None = None  # wall time since which it was polled, unpaused, without lag, and empty
@@ -61,7 +61,7 @@ class Watermark:
             clock.quiet_since_ms = now_ms
 
     def advance(self, *, now_ms: int, data_end_ms: int) -> int:
-        """Move the watermark on and return it. data_end_ms: end of the last open window that holds events (else NEVER_MS)."""
+        """Move the watermark on and return it. data_end_ms: end of the last open window with events (else NEVER_MS)."""
         speaking = [c for c in self.clocks if not c.is_idle(now_ms=now_ms, idle_timeout_ms=self.idle_timeout_ms)]
         if speaking:
             self._all_idle = None

@@ -55,7 +55,7 @@ class Closed:
 
 @dataclass
 class LiveLoss:
-    """Weighted quantile loss of the one-step forecasts of recent windows, by source: sums with a half-life of 20 windows."""
+    """Weighted quantile loss of recent one-step forecasts by source: sums with a half-life of 20 windows."""
 
     loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
     units: float = 0.0

@@ -91,7 +91,7 @@ def _life(app: faust.App, worker: Worker) -> None:
             await fail(app, worker, error)
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]  # Faust has no types
-    async def leave(app: faust.App, **_: Any) -> None:  # noqa: ANN401, ARG001
+    async def leave(app: faust.App, **_: Any) -> None:  # noqa: ANN401
         if worker.failure is None:
             worker.close()
 

@@ -7,8 +7,10 @@ closes, from that and earlier windows alone. Which days the shop is closed is kn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +28,14 @@ from inference.desk import Closed, Desk, columns
 from inference.session import Session
 from schemas.errors import BadInput
 from streams import event_tables
+from streams.files import Kind
 from streams.learning import local_ms
 
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
 
 
 def run(  # noqa: PLR0913 - the command's options, all by name
-    files: dict[str, Path],
+    files: Mapping[Kind, Path],
     *,
     out: Path,
     bundle: Path | None,
@@ -42,7 +45,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     horizon: int,
     timezone: str,
 ) -> None:
-    """Write the forecasts at `count` origins, `every` windows apart, to a Parquet file (`BadInput` if none can be made)."""
+    """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made)."""
     console = Console(stderr=True)
     grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
@@ -76,7 +79,7 @@ def forecast_rows(closed: Closed, *, origin_ms: int, horizon: int) -> pa.Table:
             parts.append((-span, made.sums[:, at], made.mean[:, :span].sum(axis=1)))
     tables = []
     for step, quantiles, mean in parts:
-        columns_ = {
+        columns_: dict[str, Any] = {
             "sku": pa.array(made.sku),
             "origin_ms": pa.array(np.full(n, origin_ms, np.int64)),
             "step": pa.array(np.full(n, step, np.int32)),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from schemas.errors import SkutrendError
 from streams import settings as settings_module
 from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.files import Kind
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -93,8 +96,8 @@ def replay(ctx: click.Context, orders: Path, clicks: Path | None, price_changes:
     replay_files(_settings(ctx), _named(orders, clicks, price_changes), speed)
 
 
-def _named(orders: Path, clicks: Path | None, price_changes: Path | None) -> dict[str, Path]:
-    files = {"orders": orders, "clicks": clicks, "price-changes": price_changes}
+def _named(orders: Path, clicks: Path | None, price_changes: Path | None) -> dict[Kind, Path]:
+    files: dict[Kind, Path | None] = {"orders": orders, "clicks": clicks, "price-changes": price_changes}
     return {kind: path for kind, path in files.items() if path is not None}
 
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
 from inference.bundle import load
-from schemas.errors import Broken
+from schemas.errors import BadInput, Broken
 from streams import demo_report
 from streams.demo_collector import Collector
 from streams.embedded import EmbeddedBroker
@@ -67,7 +67,7 @@ class WorkerProcess:
             msg = f"the worker ended with exit code {self.process.returncode}; {self.log} says why"
             raise Broken(msg)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
                 text = answer.read().decode()
         except (urllib.error.URLError, OSError):
             return self.counters
@@ -104,15 +104,16 @@ def run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     manifest = load(expected_fingerprint=fingerprint()).manifest
     console.print(
-        "[bold]skutrend[/bold] replays 13 months of a gift shop's real sales (Online Retail, UCI, CC BY 4.0; the clicks are "
-        "synthetic)\nthrough the worker: Kafka protocol -> per-SKU windows in RocksDB -> LSTM -> forecasts and alerts.\n",
+        "[bold]skutrend[/bold] replays 12 months of a gift shop's real sales (Online Retail, UCI, CC BY 4.0; the "
+        "clicks are synthetic)\n"
+        "through the worker: Kafka protocol -> per-SKU windows in RocksDB -> LSTM -> forecasts and alerts.\n",
         highlight=False,
     )
     with EmbeddedBroker() as broker:
         broker.make(names())
         replay = Replay({"bootstrap.servers": broker.bootstrap}, sample_paths())
         grid = WindowGrid(window_ms=DAY_MS, timezone=TIMEZONE)
-        first_ms, last_ms = replay.span_ms
+        first_ms, last_ms = _span_ms(replay)
         with _worker(broker.bootstrap, out) as worker:
             _await_start(worker, console)
             seen = Collector(broker.bootstrap, grid, first_ms=first_ms, last_ms=last_ms, out=out)
@@ -165,13 +166,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _span_ms(replay: Replay) -> tuple[int, int]:
+    span_ms = replay.span_ms
+    if span_ms is None:
+        msg = "the shipped sample is empty: install skutrend again"
+        raise BadInput(msg)
+    return span_ms
+
+
 def _await_start(worker: WorkerProcess, console: Console) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     with console.status("the worker starts and joins its group"):
         while time.monotonic() < deadline:
             worker.look()
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/readyz", timeout=5):  # noqa: S310
+                with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/readyz", timeout=5):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
@@ -214,8 +223,9 @@ def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Cons
     lost = c.forecasts - seen.counts["forecasts"]
     missed = f"; {lost:,} forecasts were not read in time" if lost else ""
     return (
-        f"{c.records:,} events, {c.windows:,} partition windows, {c.forecasts:,} forecasts and {c.alerts:,} alert messages in "
-        f"{seconds:.0f} s: {c.records / seconds:,.0f} events/s with {c.forecasts / seconds:,.0f} forecasts/s beside them{missed}"
+        f"{c.records:,} events, {c.windows:,} partition windows, {c.forecasts:,} forecasts and {c.alerts:,} alert "
+        f"messages in {seconds:.0f} s: {c.records / seconds:,.0f} events/s with {c.forecasts / seconds:,.0f} "
+        f"forecasts/s beside them{missed}"
     )
 
 
@@ -231,7 +241,10 @@ def _draw(progress: Progress, task: TaskID, c: Counters, seconds: float) -> None
 def _await_end(
     worker: WorkerProcess, seen: Collector, total: int, last_window: int, draw: Callable[[Counters], None]
 ) -> float:
-    """Wait until all is folded, the last window with sales has closed and its forecasts are read; returns when it was folded."""
+    """Wait until all is folded, the last window with sales has closed and its forecasts are read.
+
+    Returns when all was folded.
+    """
     deadline = time.monotonic() + 4 * _PATIENCE_S
     end_ms = seen.grid.end_ms(last_window)
     folded_at = 0.0

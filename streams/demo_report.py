@@ -30,7 +30,7 @@ _TREND_MIN_UNITS = 10.0
 
 @dataclass(frozen=True)
 class Score:
-    """Errors over all cells of one comparison: weighted quantile loss and WAPE of the forecasts and of seasonal naive."""
+    """Errors over all cells of one comparison: WQL and WAPE of the forecasts, and of seasonal naive."""
 
     name: str
     cells: int
@@ -180,8 +180,8 @@ def _show_scores(console: Console, seen: Collector, trained_until_ms: int) -> No
     console.print(table)
     share = ", ".join(f"{source} {n / sum(seen.sources.values()):.0%}" for source, n in seen.sources.most_common())
     console.print(
-        f"Only days after the model's training ended ({until:%Y-%m-%d}) are counted; every SKU and day, most of them zero. "
-        f"Served by: {share}.",
+        f"Only days after the model's training ended ({until:%Y-%m-%d}) are counted; every SKU and day, most of them "
+        f"zero. Served by: {share}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,10 @@ from schemas.columns import ClickColumns, OrderColumns, PriceColumns
 from schemas.errors import BadInput
 from streams.files import Kind, read, schema
 
-_SOURCES: dict[str, int] = {"orders": ORDERS, "clicks": CLICKS, "price-changes": PRICES}
+_SOURCES: Mapping[Kind, int] = {"orders": ORDERS, "clicks": CLICKS, "price-changes": PRICES}
 
 
-def load(files: dict[str, Path]) -> dict[int, Columns]:
+def load(files: Mapping[Kind, Path]) -> dict[int, Columns]:
     """Read event files whole: {input: columns}. Rows that the worker would refuse are left out, as there.
 
     Raises `BadInput` where a file cannot be read or holds no usable row.
@@ -24,16 +26,15 @@ def load(files: dict[str, Path]) -> dict[int, Columns]:
     return {_SOURCES[kind]: _columns(kind, path) for kind, path in files.items()}
 
 
-def _columns(kind: str, path: Path) -> Columns:
-    name: Kind = kind  # type: ignore[assignment]
-    table = pa.Table.from_batches(read(path, name), schema=schema(name))
+def _columns(kind: Kind, path: Path) -> Columns:
+    table = pa.Table.from_batches(read(path, kind), schema=schema(kind))
     times = table["event_time_ms"].combine_chunks().to_numpy(zero_copy_only=False)
     values = {c: table[c].combine_chunks() for c in table.column_names}
 
     def floats(column: str) -> np.ndarray:
         return np.asarray(values[column].to_numpy(zero_copy_only=False), np.float64)
 
-    keep = np.array([bool(sku) and not sku.isspace() for sku in values["sku"].to_pylist()], np.bool_)
+    keep = np.array([bool(sku) and not sku.isspace() for sku in cast("list[str]", values["sku"].to_pylist())], np.bool_)
     if kind == "orders":
         quantity, price = floats("quantity"), floats("unit_price")
         keep &= np.isfinite(quantity) & np.isfinite(price) & (price >= 0)
@@ -47,8 +48,7 @@ def _columns(kind: str, path: Path) -> Columns:
     at, order = rows.astype(np.int32), rows
 
     def texts(column: str) -> list[str]:
-        found: list[str] = values[column].take(pa.array(order)).to_pylist()
-        return found
+        return cast("list[str]", values[column].take(pa.array(order, pa.int64())).to_pylist())
 
     if kind == "orders":
         return OrderColumns(

@@ -85,7 +85,8 @@ def build_app(  # all by name
         topic_disable_leader=True,
         topic_allow_declare=False,
         table_standby_replicas=0,
-        agent_supervisor=CrashingSupervisor,  # an agent that raised has a bug or lost its broker: stop, fold nothing more
+        # an agent that raised has a bug or lost its broker: stop, fold nothing more
+        agent_supervisor=CrashingSupervisor,
         autodiscover=False,
         web_enabled=False,
         worker_redirect_stdouts=False,

@@ -59,8 +59,8 @@ def verify(settings: Settings) -> list[str]:
             raise StateMismatch(msg)
         taken = sum(c.records for c in meta.counts.values())
         lines.append(
-            f"{path.name}: whole; flush {meta.sequence}, {len(ledger.table):,} SKUs, {folded:,} open rows, {ids:,} event ids, "
-            f"{taken:,} records = folded + duplicate + late + rejected"
+            f"{path.name}: whole; flush {meta.sequence}, {len(ledger.table):,} SKUs, {folded:,} open rows, "
+            f"{ids:,} event ids, {taken:,} records = folded + duplicate + late + rejected"
         )
     return lines
 
@@ -77,7 +77,10 @@ def _balance(meta: rows.Meta, path: Path) -> None:
 def _partitions(settings: Settings) -> list[Path]:
     found = sorted((Path(settings.state_dir) / settings.group).glob("partition-*"))
     if not found:
-        msg = f"there is no state of group {settings.group!r} under {settings.state_dir}; check SKUTREND_STATE_DIR and SKUTREND_GROUP"
+        msg = (
+            f"there is no state of group {settings.group!r} under {settings.state_dir}; "
+            "check SKUTREND_STATE_DIR and SKUTREND_GROUP"
+        )
         raise BadInput(msg)
     return found
 
@@ -108,7 +111,10 @@ def _closed_facts(ledger: Ledger, sku: str, row: bytes | None) -> Iterator[str]:
     yield "price: unknown" if np.isnan(price) else f"price: {price:g}"
     ring = t["ring"][at]
     known = ring[np.isfinite(ring)]
-    yield f"units of its last {len(known)} open windows (of {closing.RING} kept): {known.sum():g} in all, largest {known.max(initial=0):g}"
+    yield (
+        f"units of its last {len(known)} open windows (of {closing.RING} kept): {known.sum():g} in all, "
+        f"largest {known.max(initial=0):g}"
+    )
 
 
 def _open_facts(ledger: Ledger, folded: list[tuple[int, bytes]]) -> Iterator[str]:

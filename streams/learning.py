@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from features.ledger import Ledger
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
 from streams import event_tables
-
+from streams.files import Kind
 
 DEFAULT_ITERATIONS = 800
 
@@ -27,8 +28,8 @@ def local_ms(day: datetime, grid: WindowGrid) -> int:
     return int(day.replace(tzinfo=ZoneInfo(grid.timezone)).timestamp() * 1000)
 
 
-def train_bundle(  # noqa: PLR0913 - the command's options, all by name
-    files: dict[str, Path],
+def train_bundle(
+    files: Mapping[Kind, Path],
     *,
     out: Path,
     until: datetime | None,
@@ -36,7 +37,7 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     iterations: int | None,
     seed: int,
 ) -> None:
-    """Train on what happened before `until` and write a bundle to `out`; raises `BadInput` where there is too little."""
+    """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little."""
     try:
         import torch  # noqa: PLC0415 - the train extra
     except ImportError as error:

@@ -92,7 +92,7 @@ class HttpServer:
 
 def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+        def do_GET(self) -> None:
             """Answer a scrape or a probe."""
             if self.path == "/metrics":
                 self._answer(200, metrics.render(), CONTENT_TYPE_LATEST)

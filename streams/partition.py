@@ -230,7 +230,7 @@ class Partition:
             yield [table.keys[slot] for slot in slots.tolist()], rows.pack(table, slots)
 
     def _folded_rows(self) -> Iterator[tuple[int, tuple[list[bytes], list[bytes]]]]:
-        """Sums of the open windows for the SKUs touched since the last flush."""
+        """Give the sums of the open windows for the SKUs touched since the last flush."""
         for number, slots in self.ledger.take_touched().items():
             window = self.ledger.windows.get(number)
             packed = rows.cut(window.folded[window.row_of(slots)])

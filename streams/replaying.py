@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -43,9 +43,9 @@ def replay_files(settings: Settings, files: dict[Kind, Path], speed: str) -> Non
         Console().print(f"{topic}: {count:,} records", highlight=False)
 
 
-def _speed(text: str) -> float | str:
+def _speed(text: str) -> float | Literal["max"]:
     if text == "max":
-        return text
+        return "max"
     try:
         factor = float(text)
     except ValueError as error:

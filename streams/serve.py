@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
 
 
 def open_session(settings: Settings) -> Session | None:
-    """Load the bundle that the settings name and warm it up; None for `none` (`BundleMismatch` when it cannot serve)."""
+    """Load the bundle that the settings name and warm it up; None for `none` (`BundleMismatch` if it cannot serve)."""
     if settings.bundle == "none":
         return None
     path = None if settings.bundle == "shipped" else Path(settings.bundle)
@@ -92,11 +92,7 @@ def _http(settings: Settings, worker: Worker) -> HttpServer | None:
     try:
         server = HttpServer(host=settings.http_host, port=settings.http_port, metrics=worker.metrics, health=health)
     except OSError as error:
-        log.error(
-            "no /metrics and no probes: cannot listen on port %d (%s); set SKUTREND_HTTP_PORT",
-            settings.http_port,
-            error,
-        )  # noqa: TRY400
+        log.error("no /metrics, no probes: port %d is taken (%s); set SKUTREND_HTTP_PORT", settings.http_port, error)
         return None
     log.info("metrics and probes on port %d", server.port)
     return server.start()

@@ -48,7 +48,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: Annotated[
         Milliseconds,
         Meta(
-            description="window length: a divisor of a day, 86400000 (shop-local day), 604800000 (week) or 28 to 31 days (month)"
+            description="window length: a divisor of a day, 86400000 (shop-local day), 604800000 (week), "
+            "or 28 to 31 days (month)"
         ),
     ] = DAY_MS
     window_offset_ms: Annotated[int, Meta(description="shifts windows below a day from the epoch")] = 0
@@ -101,7 +102,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def client(self) -> dict[str, Any]:
-        """librdkafka properties that reach the brokers."""
+        """Properties with which librdkafka reaches the brokers."""
         return {"bootstrap.servers": self.brokers, **self.kafka}
 
     def topic(self, name: str) -> str:

@@ -24,7 +24,7 @@ from features.rows import Meta
 from schemas.errors import StateMismatch
 
 _META, _SKU, _OPEN, _IDS, _TORN = b"m", b"s", b"o", b"d", b"t"
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 512 << 20  # a flush of some 400,000 SKUs is still atomic
 _BLOCK_CACHE_BYTES = 16 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
 
@@ -33,7 +33,7 @@ Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
 
 @dataclass
 class Flush:
-    """All that one flush writes; consumed once. skus: (keys, rows) parts; folded: by window; ids: by (window, input)."""
+    """All that one flush writes; consumed once. skus: (keys, rows) parts; folded by window; ids by (window, input)."""
 
     meta: Meta
     skus: Rows = ()
@@ -64,8 +64,11 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         try:
             self._db = Rdict(str(path), _options())
-        except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception; translated at the border
-            msg = f"cannot open the state in {path}: {error}; is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
+        except Exception as error:
+            msg = (
+                f"cannot open the state in {path}: {error}; "
+                "is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
+            )
             raise StateMismatch(msg) from error
         self._sync = WriteOptions()
         self._sync.sync = False  # the process may die at any time; for the machine there are the topics
@@ -74,7 +77,10 @@ class Store:
     def meta(self) -> Meta | None:
         """Read the meta record; None when nothing was ever flushed. A torn flush is a `StateMismatch`."""
         if self._db.get(_TORN) is not None:
-            msg = f"the last flush into {self.path} was interrupted half-way; delete that directory to rebuild it from the input topics"
+            msg = (
+                f"the last flush into {self.path} was interrupted half-way; "
+                "delete that directory to rebuild it from the input topics"
+            )
             raise StateMismatch(msg)
         raw = self._db.get(_META)
         if raw is None:
@@ -82,11 +88,14 @@ class Store:
         try:
             return msgspec.msgpack.decode(raw, type=Meta)
         except msgspec.MsgspecError as error:
-            msg = f"the meta record in {self.path} is unreadable ({error}); delete that directory to rebuild it from the input topics"
+            msg = (
+                f"the meta record in {self.path} is unreadable ({error}); "
+                "delete that directory to rebuild it from the input topics"
+            )
             raise StateMismatch(msg) from error
 
     def write(self, flush: Flush) -> None:
-        """Write a flush: in one atomic batch, or when it is large in several between the torn mark and the meta record."""
+        """Write a flush: in one atomic batch, or a huge one in several between the torn mark and the meta record."""
         batch = WriteBatch(raw_mode=True)
         if flush.closed_before is not None:
             for kind in (_OPEN, _IDS):

@@ -118,7 +118,7 @@ class Worker:
 
     # ------------------------------------------------------------------ the clock
     async def tick(self, consumer: Consumer) -> None:
-        """What must happen without events: idle inputs, quiet closes, flushes, source alignment."""
+        """Do what must happen without events: idle inputs, quiet closes, flushes, source alignment."""
         for partition in list(self.partitions.values()):
             self._look_at_inputs(partition, consumer)
             await self.close_due(partition)

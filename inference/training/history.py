@@ -18,7 +18,10 @@ from schemas.errors import BadInput
 
 @dataclass(frozen=True)
 class History:
-    """The arrays, and what their axes stand for: SKUs (N), window starts in epoch ms (T); was_open bool (T,); ends_ms: end of the last."""
+    """The arrays and what their axes stand for: SKUs (N), window starts in epoch ms (T).
+
+    was_open: bool (T,). ends_ms: end of the last window.
+    """
 
     arrays: TrainingArrays
     skus: list[str]
