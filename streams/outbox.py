@@ -24,6 +24,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
     "compression.type": "lz4",
+    "message.max.bytes": 64 << 20,  # what a topic takes is for the broker to say
     "linger.ms": 20,  # `settle` does not wait for it
     "delivery.report.only.error": True,
 }
@@ -64,7 +65,7 @@ class Outbox:
         self._producer.poll(0)
 
     def put_one(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
     ) -> None:
         """Queue one record with headers."""
         while True:

@@ -25,8 +25,8 @@ from inference.session import Session
 from schemas.columns import Refusal, WindowColumns
 from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows
-from schemas.provenance import Source, dead_letter_headers, late_event_headers
 from streams.batch import RecordBatch
+from streams.letters import DEFAULT_LIMIT_BYTES, Letters
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.settings import Settings
@@ -44,10 +44,11 @@ _SETTLE_S = 60.0
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which partition this is, of how many."""
+    """Which partition this is, of how many; and how large a record of the dead letters and late events may be."""
 
     number: int
     count: int
+    letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
 
 
 class Partition:
@@ -69,6 +70,9 @@ class Partition:
         self.store = store
         self.outbox = outbox
         self.metrics = metrics
+        self.letters = Letters(
+            outbox, settings.topic("dead-letters"), settings.topic("late-events"), geometry.letter_limit_bytes
+        )
         self.ledger = Ledger(
             settings.grid,
             extra_columns=desk.columns(session),
@@ -98,25 +102,15 @@ class Partition:
         outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
         outcome.refused.extend(refused)
         for refusal in outcome.refused:
-            self._bury(batch, refusal)
+            self.letters.bury(batch, refusal)
+            self.metrics.refusals.labels(batch.topic, refusal.code).inc()
         for late in outcome.late:
-            headers = late_event_headers(
-                late_by_ms=late.late_by_ms, window_start_ms=late.window_start_ms, source=_source(batch, late.row)
-            )
-            key, value = batch.keys[late.row], batch.values[late.row]
-            self.outbox.put_one(self.settings.topic("late-events"), key, value, headers)
+            self.letters.divert(batch, late)
         self.watermark.observe(source, max_event_ms=outcome.max_event_ms)
         self.meta.offsets[batch.topic] = batch.next
         self._count(source, batch, outcome)
         self._changed = True
         return outcome
-
-    def _bury(self, batch: RecordBatch, refusal: Refusal) -> None:
-        """Send one unusable record to the dead letters, as it came."""
-        headers = dead_letter_headers(code=refusal.code, error=refusal.error, source=_source(batch, refusal.row))
-        key, value = batch.keys[refusal.row], batch.values[refusal.row]
-        self.outbox.put_one(self.settings.topic("dead-letters"), key, value, headers)
-        self.metrics.refusals.labels(batch.topic, refusal.code).inc()
 
     def _count(self, source: int, batch: RecordBatch, outcome: Absorbed) -> None:
         counts = self.meta.counts[INPUT_NAMES[source]]
@@ -272,16 +266,13 @@ class Partition:
         slots: Slots = table.slots(skus)
         np.minimum.at(table["first_number"], slots, number)
         window: OpenWindow = self.ledger.windows.get(number)
-        window.folded[window.rows(slots)] = np.frombuffer(b"".join(packed), FOLDED)
+        at = window.rows(slots)  # before `folded` is looked at: it may be laid out anew
+        window.folded[at] = np.frombuffer(b"".join(packed), FOLDED)
 
     def close(self) -> None:
         """Give the store and the producer up; what was not flushed is forgotten."""
         self.outbox.close()
         self.store.close()
-
-
-def _source(batch: RecordBatch, row: int) -> Source:
-    return Source(topic=batch.topic, partition=batch.partition, offset=batch.offsets[row])
 
 
 def _pick(windows: WindowColumns, at: np.ndarray) -> WindowColumns:

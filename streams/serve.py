@@ -14,6 +14,7 @@ from features.ledger import INPUT_NAMES
 from inference import bundle as bundles
 from inference.session import Session
 from schemas.errors import BrokerTrouble
+from streams import topics
 from streams.app import build
 from streams.faust_app import run
 from streams.metrics import Health, HttpServer
@@ -31,6 +32,7 @@ def serve(settings: Settings) -> None:
     logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.root.level))
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
+    worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.topic_prefix)
     server = _http(settings, worker)
     try:
         run(app)
@@ -60,10 +62,10 @@ def check_bundle(directory: Path | None) -> list[str]:
 def partition_counts(settings: Settings) -> dict[str, int]:
     """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
     admin = AdminClient(settings.client, logger=logging.getLogger("librdkafka"))
-    topics = [settings.topic(name) for name in INPUT_NAMES]
+    inputs = [settings.topic(name) for name in INPUT_NAMES]
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        counts, missing = _ask(admin, topics, settings.brokers)
+        counts, missing = _ask(admin, inputs, settings.brokers)
         if not missing:
             return counts
         if time.monotonic() > deadline:

@@ -6,6 +6,7 @@ last year's events vanishes within minutes of being written, from the inputs and
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,11 +14,14 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas.errors import BrokerTrouble
+from streams.letters import DEFAULT_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from confluent_kafka.admin import ConfigEntry, TopicMetadata
+
+log = logging.getLogger(__name__)
 
 ORDERS: Final = "orders"
 CLICKS: Final = "clicks"
@@ -30,9 +34,14 @@ DEAD_LETTERS: Final = "dead-letters"
 
 INPUTS: Final = (ORDERS, CLICKS, PRICE_CHANGES)
 OUTPUTS: Final = (WINDOWS, FORECASTS, ALERTS, LATE_EVENTS, DEAD_LETTERS)
+LETTERS: Final = (LATE_EVENTS, DEAD_LETTERS)
 
 TOPIC_SETTINGS: Final[Mapping[str, str]] = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+LETTER_BYTES: Final = 8 << 20
+LETTER_SETTINGS: Final = {**TOPIC_SETTINGS, "max.message.bytes": str(LETTER_BYTES)}
+"""Of the topics that take foreign records as they came, with headers added."""
 ANSWER_S: Final = 30.0
+LIMIT_ANSWER_S: Final = 1.5
 DAY_MS: Final = 86_400_000
 
 Answer = TypeVar("Answer")
@@ -52,8 +61,13 @@ def create(config: Mapping[str, Any], *, partitions: int, replication: int, pref
     admin = AdminClient(dict(config))
     _metadata(admin, config)  # a cluster that cannot be reached is said at once, not after a minute
     wanted = [
-        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(TOPIC_SETTINGS))
-        for name in names(prefix)
+        NewTopic(
+            prefix + name,
+            num_partitions=partitions,
+            replication_factor=replication,
+            config=dict(LETTER_SETTINGS if name in LETTERS else TOPIC_SETTINGS),
+        )
+        for name in (*INPUTS, *OUTPUTS)
     ]
     futures = admin.create_topics(wanted, request_timeout=ANSWER_S)
     return [(name, _created(name, future)) for name, future in futures.items()]
@@ -82,6 +96,17 @@ def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     for name, settings in _settings(admin, present).items():
         problems += _unsuitable(name, settings, replicas=_replicas(present[name]), is_input=name in inputs)
     return problems
+
+
+def letter_limit_bytes(config: Mapping[str, Any], *, prefix: str = "") -> int:
+    """Ask how large a record of the dead letters and late events may be; Kafka's default where nobody says."""
+    admin = AdminClient(dict(config), logger=log)
+    try:
+        found = _settings(admin, [prefix + name for name in LETTERS], answer_s=LIMIT_ANSWER_S)
+    except BrokerTrouble as trouble:  # no such API (the embedded broker), or no right to ask
+        log.info("dead letters are kept up to %d bytes: %s", DEFAULT_LIMIT_BYTES, trouble)
+        return DEFAULT_LIMIT_BYTES
+    return min(int(settings.get("max.message.bytes", DEFAULT_LIMIT_BYTES)) for settings in found.values())
 
 
 def _uneven(inputs: Mapping[str, TopicMetadata]) -> list[str]:
@@ -140,12 +165,12 @@ def _metadata(admin: AdminClient, config: Mapping[str, Any]) -> dict[str, TopicM
     return found
 
 
-def _settings(admin: AdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+def _settings(admin: AdminClient, topics: Iterable[str], *, answer_s: float = ANSWER_S) -> dict[str, dict[str, str]]:
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
     if not resources:
         return {}
     found: dict[str, dict[str, str]] = {}
-    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
+    for resource, future in admin.describe_configs(resources, request_timeout=answer_s).items():
         entries: dict[str, ConfigEntry] = _wait(future, f"the settings of topic {resource.name} cannot be read")
         found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
     return found

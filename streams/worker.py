@@ -18,6 +18,7 @@ from features.ledger import INPUT_NAMES
 from inference.session import Session
 from schemas.errors import Broken, BrokerTrouble, StateMismatch
 from streams.batch import RecordBatch
+from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.partition import Geometry, Partition
@@ -66,6 +67,7 @@ class Worker:
     """Partitions by number, and the rules of their common life.
 
     partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms.
+    letter_limit_bytes: see `topics.letter_limit_bytes`.
     """
 
     settings: Settings
@@ -74,6 +76,7 @@ class Worker:
     tp: Callable[[str, int], Any]
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], int] = now_ms
+    letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     partitions: dict[int, Partition] = field(default_factory=dict)
     paused: set[Any] = field(default_factory=set)
     assigned: bool = False
@@ -176,7 +179,7 @@ class Worker:
         settings = self.settings
         store = _open_store(Path(settings.state_dir) / settings.group / f"partition-{number}")
         outbox = Outbox(settings.client, on_error=lambda what: log.warning("%s", what))
-        geometry = Geometry(number, self.partition_count)
+        geometry = Geometry(number, self.partition_count, self.letter_limit_bytes)
         try:
             return Partition(geometry, settings, store=store, outbox=outbox, session=self.session, metrics=self.metrics)
         except Broken:

@@ -1,0 +1,190 @@
+"""A month of real sales on a bad day: disorder, duplicates, hostile records, a restart, a kill -9 and late events."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+from confluent_kafka import Producer
+
+from features.partitioning import partitions_of
+from schemas.provenance import read_dead_letter_headers, read_late_event_headers
+from streams.files import sample_paths
+from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
+from tests.support.hostile import GOOD, Hostile, order, unusable
+from tests.support.service import Service, read_topic, skutrend, values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+TIMEZONE = "Europe/London"
+PARTITIONS = 4
+HOUR_MS = 3_600_000
+KINDS = ("orders", "clicks", "price-changes")
+Record = tuple[str, bytes | None, bytes | None, int | None]  # topic, key, value, partition (None: by the key)
+
+
+def month() -> dict[str, pd.DataFrame]:
+    """Four weeks around the day of 23 hours, 27 March 2011."""
+    first, last = (int(pd.Timestamp(day, tz=TIMEZONE).timestamp() * 1000) for day in ("2011-03-14", "2011-04-11"))
+    tables = {kind: pd.read_parquet(sample_paths()[kind]) for kind in KINDS}
+    return {kind: table[table.event_time_ms.between(first, last - 1)] for kind, table in tables.items()}
+
+
+def disordered(tables: dict[str, pd.DataFrame], *, by_ms: int, duplicates: float) -> list[Record]:
+    """All events in the order in which a bad network delivers them, some of them twice; seeded."""
+    dice = np.random.default_rng(11)
+    rows: list[tuple[float, Record]] = []
+    for kind, table in tables.items():
+        for event in table.to_dict("records"):
+            value = msgspec.json.encode({k: None if pd.isna(v) else v for k, v in event.items()})
+            record = (kind, str(event["sku"]).encode(), value, None)
+            at = float(event["event_time_ms"])
+            rows += [
+                (at + dice.uniform(0, by_ms), record)
+                for _ in range(1 + int(kind == "orders" and dice.random() < duplicates))
+            ]
+    rows.sort(key=lambda row: row[0])
+    return [record for _, record in rows]
+
+
+def send(kafka: KafkaBroker, prefix: str, records: Iterable[Record]) -> int:
+    """Write records, waiting until Kafka has them; returns how many."""
+    failed: list[str] = []
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "message.max.bytes": 2_000_000}
+    )
+    count = 0
+    for topic, key, value, partition in records:
+        where = {} if partition is None else {"partition": partition}
+        producer.produce(
+            prefix + topic, value, key, **where, on_delivery=lambda e, _: failed.append(str(e)) if e else None
+        )
+        producer.poll(0)
+        count += 1
+    assert producer.flush(60) == 0
+    assert not failed
+    return count
+
+
+def sprinkled(records: list[Record], hostile: list[Hostile]) -> list[Record]:
+    """Spread hostile records evenly among the others."""
+    elsewhere = (int(partitions_of([b"22423"], count=PARTITIONS)[0]) + 1) % PARTITIONS
+    misplaced = Hostile("wrong_partition", order(event_id="misplaced"), b"22423", elsewhere)
+    step = len(records) // (len(hostile) + 1)
+    mixed = list(records)
+    for i, bad in enumerate([*hostile, misplaced]):
+        mixed.insert(i * (step + 1), ("orders", bad.key, bad.value, bad.partition))
+    return mixed
+
+
+def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    tables, hostile = month(), unusable()
+    records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.02), hostile)
+    settings = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}group",
+        "topic_prefix": topic_prefix,
+        "timezone": TIMEZONE,
+        "idle_timeout_ms": 5_000,
+        "allowed_lateness_ms": 3 * HOUR_MS,
+        "flush_interval_ms": 100,
+        "bundle": "none",
+    }
+    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    end_ms = int(local_day_ms(tables["orders"].event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+    thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
+
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, thirds[0]))
+        service.stop("w")
+        service.start("w")
+        send(kafka, topic_prefix, thirds[1])
+        service.await_records(500)
+        service.kill("w")  # in the midst of the second third
+        send(kafka, topic_prefix, thirds[2])
+        service.start("w")
+        service.await_closed(end_ms)
+        late = order(event_id="late", event_time_ms=int(tables["orders"].event_time_ms.iloc[0]))
+        send(kafka, topic_prefix, [("orders", b"22423", late, None)])
+        service.await_records(1)
+        service.await_late(1)
+        service.stop("w")
+
+    verified = skutrend("state", "verify", settings={**settings, "state_dir": tmp_path / "state"}).stdout
+    counted = [int(line.split(" event ids, ")[1].split(" ")[0].replace(",", "")) for line in verified.splitlines()]
+    assert sum(counted) == len(records) + 1
+
+    expected = whole_grid(
+        measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE), until_ms=end_ms, timezone=TIMEZONE
+    )
+    assert_equal(published(values(kafka.bootstrap, f"{topic_prefix}windows")), expected)
+    check_letters(kafka, topic_prefix, hostile)
+    check_late(kafka, topic_prefix, late)
+
+
+def check_letters(kafka: KafkaBroker, prefix: str, hostile: list[Hostile]) -> None:
+    """Every hostile record lies among the dead letters as it was, with code, sentence and source; and nothing else."""
+    found: dict[str, tuple[str, bytes | None, bytes | None]] = {}
+    for message in read_topic(kafka.bootstrap, f"{prefix}dead-letters"):
+        said = read_dead_letter_headers(message.headers() or [])
+        assert said.source.startswith(f"{prefix}orders[")
+        assert len(said.error) > 10, said
+        found[said.source] = (said.code, message.key(), message.value())  # a kill may repeat one, from the same source
+    wanted = [(bad.code, bad.key, bad.value) for bad in hostile]
+    wanted.append(("wrong_partition", b"22423", order(event_id="misplaced")))
+    for letter in wanted:
+        assert letter in found.values(), f"no dead letter {letter[0]}: {(letter[2] or b'')[:60]!r}"
+    assert len(found) == len(wanted)
+
+
+def check_late(kafka: KafkaBroker, prefix: str, value: bytes) -> None:
+    """The late event lies among the late events as it was, with how late it is and where it came from."""
+    (message,) = list(read_topic(kafka.bootstrap, f"{prefix}late-events"))
+    said = read_late_event_headers(message.headers() or [])
+    assert (message.key(), message.value()) == (b"22423", value)
+    assert said.late_by_ms > 24 * HOUR_MS
+    assert said.window_start_ms == int(pd.Timestamp("2011-03-14", tz=TIMEZONE).timestamp() * 1000)
+
+
+def test_absurd_quantities_are_kept_and_leave_forecasts_finite(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    day_ms, first_ms = 24 * HOUR_MS, 1_300_060_800_000  # 2011-03-14 UTC
+    lines: list[dict[str, Any]] = [
+        {**GOOD, "event_id": f"e{day}", "quantity": 3.0, "event_time_ms": first_ms + day * day_ms + HOUR_MS}
+        for day in range(20)
+    ]
+    lines.append({**GOOD, "event_id": "absurd", "quantity": 1e15, "event_time_ms": first_ms + 20 * day_ms})
+    lines.append({**GOOD, "event_id": "after", "quantity": 2.0, "event_time_ms": first_ms + 21 * day_ms})
+    settings = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}group",
+        "topic_prefix": topic_prefix,
+        "idle_timeout_ms": 1_000,
+    }
+    skutrend("topics", "create", "--partitions", "1", settings=settings)
+    send(kafka, topic_prefix, [("orders", b"22423", msgspec.json.encode(line), None) for line in lines])
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_closed(first_ms + 22 * day_ms)
+        service.stop("w")
+    windows = {w["window_start_ms"]: w["units"] for w in values(kafka.bootstrap, f"{topic_prefix}windows")}
+    assert windows[first_ms + 20 * day_ms] == 1e15
+    forecasts = values(kafka.bootstrap, f"{topic_prefix}forecasts")
+    assert len(forecasts) == len(windows) == 22
+    last = max(forecasts, key=lambda f: f["window_start_ms"])
+    assert {"lstm", "seasonal_naive"} >= {f["source"] for f in forecasts}
+    assert all(low <= high for step in last["quantiles"] for low, high in itertools.pairwise(step))

@@ -1,0 +1,92 @@
+"""The main job on Apache Kafka: a year of real sales through `skutrend worker`, held against a pandas group-by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pandas as pd
+import pytest
+
+from schemas.forecasts import Forecast
+from schemas.windows import WindowClosed
+from streams.files import sample_paths
+from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
+from tests.support.service import Service, read_topic, skutrend, values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+TIMEZONE = "Europe/London"
+HOUR_MS = 3_600_000
+
+
+def sample() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    paths = sample_paths()
+    return tuple(pd.read_parquet(paths[kind]) for kind in ("orders", "clicks", "price-changes"))  # type: ignore[return-value]
+
+
+def settings_of(kafka: KafkaBroker, prefix: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # settings
+    return {
+        "brokers": kafka.bootstrap,
+        "group": f"{prefix}group",
+        "topic_prefix": prefix,
+        "timezone": TIMEZONE,
+        "idle_timeout_ms": 3_000,
+        **more,
+    }
+
+
+def replay(settings: dict[str, Any], paths: Mapping[str, Path]) -> None:
+    arguments = [argument for kind, path in paths.items() for argument in (f"--{kind}", str(path))]
+    skutrend("replay", *arguments, settings=settings)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_windows_of_a_year_of_real_sales_equal_a_group_by_of_every_sku_and_day(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path, workers: int
+) -> None:
+    # with one worker the model runs as well; two share what is left of the machine without it
+    settings = settings_of(kafka, topic_prefix, bundle="shipped" if workers == 1 else "none")
+    skutrend("topics", "create", "--partitions", "4", settings=settings)
+    assert "as they should be" in skutrend("topics", "check", settings=settings).stdout
+    replay(settings, dict(sample_paths()))
+    orders, clicks, prices = sample()
+    records = len(orders) + len(clicks) + len(prices)
+    end_ms = int(local_day_ms(orders.event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+
+    names = [f"w{i}" for i in range(workers)]
+    with Service(settings, tmp_path) as service:
+        for name in names:
+            service.start(name)
+        service.await_records(records)
+        service.await_closed(end_ms)
+        outcomes = {
+            name: service.total("skutrend_outcomes", outcome=name)
+            for name in ("folded", "duplicate", "late", "rejected")
+        }
+        assert service.get(names[0], "/livez")[0] == 200
+        for name in names:
+            service.stop(name)
+
+    assert outcomes == {"folded": records, "duplicate": 0, "late": 0, "rejected": 0}
+    windows = values(kafka.bootstrap, f"{topic_prefix}windows")
+    expected = whole_grid(measures(orders, clicks, prices, timezone=TIMEZONE), until_ms=end_ms, timezone=TIMEZONE)
+    assert len(windows) == len({window["id"] for window in windows})
+    assert_equal(published(windows), expected)
+    msgspec.convert(windows[:1000], list[WindowClosed])
+
+    forecasts = {
+        (message.key(), message.partition())
+        for message in read_topic(kafka.bootstrap, f"{topic_prefix}forecasts")
+        if msgspec.json.decode(message.value() or b"", type=Forecast).window_end_ms == end_ms
+    }
+    if workers == 1:
+        assert len(forecasts) == expected.index.get_level_values("sku").nunique()
+    else:
+        assert not forecasts

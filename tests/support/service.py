@@ -1,0 +1,187 @@
+"""Runs the `skutrend` command as its users do: child processes, set up through the environment, watched over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.kafka_broker import ROOT, free_ports
+from tests.support.workers import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+COMMAND = [sys.executable, "-m", "streams"]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return an environment whose only SKUTREND_ settings are these."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SKUTREND_")}
+    return clean | {f"SKUTREND_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def skutrend(*arguments: str, settings: dict[str, Any], check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    done = subprocess.run(  # noqa: S603  # our own command
+        [*COMMAND, *arguments],
+        env=environment(**settings),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@dataclass
+class Service:
+    """`skutrend worker` processes of one group over one state directory; none outlives the `with`."""
+
+    settings: dict[str, Any]
+    folder: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def start(self, name: str, **more: Any) -> None:  # noqa: ANN401  # settings
+        """Run a worker and wait until it owns partitions."""
+        (self.ports[name],) = free_ports(1)
+        settings = {
+            **self.settings,
+            "state_dir": self.folder / "state",
+            "http_host": "127.0.0.1",
+            "http_port": self.ports[name],
+            "session_timeout_ms": 6_000,
+            **more,
+        }
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
+                [*COMMAND, "worker"], env=environment(**settings), cwd=ROOT, stdout=log, stderr=log
+            )
+        wait_for(lambda: self.get(name, "/readyz")[0] == 200, within_s=60, told=lambda: self.log(name))
+
+    def stop(self, name: str) -> None:
+        """Ask a worker to end, as an orchestrator does: it must leave with exit code 0."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0, self.log(name)
+
+    def kill(self, name: str) -> None:
+        """Kill a worker as the machine's memory manager would."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def log(self, name: str) -> str:
+        """Return all that a worker has logged, over its restarts."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def get(self, name: str, path: str) -> tuple[int, str]:
+        """Ask a worker over HTTP; status 0 while it does not answer."""
+        process = self.processes.get(name)
+        assert process is None or process.poll() is None, f"the worker ended with {process.poll()}: {self.log(name)}"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=10) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except (urllib.error.URLError, OSError):
+            return 0, ""
+
+    def metrics(self, family: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """Add up a family over all running workers, by labels."""
+        found: dict[tuple[tuple[str, str], ...], float] = {}
+        for name in self.processes:
+            for each in text_string_to_metric_families(self.get(name, "/metrics")[1]):
+                if each.name == family:
+                    for sample in each.samples:
+                        if not sample.name.endswith("_created"):
+                            key = tuple(sorted(sample.labels.items()))
+                            found[key] = found.get(key, 0.0) + sample.value
+        return found
+
+    def total(self, family: str, **labels: str) -> float:
+        """Add up the samples of a family that carry these labels."""
+        wanted = set(labels.items())
+        return sum(value for key, value in self.metrics(family).items() if wanted <= set(key))
+
+    def watermark_ms(self) -> float:
+        """Event time up to which every owned partition has closed its windows; 0 before the first close."""
+        return min(self.metrics("skutrend_watermark_ms").values(), default=0.0)
+
+    def await_records(self, count: int, *, within_s: float = 240) -> None:
+        """Wait until the running workers have taken so many records from the inputs."""
+        wait_for(
+            lambda: self.total("skutrend_records") >= count,
+            within_s=within_s,
+            told=lambda: (self.total("skutrend_records"), *(self.log(name) for name in self.processes)),
+        )
+
+    def await_late(self, count: int) -> None:
+        """Wait until so many events have come too late."""
+        wait_for(lambda: self.total("skutrend_outcomes", outcome="late") >= count, within_s=60)
+
+    def await_closed(self, end_ms: int, *, within_s: float = 120) -> None:
+        """Wait until all windows up to `end_ms` are closed in every partition."""
+        wait_for(
+            lambda: self.watermark_ms() >= end_ms,
+            within_s=within_s,
+            told=lambda: (self.metrics("skutrend_watermark_ms"), *(self.log(name) for name in self.processes)),
+        )
+
+
+def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
+    """Yield every record of a topic that a read_committed reader sees, from its beginning to its present end."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"reader-{uuid.uuid4().hex}",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        left = set(partitions)
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+        while left:
+            for message in consumer.consume(10_000, 0.2):
+                error = message.error()
+                if error is None:
+                    yield message
+                else:
+                    assert error.code() == KafkaError._PARTITION_EOF, error.str()  # noqa: SLF001  # the only name it has
+                    left.discard(message.partition())
+    finally:
+        consumer.close()
+
+
+def values(bootstrap: str, topic: str) -> list[dict[str, Any]]:
+    """Decode every value of a JSON topic."""
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    return [decode(message.value() or b"") for message in read_topic(bootstrap, topic)]
