@@ -22,6 +22,7 @@ FAST, WEEKLY, SCALE, SLOW = range(4)
 _SCALE_GAIN = 1 / 28
 _PRIOR_WINDOWS = 5.0  # weight of the partition's typical scale against a new SKU's own windows
 SCALE_FLOOR = 0.02  # units per window: one unit in fifty windows
+_MOST_UNITS = np.float32(1e15)  # of a window, as the averages see it: its square must stay a float32
 _VIEWS_GAIN = 1 / 14
 _PRICE_GAIN = 1 / 28
 
@@ -68,19 +69,18 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> Facts:
     at = window.row_of(slots)
     folded = np.broadcast_to(BLANK, len(slots)).copy() if window.count == 0 else window.folded[at]
     folded[at < 0] = BLANK[0]
-    units, revenue = np.round(folded["units"], 6), np.round(folded["revenue"], 6)
     before = rows["price"].copy()
     newer = folded["price_ms"] >= rows["price_ms"]
     newer &= folded["price_ms"] != _NO_CHANGE_MS
-    paid = np.divide(revenue, units, out=before.copy(), where=units > 0)
+    paid = np.divide(folded["revenue"], folded["units"], out=before.copy(), where=folded["units"] > 0)
     by_change = rows["price_ms"] != _NO_CHANGE_MS
     rows["price"] = np.where(newer, folded["price"], np.where(by_change, before, paid))
     rows["price_ms"] = np.where(newer, folded["price_ms"], rows["price_ms"])
     rows["fractional"] = rows["fractional"] | folded["fractional"]
     return Facts(
         order_lines=folded["order_lines"],
-        units=units,
-        revenue=revenue,
+        units=np.round(folded["units"], 6),
+        revenue=np.round(folded["revenue"], 6),
         returned_units=np.round(folded["returned_units"], 6),
         free_units=np.round(folded["free_units"], 6),
         views=folded["views"].astype(np.int64),
@@ -110,11 +110,13 @@ def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -
     """
     units = happened.units.astype(np.float32)
     rows["ring"][:, context.number % RING] = units if context.is_open else np.nan
+    # what is typical is asked now, not when a SKU's first record happened to come in
+    rows["nu"] = np.where(rows["age"] == 0, np.float32(max(prior_nu, SCALE_FLOOR)), rows["nu"])
     rows["age"] += 1
     if context.is_open:
         rows["opens"] += 1
         # an absurd order must not set the scale for a month: what the averages see is bounded by what they know
-        bounded = np.minimum(units, 20 * np.maximum(rows["nu"], 1.0))
+        bounded = np.minimum(units, np.minimum(20 * np.maximum(rows["nu"], 1.0), _MOST_UNITS))
         rows["ew"] += GAINS * (bounded[:, None] - rows["ew"])
         rows["ew_square"] += _SCALE_GAIN * (bounded * bounded - rows["ew_square"])
         rows["ew_sold"] += _SCALE_GAIN * ((units > 0) - rows["ew_sold"])

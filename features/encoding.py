@@ -89,5 +89,5 @@ def encode(rows: Rows, happened: Facts, context: Context) -> Float32:
 def _log_ratio(value: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:
     """Natural log of value / base within [-2, 2], 0 where either is unknown or not positive."""
     known = (value > 0) & (base > 0)
-    ratio = np.divide(value, base, out=np.ones_like(value), where=known)
-    return np.clip(np.log(ratio), -2, 2)
+    ratio: NDArray[np.float64] = np.log(np.where(known, value, 1.0)) - np.log(np.where(known, base, 1.0))
+    return np.clip(ratio, -2, 2)

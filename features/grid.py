@@ -27,6 +27,7 @@ WEEK_MS = 7 * DAY_MS
 MONTH_MS = 30 * DAY_MS
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00Z: an older event time is a broken clock
 _LAST_YEAR = 2100
+LATEST_MS = 4_102_358_400_000  # 2099-12-31T00:00Z: the calendar ends with the year, in every time zone
 
 Int64 = NDArray[np.int64]
 
@@ -83,7 +84,7 @@ class WindowGrid:
     @cached_property
     def _edges_ms(self) -> Int64:
         """Return the start of every calendar window from 2000 to 2100."""
-        return _calendar_edges(self.window_ms, self.timezone)
+        return _calendar(self.window_ms, self.timezone)[0]
 
     def numbers(self, times_ms: Int64) -> Int64:
         """Give the number of the window that holds each time; int64 (n,). Calendar windows exist from 2000 to 2100."""
@@ -120,38 +121,38 @@ class WindowGrid:
     def phase(self, number: int) -> int:
         """Give the position of a window in its season, 0 <= phase < season (day windows: Monday is 0)."""
         if not self.is_fixed:
-            # edge 0 is a local midnight; noon of the window's first day names its weekday whatever the offset
-            days = (self.start_ms(number) + _local_offset_ms(self.timezone, self.start_ms(number))) // DAY_MS
-            return int(days + 3) % 7 if self.window_ms == DAY_MS else 0
+            return int(_calendar(self.window_ms, self.timezone)[1][number]) if self.window_ms == DAY_MS else 0
         per_day = DAY_MS // self.window_ms
         return int((number % per_day) * self.season // per_day)
 
     @property
     def signature(self) -> str:
         """What must not change under stored state."""
-        timezone = "-" if self.is_fixed else self.timezone
-        return f"window_ms={self.window_ms} timezone={timezone} offset_ms={self.offset_ms}"
+        if self.is_fixed:
+            return f"window_ms={self.window_ms} offset_ms={self.offset_ms % self.window_ms}"
+        name = {DAY_MS: "day", WEEK_MS: "week"}.get(self.window_ms, "month")
+        return f"{name} timezone={self.timezone}"
 
 
-def _local_offset_ms(timezone: str, time_ms: int) -> int:
-    """Give the offset of local time from UTC at one instant."""
-    zone = ZoneInfo(timezone)
-    offset = datetime.fromtimestamp(time_ms / 1000, tz=zone).utcoffset() or timedelta(0)
-    return int(offset.total_seconds() * 1000)
+def plausible(times_ms: Int64) -> NDArray[np.bool_]:
+    """Tell which times a shop can have meant: those of this century; bool (n,)."""
+    return (times_ms >= EARLIEST_MS) & (times_ms < LATEST_MS)
 
 
 @lru_cache(maxsize=8)
-def _calendar_edges(window_ms: int, timezone: str) -> Int64:
-    """Return the local midnights that start a day, week (Monday) or month, ascending, as epoch ms."""
+def _calendar(window_ms: int, timezone: str) -> tuple[Int64, Int64]:
+    """Return the local midnights that start a day, week (Monday) or month, ascending, epoch ms; and their weekdays."""
     zone = ZoneInfo(timezone)
     if window_ms == DAY_MS:
         days = [date(2000, 1, 1) + timedelta(days=i) for i in range(366 * (_LAST_YEAR - 2000))]
     elif window_ms == WEEK_MS:
         days = [date(1999, 12, 27) + timedelta(weeks=i) for i in range(53 * (_LAST_YEAR - 2000))]
     else:
-        days = [date(year, month, 1) for year in range(1999, _LAST_YEAR) for month in range(1, 13)]
+        days = [date(year, month, 1) for year in range(1999, _LAST_YEAR + 1) for month in range(1, 13)]
     # start one window early: 2000-01-01T00:00Z is still 1999 in the Americas
     first = days[0] - timedelta(days=1) if window_ms == DAY_MS else days[0]
     days = days if first == days[0] else [first, *days]
-    edges = [int(datetime(d.year, d.month, d.day, tzinfo=zone).timestamp() * 1000) for d in days]
-    return np.unique(np.array(edges, np.int64))
+    # a day that a zone left out (Samoa, 30 December 2011) starts when the next one does, and gives way to it
+    edges = {int(datetime(d.year, d.month, d.day, tzinfo=zone).timestamp() * 1000): d.weekday() for d in days}
+    starts_ms = np.array(sorted(edges), np.int64)
+    return starts_ms, np.array([edges[start_ms] for start_ms in starts_ms.tolist()], np.int64)

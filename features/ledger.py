@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import closing, encoding, folds
+from features import closing, folds
 from features.duplicates import SeenIds
-from features.grid import EARLIEST_MS, WindowGrid
+from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
 from features.open_windows import OpenWindow, OpenWindows
 from features.season import Context, Season, context
 from features.table import Column, SkuTable, Slots
@@ -116,7 +116,7 @@ class Ledger:
     def _plausible(self, columns: Columns, now_ms: int, outcome: Absorbed) -> NDArray[np.bool_]:
         """Refuse event times that no shop can have meant; returns which rows remain."""
         times_ms = columns.event_time_ms
-        limit_ms = now_ms + self.max_ahead_ms
+        limit_ms = min(now_ms + self.max_ahead_ms, LATEST_MS - 1)
         keep: NDArray[np.bool_] = (times_ms >= EARLIEST_MS) & (times_ms <= limit_ms)
         for row in np.flatnonzero(~keep):
             at = int(times_ms[row])
@@ -164,8 +164,7 @@ class Ledger:
                 self._foreign.update(sku for sku, own in zip(skus, ours, strict=True) if not own)
                 skus = [sku for sku, own in zip(skus, ours, strict=True) if own]
                 keys = [key for key, own in zip(keys, ours, strict=True) if own]
-        slots = self.table.add(skus, keys)
-        self.table["nu"][slots] = self.prior_nu
+        self.table.add(skus, keys)
 
     def _late(
         self, columns: Columns, numbers: NDArray[np.int64], keep: NDArray[np.bool_], outcome: Absorbed
@@ -204,12 +203,12 @@ class Ledger:
         np.minimum.at(first, slots, numbers)
         if isinstance(columns, OrderColumns):
             folds.fold_orders(self.windows, numbers, slots, columns.quantity[at], columns.unit_price[at])
-            self.currency = columns.currency[0] or self.currency
+            self.currency = columns.currency[_first(at)]
         elif isinstance(columns, ClickColumns):
             folds.fold_clicks(self.windows, numbers, slots, columns.kind[at])
         else:
             folds.fold_prices(self.windows, numbers, slots, columns.price[at], columns.event_time_ms[at])
-            self.currency = self.currency or columns.currency[0]
+            self.currency = self.currency or columns.currency[_first(at)]
         for number, rows in folds.by_window(numbers):
             self.touched.setdefault(number, []).append(slots[rows])
 
@@ -232,7 +231,7 @@ class Ledger:
         """Close window `number` (as named by `due`) for every live SKU, also those without events, chunk by chunk.
 
         A chunk's `rows` have taken the price in, but not yet the units: judge the window against what was expected of
-        it, then call `advance`, then `store`.
+        it, then call `advance`, encode what a model wants to see, then `store`.
         """
         window = self.windows.pop(number)
         for seen in self.seen:
@@ -258,10 +257,9 @@ class Ledger:
         is_open = self.season.observe(phase=self.grid.phase(number), lines=lines, units=float(folded["units"].sum()))
         return context(self.grid, self.season, number, is_open=is_open)
 
-    def advance(self, chunk: Chunk) -> NDArray[np.float32]:
-        """Move a chunk's statistics on by its window and encode it: float32 (n, F)."""
+    def advance(self, chunk: Chunk) -> None:
+        """Move a chunk's statistics on by its window."""
         closing.advance(chunk.rows, chunk.facts, chunk.context, prior_nu=self.prior_nu)
-        return encoding.encode(chunk.rows, chunk.facts, chunk.context)
 
     def store(self, chunk: Chunk) -> None:
         """Write a chunk's columns back."""
@@ -282,3 +280,8 @@ class Ledger:
         touched = {number: np.unique(np.concatenate(parts)) for number, parts in self.touched.items()}
         self.touched = {}
         return touched
+
+
+def _first(at: NDArray[np.intp] | slice) -> int:
+    """Row of the first event to fold."""
+    return 0 if isinstance(at, slice) else int(at[0])

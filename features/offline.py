@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.grid import plausible
 from features.ledger import Columns, Ledger
 
 _FAR_MS = 1 << 62
@@ -27,13 +28,15 @@ def feed(ledger: Ledger, events: Mapping[int, Columns], *, until_ms: int | None 
     """Absorb whole tables of events, {input: columns}, and name each window once it holds all of its events.
 
     The caller closes the window before asking for the next. Windows run without a gap from the first event to the last
-    before `until_ms` (default: to the end). Events of one window are absorbed in the order of their times.
+    before `until_ms` (default: to the end); a ledger that was fed before goes on where it stands. Events of one window
+    are absorbed in the order of their times, implausible times not at all.
     """
     split = {source: _by_window(ledger, columns, until_ms) for source, columns in events.items()}
     filled = [number for groups in split.values() for number in groups]
     if not filled:
         return
-    for number in range(min(filled), max(filled) + 1):
+    stands = ledger.windows.first_open
+    for number in range(min(filled) if stands is None else stands, max(filled) + 1):
         for source, groups in split.items():
             if number in groups:
                 ledger.absorb(source, take(events[source], groups[number]), now_ms=_FAR_MS)
@@ -47,6 +50,7 @@ def _by_window(ledger: Ledger, columns: Columns, until_ms: int | None) -> dict[i
     """Group rows by window number, each group in time order."""
     times_ms = columns.event_time_ms
     order = np.argsort(times_ms, kind="stable")
+    order = order[plausible(times_ms[order])]
     if until_ms is not None:
         order = order[times_ms[order] < until_ms]
     if not len(order):

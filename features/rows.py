@@ -43,6 +43,7 @@ class SeasonState(msgspec.Struct):
     lines: list[float]
     units: list[float]
     visits: list[int]
+    missed: list[int]
     fast: float
     slow: float
     open_windows: int
@@ -102,9 +103,10 @@ def unpack(table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
     """Give stored SKUs a slot and their columns back. A row of another length is a `StateMismatch`."""
     dtype = row_dtype(table.spec)
     raw = b"".join(rows)
-    if len(raw) != dtype.itemsize * len(skus):
+    sizes = set(map(len, rows)) - {dtype.itemsize}
+    if sizes or len(rows) != len(skus):
         msg = (
-            f"{len(skus)} stored SKU rows take {len(raw)} bytes, expected {dtype.itemsize} each; "
+            f"{len(rows)} rows of {len(skus)} stored SKUs, of {sorted(sizes)} bytes, expected {dtype.itemsize} each; "
             "delete the state directory to rebuild it"
         )
         raise StateMismatch(msg)
@@ -117,14 +119,16 @@ def unpack(table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
 def season_state(ledger: Ledger) -> SeasonState:
     """Write the partition's season down."""
     s = ledger.season
-    return SeasonState(s.lines.tolist(), s.units.tolist(), s.visits.tolist(), s.fast, s.slow, s.open_windows)
+    return SeasonState(
+        s.lines.tolist(), s.units.tolist(), s.visits.tolist(), s.missed.tolist(), s.fast, s.slow, s.open_windows
+    )
 
 
 def restore_season(ledger: Ledger, stored: SeasonState) -> None:
     """Put a stored season back."""
     s = ledger.season
     s.lines, s.units = np.array(stored.lines), np.array(stored.units)
-    s.visits = np.array(stored.visits, np.int64)
+    s.visits, s.missed = np.array(stored.visits, np.int64), np.array(stored.missed, np.int64)
     s.fast, s.slow, s.open_windows = stored.fast, stored.slow, stored.open_windows
 
 

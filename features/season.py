@@ -16,20 +16,22 @@ _FAST, _SLOW = 1 / 5, 1 / 40  # gains of the shop's level, per open window
 _NEVER_SELLS_LINES = 0.05
 _MUST_SELL_LINES = 8.0  # a Poisson count of this mean is zero once in 3,000
 _SHRINK_VISITS = 3.0
+_HOLIDAYS_IN_A_ROW = 3
 
 
 @dataclass
 class Season:
     """Learned per partition: order lines and units of the whole shop by phase of the season.
 
-    lines, units: float64 (m,), exponentially weighted per phase; visits: int64 (m,). fast, slow: shop level in units
-    per open window, season taken out.
+    lines, units: float64 (m,), exponentially weighted per phase. visits, missed: int64 (m,), windows learnt from, and
+    holidays in a row. fast, slow: shop level in units per open window, season taken out.
     """
 
     length: int
     lines: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     units: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     visits: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    missed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     fast: float = 0.0
     slow: float = 0.0
     open_windows: int = 0
@@ -38,7 +40,7 @@ class Season:
         """Give every phase its place."""
         if not len(self.lines):
             self.lines, self.units = np.zeros(self.length), np.zeros(self.length)
-            self.visits = np.zeros(self.length, np.int64)
+            self.visits, self.missed = np.zeros(self.length, np.int64), np.zeros(self.length, np.int64)
 
     def is_open(self, *, phase: int, lines: float) -> bool:
         """Whether a window with so many order lines was open for sale.
@@ -58,8 +60,9 @@ class Season:
             level = units / index
             self.fast += max(_FAST, 1 / self.open_windows) * (level - self.fast)
             self.slow += max(_SLOW, 1 / self.open_windows) * (level - self.slow)
-        # a holiday says nothing about its weekday; a phase that never sold may start to
-        if was_open or self.lines[phase] < _MUST_SELL_LINES:
+        self.missed[phase] = 0 if was_open else self.missed[phase] + 1
+        # a holiday says nothing about its weekday, many in a row do; a phase that never sold may start to
+        if was_open or self.lines[phase] < _MUST_SELL_LINES or self.missed[phase] > _HOLIDAYS_IN_A_ROW:
             self.visits[phase] += 1
             gain = max(_PHASE_GAIN, 1 / self.visits[phase])
             self.lines[phase] += gain * (lines - self.lines[phase])

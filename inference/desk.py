@@ -32,6 +32,7 @@ _JUDGING_NAMES = tuple(c.name for c in JUDGING)
 _NO_CHANGE_MS = -(1 << 62)
 _FIRST_SUM = SUM_WINDOWS[0]
 _WARM_UP_SKUS = 4_096
+_LIVE_KEEP = 2 ** (-1 / 20)
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
@@ -60,6 +61,18 @@ class LiveLoss:
     loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
     units: float = 0.0
 
+    def fade(self) -> None:
+        """Let one more window pass."""
+        for name in self.loss:
+            self.loss[name] *= _LIVE_KEEP
+        self.units *= _LIVE_KEEP
+
+    def add(self, found: scoring.Losses, units: NDArray[np.float64]) -> None:
+        """Add the scored forecasts of some SKUs, and what these sold, (n,)."""
+        for name, loss in (("served", found.served), ("lstm", found.net), ("seasonal_naive", found.naive)):
+            self.loss[name] += float(loss.sum(dtype=np.float64))
+        self.units += float(units[found.scored].sum())
+
     def wql(self, source: str) -> float:
         """Give the loss per unit sold; NaN before anything was."""
         return self.loss[source] / self.units if self.units > 0 else float("nan")
@@ -79,9 +92,7 @@ class Desk:
     def close(self, number: int, *, emitted_ms: int) -> Iterator[Closed]:
         """Close window `number` of the ledger, chunk by chunk; consume it whole."""
         next_open = False
-        self.live.units *= 2 ** (-1 / 20)
-        for name in self.live.loss:
-            self.live.loss[name] *= 2 ** (-1 / 20)
+        self.live.fade()
         for chunk in self.ledger.close(number):
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
@@ -114,9 +125,9 @@ class Desk:
     def _forecast(self, chunk: Chunk, session: Session, emitted_ms: int) -> Closed:
         rows = self._judge_rows(chunk)
         found, served_before = self._judge(chunk, rows)
-        x = self.ledger.advance(chunk)
+        self.ledger.advance(chunk)
         out = session.run_step(
-            x,
+            encode(chunk.rows, chunk.facts, chunk.context),
             self.ledger.table["h"][chunk.selection],
             self.ledger.table["c"][chunk.selection],
             scale=chunk.rows["nu"],
@@ -162,21 +173,13 @@ class Desk:
         expected = rows["next_mean"] if self.expected_open else np.full(n, np.nan, np.float32)
         found, learnt = surprise.observe(rows, closed, expected)
         active = np.full(n, around.is_open and self.expected_open)
-        if active.any():
-            self._tally(rows, served, happened.units)
-        learnt |= scoring.score(rows, happened.units, nu=chunk.rows["nu"], active=active)
+        losses = scoring.losses(rows, happened.units, active=active)
+        self.live.add(losses, happened.units)
+        learnt |= scoring.learn(rows, losses, nu=chunk.rows["nu"])
         before = self._season(chunk, around.number - 1)
         learnt |= baselines.update(rows, happened.units, before, active=np.full(n, around.is_open))
         rows |= learnt
         return found, served
-
-    def _tally(self, rows: dict[str, NDArray[Any]], served: NDArray[np.float32], units: NDArray[np.float64]) -> None:
-        """Add the scored one-step forecasts to the partition's live loss."""
-        both = np.isfinite(rows["next_net"][:, 0]) & np.isfinite(rows["next_naive"][:, 0])
-        actual = units[both].astype(np.float32)
-        for name, quantiles in (("served", served), ("lstm", rows["next_net"]), ("seasonal_naive", rows["next_naive"])):
-            self.live.loss[name] += float(scoring.wql_parts(actual, quantiles[both])[0].sum())
-        self.live.units += float(actual.sum())
 
     def _season(self, chunk: Chunk, number: int) -> NDArray[np.float32]:
         """Return the last season's units up to window `number`; one window where a season outlasts the ring."""
@@ -191,8 +194,7 @@ class Desk:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Serve each SKU from the source that has earned it, and remember both for the next close."""
         pieces = chunk.rows["fractional"] == 0
-        ring = chunk.rows["ring"]
-        net_ok = scoring.healthy(out.quantiles, out.mean, np.fmax.reduce(ring, axis=1))
+        net_ok = scoring.healthy(out.quantiles, out.mean, chunk.rows["ring"])
         rows["source"] = scoring.choose_source(rows, net_ok=net_ok)
         last = self._season(chunk, chunk.context.number)
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)

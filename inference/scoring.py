@@ -8,7 +8,7 @@ one SKU is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,34 +78,55 @@ def wql(actual: Floats, quantiles: Floats) -> float:
     return float(loss.sum()) / total if total > 0 else float("nan")
 
 
-def score(rows: Rows, actual: Floats, *, nu: Floats, active: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Score `next_net` and `next_naive` against the window that closed; returns `loss_net`, `loss_naive`, `scored`.
+class Losses(NamedTuple):
+    """What the one-step forecasts of n SKUs cost in the window that closed, (n,) each, units; 0 where not `scored`."""
 
-    actual: (n,) units. nu: (n,) units per window, > 0. active: bool (n,), false where the window must not count (shop
-    closed, not observed). A row is scored only when both sources have forecast it, so the two losses cover the same
-    windows. The first losses are plain means, so that 7 windows are a fair sample.
+    scored: NDArray[np.bool_]
+    net: Floats
+    naive: Floats
+    served: Floats
+
+
+def losses(rows: Rows, actual: Floats, *, active: NDArray[np.bool_]) -> Losses:
+    """Hold `next_net` and `next_naive` against the window that closed.
+
+    actual: (n,) units. active: bool (n,), false where the window must not count (shop closed, not observed). A row is
+    scored only when both sources have forecast it, so that their losses cover the same windows.
     """
     units = np.asarray(actual, np.float32)
-    both = active & np.isfinite(rows["next_net"]).all(axis=1) & np.isfinite(rows["next_naive"]).all(axis=1)
-    count = (rows["scored"] + both).astype(np.int32)
-    weight = np.where(both, np.maximum(LOSS_WEIGHT, 1.0 / np.maximum(count, 1)), 0.0).astype(np.float32)
+    loss = [wql_parts(units, rows[name])[0] for name in ("next_net", "next_naive")]
+    scored = active & np.isfinite(loss[0]) & np.isfinite(loss[1])
+    net, naive = (np.where(scored, each, np.float32(0)) for each in loss)
+    return Losses(scored, net, naive, np.where(rows["source"] == LSTM, net, naive))
+
+
+def learn(rows: Rows, found: Losses, *, nu: Floats) -> dict[str, NDArray[Any]]:
+    """Move `loss_net`, `loss_naive` and `scored` on; returns their new values. nu: (n,) units per window, > 0.
+
+    The first losses are plain means, so that 7 windows are a fair sample.
+    """
+    count = (rows["scored"] + found.scored).astype(np.int32)
+    weight = np.where(found.scored, np.maximum(LOSS_WEIGHT, 1.0 / np.maximum(count, 1)), 0.0).astype(np.float32)
     new: dict[str, NDArray[Any]] = {"scored": count}
-    for loss, quantiles in (("loss_net", rows["next_net"]), ("loss_naive", rows["next_naive"])):
-        filled = np.where(both[:, None], quantiles, np.float32(0))
-        now = wql_parts(units, filled)[0] / nu
-        new[loss] = (rows[loss] + weight * (now - rows[loss])).astype(np.float32)
+    for name, loss in (("loss_net", found.net), ("loss_naive", found.naive)):
+        new[name] = (rows[name] + weight * (loss / nu - rows[name])).astype(np.float32)
     return new
 
 
-def healthy(quantiles: Floats, mean: Floats, ring_max: Floats) -> NDArray[np.bool_]:
+def healthy(quantiles: Floats, mean: Floats, ring: Floats) -> NDArray[np.bool_]:
     """Rows whose net output can be served at all, bool (n,).
 
-    quantiles: (n, K, Q). mean: (n, K). ring_max: (n,), the largest units of the remembered windows; NaN or 0 = none.
-    False where anything is NaN or infinite, or where some step's mean exceeds 50 times the larger of `ring_max` and 1.
+    quantiles: (n, K, Q). mean: (n, K). ring: (n, R), the units of the remembered windows; NaN = none. False where
+    anything is NaN or infinite, or where some step's mean exceeds 50 times the largest of the ring and 1.
     """
-    finite = np.isfinite(quantiles.sum(axis=(1, 2))) & np.isfinite(mean).all(axis=1)
-    limit = ABSURD * np.fmax(ring_max, 1.0)
-    return np.asarray(finite & (np.where(np.isfinite(mean), mean, np.inf).max(axis=1) <= limit), np.bool_)
+    if np.isfinite(quantiles.sum()) and np.isfinite(mean.sum()):  # one pass, and nearly always so
+        fine = np.ones(len(mean), np.bool_)
+    else:
+        fine = np.asarray(np.isfinite(quantiles.sum(axis=(1, 2))) & np.isfinite(mean).all(axis=1), np.bool_)
+    high = np.flatnonzero(fine & (mean.max(axis=1, initial=0) > ABSURD))
+    if len(high):
+        fine[high] = mean[high].max(axis=1) <= ABSURD * np.fmax(np.fmax.reduce(ring[high], axis=1), 1.0)
+    return fine
 
 
 def choose_source(rows: Rows, *, net_ok: NDArray[np.bool_]) -> NDArray[np.int8]:

@@ -49,7 +49,7 @@ def _chunk(values: Singles) -> list[bytes]:
     for chosen, cells_of in ((whole, _whole_cells), (decimal, _decimal_cells)):
         if chosen.any():
             cells = cells_of(values if chosen.all() else values[chosen])
-            texts[chosen] = _framed(cells) if values.ndim == _NESTED else _unwrapped(_framed(cells[:, np.newaxis]))
+            texts[chosen] = _framed(cells) if values.ndim == _NESTED else _opened(cells)
     rest = ~(whole | decimal)
     if rest.any():
         texts[rest] = _printed(values[rest])
@@ -59,17 +59,16 @@ def _chunk(values: Singles) -> list[bytes]:
 
 def _classes(rows: Singles) -> tuple[Flags, Flags]:
     """Which rows are whole numbers, and which others are decimals of three places, all numbers from 0 to 999.999."""
-    small = (rows.min(axis=1) >= 0) & (rows.max(axis=1) <= _LARGEST)
+    if rows.min() >= 0 and rows.max() <= _LARGEST:
+        small = np.ones(len(rows), np.bool_)
+    else:
+        small = (rows.min(axis=1) >= 0) & (rows.max(axis=1) <= _LARGEST)
     whole = small & (rows == np.rint(rows)).all(axis=1)
     if whole.all():
         return whole, ~whole
     scaled = np.clip(rows, 0, _LARGEST) * _PLACES  # no overflow in the rows that are not small
     decimal = small & ~whole & (np.abs(scaled - np.rint(scaled)) <= _TOLERANCE * scaled).all(axis=1)
     return whole, decimal
-
-
-def _unwrapped(texts: list[bytes]) -> list[bytes]:
-    return [text[1:-1] for text in texts]
 
 
 def _printed(values: Singles) -> list[bytes]:
@@ -106,6 +105,15 @@ def _framed(cells: AnyArray) -> list[bytes]:
     text["steps"]["comma"] = ord(",")
     text["steps"]["comma"][:, -1] = ord("]")
     # Text has no zero byte at its end, so the fixed-width strings lose nothing
+    texts: list[bytes] = text.view(f"S{text.dtype.itemsize}").tolist()
+    return texts
+
+
+def _opened(cells: AnyArray) -> list[bytes]:
+    """Text of `[cell cell ...]` for each row of cells (n, Q), the last of Q ending in a bracket."""
+    text = np.empty(len(cells), np.dtype([("open", "u1"), ("cells", cells.dtype, cells.shape[1:])]))
+    text["open"] = ord("[")
+    text["cells"] = cells
     texts: list[bytes] = text.view(f"S{text.dtype.itemsize}").tolist()
     return texts
 

@@ -24,7 +24,7 @@ from inference.alarms import AlarmRules
 from inference.session import Session
 from schemas.columns import Refusal, WindowColumns
 from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
-from schemas.encoding import encode_alert, encode_forecasts, encode_windows
+from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from streams.batch import RecordBatch
 from streams.letters import DEFAULT_LIMIT_BYTES, Letters
 from streams.metrics import Metrics
@@ -38,7 +38,8 @@ _DECODE: dict[int, Callable[[Sequence[bytes | None]], tuple[Columns, list[Refusa
     CLICKS: decode_clicks,
     PRICES: decode_price_changes,
 }
-_PACK_ROWS = 16_384
+_PACK_ROWS = 4_096
+_BULK_ROWS = 2_048
 _SETTLE_S = 60.0
 
 
@@ -88,6 +89,7 @@ class Partition:
         self.flushed_offsets: dict[str, int] = {}
         self._changed = False
         self._closed_since_flush = False
+        self._by_key: list[int] = []
         self._last_flush_ms = 0
         self._restore(session)
 
@@ -148,14 +150,14 @@ class Partition:
 
     def _publish(self, closed: desk.Closed) -> None:
         keys = [self.ledger.table.keys[slot] for slot in closed.slots.tolist()]
-        windows, window_keys = closed.windows, keys
-        if self.settings.silent_windows == "skip":
+        texts = sku_texts(closed.windows.sku)
+        if self.settings.silent_windows == "publish":
+            self._put("windows", keys, encode_windows(closed.windows, texts))
+        elif closed.eventful.any():
             at = np.flatnonzero(closed.eventful)
-            windows, window_keys = _pick(windows, at), [keys[i] for i in at.tolist()]
-        if window_keys:
-            self._put("windows", window_keys, encode_windows(windows))
+            self._put("windows", [keys[i] for i in at.tolist()], encode_windows(_pick(closed.windows, at)))
         if closed.forecasts is not None:
-            self._put("forecasts", keys, encode_forecasts(closed.forecasts))
+            self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
         if closed.alerts:
             said = [(a.sku or a.group or "").encode() for a in closed.alerts]
             self._put("alerts", said, [encode_alert(a) for a in closed.alerts])
@@ -207,28 +209,41 @@ class Partition:
         for source, seen in enumerate(ledger.seen):
             for number, fresh in seen.take_fresh().items():
                 ids[number, source] = fresh
+        live = self._live_by_key() if self._closed_since_flush else []
         return Flush(
             meta=meta,
-            skus=self._closed_rows() if self._closed_since_flush else (),
+            skus=self._closed_rows(live),
             folded=dict(self._folded_rows()),
             ids=ids,
             closed_before=meta.first_open,
+            bulk=len(live) >= _BULK_ROWS,
         )
 
-    def _closed_rows(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Rows of every live SKU, part by part: a close moves all of them."""
+    def _live_by_key(self) -> list[int]:
+        """Give the slots of all SKUs that a close has moved, ascending by key."""
         table, first = self.ledger.table, self.ledger.windows.first_open
-        live = np.flatnonzero(table["first_number"][: len(table)] < (first or 0)).astype(np.int32)
+        if len(self._by_key) < len(table):
+            self._by_key.extend(range(len(self._by_key), len(table)))
+            self._by_key.sort(key=table.keys.__getitem__)  # nearly linear: all but the new ones are in order
+        order = np.array(self._by_key, np.int32)
+        live: list[int] = order[table["first_number"][order] < (first or 0)].tolist()
+        return live
+
+    def _closed_rows(self, live: list[int]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Give the rows of these slots, part by part."""
+        table = self.ledger.table
         for low in range(0, len(live), _PACK_ROWS):
             slots = live[low : low + _PACK_ROWS]
-            yield [table.keys[slot] for slot in slots.tolist()], rows.pack(table, slots)
+            yield [table.keys[slot] for slot in slots], rows.pack(table, np.array(slots, np.int32))
 
     def _folded_rows(self) -> Iterator[tuple[int, tuple[list[bytes], list[bytes]]]]:
         """Give the sums of the open windows for the SKUs touched since the last flush."""
-        for number, slots in self.ledger.take_touched().items():
+        keys = self.ledger.table.keys
+        for number, touched in self.ledger.take_touched().items():
             window = self.ledger.windows.get(number)
-            packed = rows.cut(window.folded[window.row_of(slots)])
-            yield number, ([self.ledger.table.keys[slot] for slot in slots.tolist()], packed)
+            slots = sorted(touched.tolist(), key=keys.__getitem__)
+            packed = rows.cut(window.folded[window.row_of(np.array(slots, np.int32))])
+            yield number, ([keys[slot] for slot in slots], packed)
 
     # ------------------------------------------------------------------ restore
     def _restore(self, session: Session | None) -> None:
@@ -262,7 +277,7 @@ class Partition:
         table = self.ledger.table
         unknown = [sku for sku in skus if sku not in table.index]
         if unknown:
-            table["nu"][table.add(unknown)] = self.ledger.prior_nu
+            table.add(unknown)
         slots: Slots = table.slots(skus)
         np.minimum.at(table["first_number"], slots, number)
         window: OpenWindow = self.ledger.windows.get(number)

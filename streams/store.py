@@ -1,4 +1,7 @@
-"""The durable copy of a partition: one RocksDB per partition, written in atomic batches with the input offsets.
+"""The durable copy of a partition: one RocksDB per partition, written atomically together with the input offsets.
+
+A small flush is a write batch. One that holds many SKU rows, as every close of a window makes it, is a table file
+that RocksDB takes in as a whole: as atomic, but in bounded memory, and not written twice (no log, no memtable).
 
 Keys (numbers big-endian, so that ranges are windows):
 
@@ -6,7 +9,6 @@ Keys (numbers big-endian, so that ranges are windows):
     s <sku>                    row of a SKU, as of the last closed window
     o <window:8> <sku>         what an open window has folded for a SKU
     d <window:8> <input:1> <sequence:8>   event ids admitted into an open window since the previous flush (msgpack)
-    t                          a flush larger than one batch is being written; the meta record that ends it removes it
 """
 
 from __future__ import annotations
@@ -18,13 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    IngestExternalFileOptions,
+    Options,
+    Rdict,
+    SstFileWriter,
+    WriteBatch,
+    WriteOptions,
+)
 
 from features.rows import Meta
 from schemas.errors import StateMismatch
 
-_META, _SKU, _OPEN, _IDS, _TORN = b"m", b"s", b"o", b"d", b"t"
-_BATCH_BYTES = 512 << 20  # a flush of some 400,000 SKUs is still atomic
+_META, _SKU, _OPEN, _IDS = b"m", b"s", b"o", b"d"
 _BLOCK_CACHE_BYTES = 16 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
 
@@ -33,13 +44,32 @@ Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
 
 @dataclass
 class Flush:
-    """All that one flush writes; consumed once. skus: (keys, rows) parts; folded by window; ids by (window, input)."""
+    """All that one flush writes; consumed once.
+
+    skus: (keys, rows) parts, ascending by key over all of them; folded: the same of each open window; ids: by (window,
+    input). closed_before: number of the first window still open. bulk: whether there are many SKU rows.
+    """
 
     meta: Meta
     skus: Rows = ()
     folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
     ids: dict[tuple[int, int], list[str]] = field(default_factory=dict)
     closed_before: int | None = None
+    bulk: bool = False
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Give what is to be put, ascending by key."""
+        for number, source in sorted(self.ids):
+            key = _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
+            yield key, msgspec.msgpack.encode(self.ids[number, source])
+        yield _META, msgspec.msgpack.encode(self.meta)
+        for number in sorted(self.folded):
+            prefix = _OPEN + _window(number)
+            for key, row in zip(*self.folded[number], strict=True):
+                yield prefix + key, row
+        for keys, rows in self.skus:
+            for key, row in zip(keys, rows, strict=True):
+                yield _SKU + key, row
 
 
 @dataclass(frozen=True)
@@ -70,18 +100,14 @@ class Store:
                 "is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
             )
             raise StateMismatch(msg) from error
-        self._sync = WriteOptions()
-        self._sync.sync = False  # the process may die at any time; for the machine there are the topics
-        self._db.set_write_options(self._sync)
+        options = WriteOptions()
+        options.sync = False  # the process may die at any time; for the machine there are the topics
+        self._db.set_write_options(options)
+        self._file = path.parent / f".{path.name}.sst"
+        self._file.unlink(missing_ok=True)
 
     def meta(self) -> Meta | None:
-        """Read the meta record; None when nothing was ever flushed. A torn flush is a `StateMismatch`."""
-        if self._db.get(_TORN) is not None:
-            msg = (
-                f"the last flush into {self.path} was interrupted half-way; "
-                "delete that directory to rebuild it from the input topics"
-            )
-            raise StateMismatch(msg)
+        """Read the meta record; None when nothing was ever flushed. An unreadable one is a `StateMismatch`."""
         raw = self._db.get(_META)
         if raw is None:
             return None
@@ -95,34 +121,27 @@ class Store:
             raise StateMismatch(msg) from error
 
     def write(self, flush: Flush) -> None:
-        """Write a flush: in one atomic batch, or a huge one in several between the torn mark and the meta record."""
+        """Write a flush: all of it or, should the process die in between, nothing."""
+        if flush.bulk:
+            self._ingest(flush.records())
         batch = WriteBatch(raw_mode=True)
         if flush.closed_before is not None:
             for kind in (_OPEN, _IDS):
                 batch.delete_range(kind + _window(0), kind + _window(flush.closed_before))
-        for keys, rows in flush.skus:
-            for key, row in zip(keys, rows, strict=True):
-                batch.put(_SKU + key, row)
-            batch = self._spill(batch)
-        for number, (keys, rows) in flush.folded.items():
-            prefix = _OPEN + _window(number)
-            for key, row in zip(keys, rows, strict=True):
-                batch.put(prefix + key, row)
-            batch = self._spill(batch)
-        for (number, source), ids in flush.ids.items():
-            key = _IDS + _window(number) + bytes([source]) + struct.pack(">Q", flush.meta.sequence)
-            batch.put(key, msgspec.msgpack.encode(ids))
-        batch.put(_META, msgspec.msgpack.encode(flush.meta))
-        batch.delete(_TORN)
+        if not flush.bulk:
+            for key, value in flush.records():
+                batch.put(key, value)
         self._db.write(batch)
 
-    def _spill(self, batch: WriteBatch) -> WriteBatch:
-        """Bound the memory of a flush: a batch that is full is written under the torn mark."""
-        if batch.size_in_bytes() < _BATCH_BYTES:
-            return batch
-        batch.put(_TORN, b"")
-        self._db.write(batch)
-        return WriteBatch(raw_mode=True)
+    def _ingest(self, records: Iterator[tuple[bytes, bytes]]) -> None:
+        writer = SstFileWriter(_options())
+        writer.open(str(self._file))
+        for key, value in records:
+            writer[key] = value
+        writer.finish()
+        how = IngestExternalFileOptions()
+        how.set_move_files(True)
+        self._db.ingest_external_file([str(self._file)], how)
 
     def sku_rows(self, *, at_a_time: int = 16_384) -> Iterator[tuple[list[str], list[bytes]]]:
         """Go through the stored SKU rows in key order, in parts."""

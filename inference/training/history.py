@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.encoding import FEATURES
+from features.encoding import FEATURES, encode
 from features.horizon import HORIZON
 from features.ledger import Columns, Ledger
 from features.offline import feed
@@ -57,7 +57,8 @@ def collect(
     for number in feed(ledger, events, until_ms=until_ms):
         parts = []
         for chunk in ledger.close(number):
-            x = ledger.advance(chunk)
+            ledger.advance(chunk)
+            x = encode(chunk.rows, chunk.facts, chunk.context)
             parts.append((chunk.slots, x, chunk.rows["nu"].copy(), chunk.facts.units.astype(np.float32), chunk.context))
             ledger.store(chunk)
         if parts:

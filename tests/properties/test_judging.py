@@ -204,7 +204,9 @@ def test_losses_are_finite_and_the_source_is_one_of_two(story: list[tuple[float,
     rows = fresh(1)
     for units, net, naive, active in story:
         rows["next_net"][:], rows["next_naive"][:] = net, naive
-        rows |= scoring.score(rows, np.array([units]), nu=np.ones(1, np.float32), active=np.array([active]))
+        rows |= scoring.learn(
+            rows, scoring.losses(rows, np.array([units]), active=np.array([active])), nu=np.ones(1, np.float32)
+        )
         rows["source"] = scoring.choose_source(rows, net_ok=np.array([True]))
         assert np.isfinite(rows["loss_net"]).all()
         assert (rows["loss_net"] >= 0).all()

@@ -45,7 +45,7 @@ def test_losses_are_plain_means_first_and_weighted_ones_later() -> None:
         loss = float(scoring.wql_parts(y, rows["next_net"].astype(float))[0][0]) / 4.0
         seen.append(loss)
         want += max(1 / 28, 1 / (t + 1)) * (loss - want)
-        rows |= scoring.score(rows, y, nu=np.array([4.0], np.float32), active=OK)
+        rows |= scoring.learn(rows, scoring.losses(rows, y, active=OK), nu=np.array([4.0], np.float32))
         if t == 6:
             assert rows["loss_net"][0] == pytest.approx(np.mean(seen), rel=1e-5)
     assert rows["loss_net"][0] == pytest.approx(want, rel=1e-4)
@@ -61,7 +61,7 @@ def test_a_window_counts_only_where_both_sources_forecast_it(missing: str) -> No
         active = ~OK
     else:
         rows[missing][0, 2] = np.nan
-    new = scoring.score(rows, np.array([9.0]), nu=np.ones(1, np.float32), active=active)
+    new = scoring.learn(rows, scoring.losses(rows, np.array([9.0]), active=active), nu=np.ones(1, np.float32))
     assert (new["scored"][0], new["loss_net"][0], new["loss_naive"][0]) == (0, 0, 0)
 
 
@@ -94,7 +94,13 @@ def test_broken_and_absurd_forecasts_are_not_served() -> None:
     mean = np.ones((5, HORIZON), np.float32)
     quantiles[1, 3, 2], mean[2, 5], mean[3, 13] = np.nan, np.inf, 501.0
     ring_max = np.array([10, 10, 10, 10, np.nan], np.float32)
-    assert scoring.healthy(quantiles, mean, ring_max).tolist() == [True, False, False, False, True]
+    assert scoring.healthy(quantiles, mean, np.column_stack((ring_max, ring_max / 2))).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_what_was_served_follows_the_source() -> None:
