@@ -31,6 +31,9 @@ SEED_WINDOWS: Final = 4
 
 SPREAD_WEIGHT: Final = 1.0 / 28.0
 
+ABSURD: Final = 20.0
+"""A window above so many times the usual is no guide to what comes."""
+
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("naive_theta", "<f4", (len(LEVELS),), 0.0),  # tracked quantiles of the seasonal difference, units
     ("naive_spread", "<f4", (), 0.0),  # EW mean of its absolute value, units
@@ -53,19 +56,18 @@ class NaiveForecast:
     sums: NDArray[np.float32]
 
 
-def last_season(
-    ring: NDArray[np.floating[Any]], newest: int | NDArray[np.integer[Any]], *, season: int = SEASON
-) -> NDArray[np.float32]:
-    """Take the newest `season` windows out of a ring buffer, oldest first, float32 (n, season).
+def tame(units: NDArray[np.floating[Any]], usual: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Make windows fit to be repeated: unknown ones are the usual, absurd ones at most 20 times the usual; float32.
 
-    ring: (n, R), R >= season. newest: column of the latest window, one for all rows or one per row.
+    units: (n, m) or (n,), NaN = not live, not observed, or shop closed. usual: (n,), typical units per open window.
+
+    >>> tame(np.array([[np.nan, 3.0, 90000.0]]), np.array([4.0]))
+    array([[ 4.,  3., 80.]], dtype=float32)
     """
-    size = ring.shape[1]
-    back = np.arange(1 - season, 1)
-    columns = (np.asarray(newest)[..., None] + back) % size
-    if columns.ndim == 1:
-        return np.ascontiguousarray(ring[:, columns], np.float32)
-    return np.take_along_axis(ring, columns, axis=1).astype(np.float32)
+    typical = usual.reshape(-1, *[1] * (units.ndim - 1))
+    known = np.where(np.isnan(units), typical, units)
+    tamed: NDArray[np.float32] = np.minimum(known, ABSURD * np.maximum(typical, 1.0)).astype(np.float32)
+    return tamed
 
 
 def values(season: NDArray[np.float32], steps: int = HORIZON) -> NDArray[np.float32]:

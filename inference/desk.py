@@ -177,14 +177,16 @@ class Desk:
         self.live.add(losses, happened.units)
         learnt |= scoring.learn(rows, losses, nu=chunk.rows["nu"])
         before = self._season(chunk, around.number - 1)
-        learnt |= baselines.update(rows, happened.units, before, active=np.full(n, around.is_open))
+        tamed = baselines.tame(happened.units, chunk.rows["nu"])
+        learnt |= baselines.update(rows, tamed, before, active=np.full(n, around.is_open))
         rows |= learnt
         return found, served
 
     def _season(self, chunk: Chunk, number: int) -> NDArray[np.float32]:
-        """Return the last season's units up to window `number`; one window where a season outlasts the ring."""
+        """Return the season up to window `number` as the baseline repeats it; one window where it outlasts the ring."""
         windows = chunk.context.season_windows
-        return closing.last_windows(chunk.rows, number, windows if windows <= closing.RING else 1)
+        last = closing.last_windows(chunk.rows, number, windows if windows <= closing.RING else 1)
+        return baselines.tame(last, chunk.rows["nu"])
 
     def _choose(
         self,

@@ -17,8 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
@@ -104,7 +106,7 @@ def run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     manifest = load(expected_fingerprint=fingerprint()).manifest
     console.print(
-        "[bold]skutrend[/bold] replays 12 months of a gift shop's real sales (Online Retail, UCI, CC BY 4.0; the "
+        "[bold]skutrend[/bold] replays a year of a gift shop's real sales (Online Retail, UCI, CC BY 4.0; the "
         "clicks are synthetic)\n"
         "through the worker: Kafka protocol -> per-SKU windows in RocksDB -> LSTM -> forecasts and alerts.\n",
         highlight=False,
@@ -188,19 +190,39 @@ def _await_start(worker: WorkerProcess, console: Console) -> None:
     raise Broken(msg)
 
 
+@dataclass
+class _Display:
+    """The bar, and below it what the worker has counted."""
+
+    progress: Progress
+    started: float
+    counters: Text = field(default_factory=Text)
+
+    def draw(self, c: Counters) -> None:
+        """Show the counters of now."""
+        day = datetime.fromtimestamp(c.watermark_ms / 1000, UTC).strftime("%Y-%m-%d") if c.watermark_ms else "starting"
+        rate = f"{c.records / max(time.monotonic() - self.started, 0.001):,.0f} events/s"
+        (task,) = self.progress.task_ids
+        self.progress.update(task, completed=c.records, day=day, rate=rate)
+        self.counters.plain = (
+            f"  {c.windows:,} windows closed, {c.skus:,} SKUs, {c.forecasts:,} forecasts, {c.alerts:,} alerts"
+        )
+
+
 def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Console, *, last_window: int) -> str:
     """Replay everything, never further ahead than the embedded broker can hold; returns a sentence on throughput."""
     bars = (
         SpinnerColumn(),
         TextColumn("{task.fields[day]}"),
         BarColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
     )
     started = time.monotonic()
     sent = Sent(0, replay.total, 0)
-    with Progress(*bars, console=console, refresh_per_second=4) as progress:
-        task = progress.add_task("replay", total=replay.total, day="", what="")
+    display = _Display(Progress(*bars, console=console), started)
+    display.progress.add_task("replay", total=replay.total, day="", rate="")
+    with Live(Group(display.progress, display.counters), console=console, refresh_per_second=4):
 
         def note(now: Sent) -> None:
             nonlocal sent
@@ -209,15 +231,13 @@ def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Cons
         def gate(_: int) -> None:
             while True:
                 c = worker.look()
-                _draw(progress, task, c, time.monotonic() - started)
+                display.draw(c)
                 if sent.sent - c.records < _MAX_IN_FLIGHT and c.forecasts - seen.counts["forecasts"] < _MAX_UNSEEN:
                     return
                 time.sleep(_POLL_S)
 
         replay.run(gate=gate, on_progress=note)
-        seconds = _await_end(
-            worker, seen, replay.total, last_window, lambda c: _draw(progress, task, c, time.monotonic() - started)
-        )
+        seconds = _await_end(worker, seen, replay.total, last_window, display.draw)
     seconds -= started
     c = worker.look()
     lost = c.forecasts - seen.counts["forecasts"]
@@ -227,15 +247,6 @@ def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Cons
         f"messages in {seconds:.0f} s: {c.records / seconds:,.0f} events/s with {c.forecasts / seconds:,.0f} "
         f"forecasts/s beside them{missed}"
     )
-
-
-def _draw(progress: Progress, task: TaskID, c: Counters, seconds: float) -> None:
-    day = datetime.fromtimestamp(c.watermark_ms / 1000, UTC).strftime("%Y-%m-%d") if c.watermark_ms else "starting"
-    what = (
-        f"{c.records / max(seconds, 0.001):,.0f} events/s  {c.windows:,} windows closed  {c.skus:,} SKUs  "
-        f"{c.forecasts:,} forecasts  {c.alerts:,} alerts"
-    )
-    progress.update(task, completed=c.records, day=day, what=what)
 
 
 def _await_end(

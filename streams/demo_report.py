@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _TAU = np.array(LEVELS)
 _MEDIAN = LEVELS.index(0.5)
 _WEEK = 7
-_HISTORY = 42
+_HISTORY = 14
 _SHOWN = 8
 _TREND_MIN_UNITS = 10.0
 
@@ -51,7 +52,7 @@ def scores(seen: Collector, *, from_number: int) -> list[Score]:
     weeks = np.arange(first, last - _WEEK + 1)
     week = cumulated[:, weeks + _WEEK] - cumulated[:, weeks]
     before = cumulated[:, weeks] - cumulated[:, weeks - _WEEK]
-    next_week = _score("sum of the next 7 days", week, seen.next_week[:, weeks], before)
+    next_week = _score("next 7 days", week, seen.next_week[:, weeks], before)
     return [s for s in (next_day, next_week) if s is not None]
 
 
@@ -130,29 +131,24 @@ def show(console: Console, seen: Collector, *, out: Path, trained_until_ms: int,
     )
 
 
+def _table(*columns: str) -> Table:
+    """Make a table that fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for at, name in enumerate(columns):
+        table.add_column(name, no_wrap=True, justify="left" if at == 0 else "right")
+    return table
+
+
 def _show_trending(console: Console, seen: Collector) -> None:
-    table = Table(
-        "SKU",
-        f"units sold, last {_HISTORY} days",
-        "next 14 days",
-        "last 7",
-        "next 7 (90 % band)",
-        "change",
-        "P(up)",
-        "by",
-    )
+    table = _table("SKU", f"last {_HISTORY} days | next 14", "7 days: last > next", "90 % band", "P(up)")
     for forecast, history in trending(seen):
         band = forecast.sums["7"]
-        change = forecast.trend.change_pct
         table.add_row(
             forecast.sku,
-            sparkline(history),
-            sparkline(np.array(forecast.mean)),
-            f"{np.nansum(history[-_WEEK:]):,.0f}",
-            f"{band[_MEDIAN]:,.0f}  ({band[0]:,.0f} to {band[-1]:,.0f})",
-            "new" if change is None else f"{change:+,.0f} %",
+            f"{sparkline(history)}|{sparkline(np.array(forecast.mean))}",
+            f"{np.nansum(history[-_WEEK:]):,.0f} > {band[_MEDIAN]:,.0f}",
+            f"{band[0]:,.0f} to {band[-1]:,.0f}",
             f"{forecast.trend.probability:.2f}",
-            forecast.source,
         )
     console.print(table)
 
@@ -168,20 +164,20 @@ def _show_alerts(console: Console, alerts: list[dict[str, Any]]) -> None:
     recent = [a for a in opened if a["window_start_ms"] > newest - 28 * 86_400_000]
     for kind in ("demand_spike", "demand_drop", "silence", "price_jump"):
         for alert in sorted((a for a in recent if a["kind"] == kind), key=lambda a: -(a["impact"] or 0))[:2]:
-            console.print(f"  [bold]{alert['severity']}[/bold]  {alert['summary']}", highlight=False, soft_wrap=True)
+            console.print(f"  [bold]{alert['severity']}[/bold]  {alert['summary']}", highlight=False)
 
 
 def _show_scores(console: Console, seen: Collector, trained_until_ms: int) -> None:
     until = datetime.fromtimestamp(trained_until_ms / 1000, UTC)
-    table = Table("forecast", "cells", "WQL", "WAPE of the median", "seasonal naive", "in the 90 % band")
+    table = _table("forecast of", "cells", "WQL", "WAPE", "seasonal naive", "change", "in 90 % band")
     for s in scores(seen, from_number=seen.grid.number(trained_until_ms)):
-        gain = f"{s.naive:.3f}  (WQL {s.wql / s.naive - 1:+.0%})"
-        table.add_row(s.name, f"{s.cells:,}", f"{s.wql:.3f}", f"{s.wape:.3f}", gain, f"{s.covered:.1%}")
+        errors = (f"{value:.3f}" for value in (s.wql, s.wape, s.naive))
+        table.add_row(s.name, f"{s.cells:,}", *errors, f"{s.wql / s.naive - 1:+.0%}", f"{s.covered:.1%}")
     console.print(table)
     share = ", ".join(f"{source} {n / sum(seen.sources.values()):.0%}" for source, n in seen.sources.most_common())
     console.print(
+        "WQL: weighted quantile loss; WAPE: of the median. A point forecast's WQL is its WAPE. "
         f"Only days after the model's training ended ({until:%Y-%m-%d}) are counted; every SKU and day, most of them "
         f"zero. Served by: {share}.",
         highlight=False,
-        soft_wrap=True,
     )

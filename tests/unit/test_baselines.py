@@ -52,13 +52,15 @@ def test_one_step_is_the_first_step() -> None:
     assert (whole.quantiles[~pieces] % 1 != 0).any()
 
 
-@pytest.mark.parametrize("per_row", [False, True])
-def test_the_last_season_comes_out_of_the_ring_oldest_first(per_row: bool) -> None:
-    ring = np.empty((3, 10), np.float32)
-    for window in range(23):  # window w is written to column w % 10
-        ring[:, window % 10] = window
-    newest = np.full(3, 22 % 10) if per_row else 22 % 10
-    assert baselines.last_season(ring, newest)[1].tolist() == [16, 17, 18, 19, 20, 21, 22]
+def test_a_new_sku_whose_only_sale_was_absurd_gets_no_absurd_forecast_and_a_band() -> None:
+    rows, usual = fresh(1), np.array([17.0], np.float32)
+    week = np.array([[np.nan] * 6 + [80_995.0]], np.float32)
+    before = baselines.tame(np.full((1, 7), np.nan, np.float32), usual)
+    rows |= baselines.update(rows, baselines.tame(week[:, -1], usual), before, active=YES)
+    got = baselines.forecast(rows, baselines.tame(week, usual), OPEN, pieces=YES)
+    assert got.mean[0].tolist() == [*[17] * 6, 340] * 2
+    assert (got.quantiles[0, :, 0] < got.quantiles[0, :, -1]).all()
+    assert got.sums[0, 0, 0] < got.sums[0, 0, 3] < got.sums[0, 0, -1]
 
 
 def test_tracking_equals_the_loop_over_one_sku() -> None:
