@@ -86,6 +86,8 @@ class Desk:
         self.ledger = ledger
         self.session = session
         self.rules = rules or AlarmRules()
+        # a net that learnt days knows nothing of hours: then the baseline serves
+        self.net_fits = session is not None and session.bundle.manifest.window_ms == ledger.grid.window_ms
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
 
@@ -197,7 +199,7 @@ class Desk:
         """Serve each SKU from the source that has earned it, and remember both for the next close."""
         pieces = chunk.rows["fractional"] == 0
         net_ok = scoring.healthy(out.quantiles, out.mean, chunk.rows["ring"])
-        rows["source"] = scoring.choose_source(rows, net_ok=net_ok)
+        rows["source"] = scoring.choose_source(rows, net_ok=net_ok & self.net_fits)
         last = self._season(chunk, chunk.context.number)
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
         rows["next_naive"] = baselines.one_step(rows, last, pieces=pieces)

@@ -220,22 +220,13 @@ def state_verify(ctx: click.Context) -> None:
 @click.pass_context
 def show_settings(ctx: click.Context) -> None:
     """List every setting with its value, unit, default and meaning."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(
-        "setting", "value", "unit", "default", "meaning", title="from the environment or a --config TOML file"
-    )
+    click.echo("From the environment, or lower-case without SKUTREND_ from a --config TOML file.\n")
     for item in settings_module.describe(_settings(ctx)):
-        table.add_row(item.variable, str(item.value), item.unit, str(item.default), item.meaning)
-    table.add_row(
-        settings_module.KAFKA_PREFIX + "...",
-        "",
-        "",
-        "",
-        "any librdkafka property, e.g. SECURITY_PROTOCOL, SASL_USERNAME",
-    )
-    Console().print(table)
+        unit = f" {item.unit}" if item.unit else ""
+        default = "default" if item.value == item.default else f"default {item.default}"
+        shown = item.value if item.value != "" else "(empty)"
+        click.echo(f"{item.variable} = {shown}{unit}  ({default})\n    {item.meaning}")
+    click.echo(f"{settings_module.KAFKA_PREFIX}...\n    any librdkafka property, e.g. SECURITY_PROTOCOL, SASL_USERNAME")
 
 
 def main() -> None:

@@ -238,6 +238,7 @@ def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Cons
 
         replay.run(gate=gate, on_progress=note)
         seconds = _await_end(worker, seen, replay.total, last_window, display.draw)
+    console.print()
     seconds -= started
     c = worker.look()
     lost = c.forecasts - seen.counts["forecasts"]

@@ -12,8 +12,9 @@ from confluent_kafka.admin import AdminClient
 from features.encoding import fingerprint
 from features.ledger import INPUT_NAMES
 from inference import bundle as bundles
+from inference.bundle import Bundle
 from inference.session import Session
-from schemas.errors import BrokerTrouble
+from schemas.errors import BrokerTrouble, BundleMismatch
 from streams import topics
 from streams.app import build
 from streams.faust_app import run
@@ -49,7 +50,20 @@ def open_session(settings: Settings) -> Session | None:
         return None
     path = None if settings.bundle == "shipped" else Path(settings.bundle)
     bundle = bundles.load(path, expected_fingerprint=fingerprint())
+    _check_window(bundle, settings)
     return Session(bundle, provider=settings.provider, threads=settings.threads)
+
+
+def _check_window(bundle: Bundle, settings: Settings) -> None:
+    """Refuse a bundle of one's own that learnt other windows; of the shipped one say that the baseline serves."""
+    learnt_ms = bundle.manifest.window_ms
+    if learnt_ms == settings.window_ms:
+        return
+    what = f"bundle {bundle.id} learnt windows of {learnt_ms} ms, SKUTREND_WINDOW_MS is {settings.window_ms}"
+    if settings.bundle != "shipped":
+        msg = f"{what}; train one for these windows, or set SKUTREND_BUNDLE=shipped to be served by the baseline"
+        raise BundleMismatch(msg)
+    log.warning("%s: all forecasts come from the seasonal naive baseline", what)
 
 
 def check_bundle(directory: Path | None) -> list[str]:

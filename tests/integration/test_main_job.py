@@ -90,3 +90,36 @@ def test_windows_of_a_year_of_real_sales_equal_a_group_by_of_every_sku_and_day(
         assert len(forecasts) == expected.index.get_level_values("sku").nunique()
     else:
         assert not forecasts
+
+
+@pytest.mark.parametrize("window_ms", [60_000, HOUR_MS], ids=["minutes", "hours"])
+def test_shorter_windows_equal_a_group_by_too_and_are_forecast_by_the_baseline(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path, window_ms: int
+) -> None:
+    first_ms = int(pd.Timestamp("2011-03-25 10:00", tz="UTC").timestamp() * 1000)
+    last_ms = first_ms + (5 * HOUR_MS if window_ms < HOUR_MS else 4 * 24 * HOUR_MS)
+    tables = [table[table.event_time_ms.between(first_ms, last_ms - 1)] for table in sample()]
+    paths = {kind: tmp_path / f"{kind}.parquet" for kind in ("orders", "clicks", "price-changes")}
+    for path, table in zip(paths.values(), tables, strict=True):
+        table.to_parquet(path)
+    settings = settings_of(kafka, topic_prefix, window_ms=window_ms, silent_windows="skip", idle_timeout_ms=1_000)
+    skutrend("topics", "create", "--partitions", "2", settings=settings)
+    replay(settings, paths)
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(sum(map(len, tables)))
+        newest = max(int(table.event_time_ms.max()) for table in tables)
+        service.await_closed(newest // window_ms * window_ms)
+        service.stop("w")
+    windows = values(kafka.bootstrap, f"{topic_prefix}windows")
+    closed_ms = max(window["window_end_ms"] for window in windows)
+    expected = measures(*tables, timezone=TIMEZONE, window_ms=window_ms)
+    starts = expected.index.get_level_values("window_start_ms")
+    # a price change alone makes no record where silent windows are skipped, unless it changes a price that was known
+    told = expected[(starts < closed_ms) & (expected.sum(axis=1) > 0)]
+    found = published(windows)
+    assert_equal(found[found.sum(axis=1) > 0], told)
+    assert closed_ms >= newest // window_ms * window_ms
+    forecasts = values(kafka.bootstrap, f"{topic_prefix}forecasts")
+    assert {forecast["source"] for forecast in forecasts} == {"seasonal_naive"}
+    assert {forecast["step_ms"] for forecast in forecasts} == {window_ms}

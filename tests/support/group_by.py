@@ -20,13 +20,22 @@ def local_day_ms(event_time_ms: pd.Series[int], timezone: str) -> pd.Series[int]
     return midnight.dt.tz_convert("UTC").astype("datetime64[ms, UTC]").astype("int64")
 
 
-def measures(orders: pd.DataFrame, clicks: pd.DataFrame, prices: pd.DataFrame, *, timezone: str) -> pd.DataFrame:
-    """Every SKU and day with an event: one row of MEASURES, indexed by (sku, window_start_ms)."""
+def measures(
+    orders: pd.DataFrame, clicks: pd.DataFrame, prices: pd.DataFrame, *, timezone: str, window_ms: int | None = None
+) -> pd.DataFrame:
+    """Every SKU and window with an event: one row of MEASURES, indexed by (sku, window_start_ms).
+
+    window_ms: length of the windows, aligned to the epoch; None: shop-local days.
+    """
+
+    def start_ms(event_time_ms: pd.Series[int]) -> pd.Series[int]:
+        return local_day_ms(event_time_ms, timezone) if window_ms is None else event_time_ms // window_ms * window_ms
+
     sold = (orders.quantity > 0) & (orders.unit_price > 0)
     lines = pd.DataFrame(
         {
             "sku": orders.sku,
-            "window_start_ms": local_day_ms(orders.event_time_ms, timezone),
+            "window_start_ms": start_ms(orders.event_time_ms),
             "order_lines": sold.astype("int64"),
             "units": orders.quantity.where(sold, 0.0),
             "revenue": (orders.quantity * orders.unit_price).where(sold, 0.0),
@@ -37,14 +46,12 @@ def measures(orders: pd.DataFrame, clicks: pd.DataFrame, prices: pd.DataFrame, *
     looks = pd.DataFrame(
         {
             "sku": clicks.sku,
-            "window_start_ms": local_day_ms(clicks.event_time_ms, timezone),
+            "window_start_ms": start_ms(clicks.event_time_ms),
             "views": (clicks.kind == "view").astype("int64"),
             "carts": (clicks.kind == "cart").astype("int64"),
         }
     )
-    changes = pd.DataFrame(
-        {"sku": prices.sku, "window_start_ms": local_day_ms(prices.event_time_ms, timezone)}, index=prices.index
-    )
+    changes = pd.DataFrame({"sku": prices.sku, "window_start_ms": start_ms(prices.event_time_ms)}, index=prices.index)
     every = pd.concat([lines, looks, changes], ignore_index=True).reindex(
         columns=["sku", "window_start_ms", *MEASURES], fill_value=0
     )

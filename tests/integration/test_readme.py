@@ -1,0 +1,114 @@
+"""The README may be believed: its commands run, its tables are complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streams.settings import describe, load
+from streams.topics import INPUTS, OUTPUTS
+from tests.support.kafka_broker import ROOT, free_ports
+from tests.support.service import environment
+
+if TYPE_CHECKING:
+    from tests.support.kafka_broker import KafkaBroker
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+def script(first_command: str) -> str:
+    """Return the one block of commands that begins so."""
+    (block,) = [block for block in BLOCKS if block.startswith(first_command)]
+    assert isinstance(block, str)
+    return block
+
+
+def run(commands: str, folder: Path) -> str:
+    """Run commands as a person would, in a directory of their own, and return what they printed."""
+    (folder / "streams").symlink_to(ROOT / "streams")
+    env = {**environment(), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(  # noqa: S603  # our own README
+        ["bash", "-euo", "pipefail", "-m", "-c", commands],  # noqa: S607
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_every_block_of_commands_is_run_by_a_test() -> None:
+    known = ("make demo", "export SKUTREND_BROKERS", "skutrend train")
+    assert sorted(block for block in BLOCKS if block.startswith(known)) == sorted(BLOCKS)
+    assert len(BLOCKS) == len(known)
+
+
+@pytest.mark.kafka
+def test_the_commands_for_your_own_kafka_work_in_this_order(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    commands = script("export SKUTREND_BROKERS").replace("localhost:9092", kafka.bootstrap).replace("8080", str(port))
+    said = run(f"export SKUTREND_TOPIC_PREFIX={topic_prefix} SKUTREND_GROUP={topic_prefix}g\n{commands}", tmp_path)
+    assert "all topics are as they should be" in said
+    assert f"{topic_prefix}orders: 538,959 records" in said
+    assert "skutrend_records_total" in said
+    assert said.count("whole; flush") == 4
+    assert "85123A is in partition-" in said
+
+
+def test_the_commands_for_your_own_model_work_in_this_order(tmp_path: Path) -> None:
+    commands = script("skutrend train")
+    assert "--iterations 800" in commands
+    said = run(commands.replace("--iterations 800", "--iterations 3"), tmp_path)
+    assert "this machine serves it on C" in said
+    assert (tmp_path / "forecasts.parquet").stat().st_size > 10_000
+
+
+def test_the_demo_ends_by_itself_with_forecasts_and_explained_alerts(tmp_path: Path) -> None:
+    assert "skutrend demo" in (ROOT / "Makefile").read_text()
+    said = run("skutrend demo", tmp_path)
+    for heading in (
+        "what is trending",
+        "what was alerted, and why",
+        "how good the forecasts were",
+        "where everything is",
+    ):
+        assert heading in said
+    assert "735,536 events" in said
+    assert "▁" in said
+    assert "were not read in time" not in said
+    assert len((tmp_path / "skutrend-demo" / "forecasts.jsonl").read_text().splitlines()) == 3_942
+    assert '"status":"open"' in (tmp_path / "skutrend-demo" / "alerts.jsonl").read_text()
+
+
+@pytest.mark.parametrize("setting", describe(load(None, {})), ids=lambda setting: setting.variable)
+def test_every_setting_is_in_the_table_with_its_default_and_meaning(setting: object) -> None:
+    variable, default, meaning = (getattr(setting, name) for name in ("variable", "default", "meaning"))
+    rows = [line for line in README.splitlines() if line.startswith(f"| `{variable}` |")]
+    assert len(rows) == 1, f"the README has {len(rows)} rows for {variable}"
+    assert default == "" or f"`{default}`" in rows[0]
+    assert meaning in rows[0]
+
+
+def test_every_topic_is_in_the_table() -> None:
+    table = README[README.index("### Topics") : README.index("### Settings")]
+    for topic in (*INPUTS, *OUTPUTS):
+        assert f"`{topic}`" in table
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link

@@ -1,0 +1,141 @@
+"""Topics on Apache Kafka: made as they have to be, and told where they are not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, ResourceType
+
+from schemas.errors import BrokerTrouble
+from streams import topics
+from streams.letters import DEFAULT_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def config(kafka: KafkaBroker) -> dict[str, str]:
+    return {"bootstrap.servers": kafka.bootstrap}
+
+
+@pytest.fixture
+def admin(config: dict[str, str]) -> AdminClient:
+    return AdminClient(config)
+
+
+def set_config(admin: AdminClient, topic: str, **settings: str) -> None:
+    resource = ConfigResource(
+        ResourceType.TOPIC, topic, set_config={name.replace("_", "."): value for name, value in settings.items()}
+    )
+    for done in admin.alter_configs([resource]).values():
+        done.result()
+
+
+def settings_of(admin: AdminClient, topic: str) -> dict[str, str]:
+    (found,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+    return {name: entry.value for name, entry in found.result().items()}
+
+
+def test_all_topics_are_made_once_and_are_as_they_should_be(
+    config: dict[str, str], admin: AdminClient, topic_prefix: str
+) -> None:
+    made = topics.create(config, partitions=3, replication=1, prefix=topic_prefix)
+    names = topics.names(topic_prefix)
+    assert [name for name, _ in made] == names
+    assert len(names) == 8
+    assert all(is_new for _, is_new in made)
+    known = admin.list_topics(timeout=30).topics
+    assert {len(known[name].partitions) for name in names} == {3}
+    for name in names:
+        found = settings_of(admin, name)
+        assert (found["cleanup.policy"], found["retention.ms"], found["retention.bytes"]) == ("delete", "-1", "-1")
+    assert topics.create(config, partitions=5, replication=1, prefix=topic_prefix) == [(name, False) for name in names]
+    assert {len(admin.list_topics(timeout=30).topics[name].partitions) for name in names} == {3}, "left as they are"
+    assert topics.check(config, prefix=topic_prefix) == []
+
+
+def test_only_what_is_missing_is_made(config: dict[str, str], kafka: KafkaBroker, topic_prefix: str) -> None:
+    kafka.make_topics([topic_prefix + "alerts"], partitions=2)
+    made = dict(topics.create(config, partitions=2, replication=-1, prefix=topic_prefix))
+    assert made.pop(topic_prefix + "alerts") is False
+    assert set(made.values()) == {True}
+
+
+def test_letters_take_larger_records_than_the_inputs_and_the_limit_is_asked_for(
+    config: dict[str, str], admin: AdminClient, topic_prefix: str
+) -> None:
+    topics.create(config, partitions=1, replication=1, prefix=topic_prefix)
+    assert topics.letter_limit_bytes(config, prefix=topic_prefix) == topics.LETTER_BYTES
+    set_config(admin, topic_prefix + "late-events", max_message_bytes="12345")
+    assert topics.letter_limit_bytes(config, prefix=topic_prefix) == 12_345
+
+
+def test_without_the_topics_the_limit_of_a_letter_is_kafka_s_default(config: dict[str, str], topic_prefix: str) -> None:
+    assert topics.letter_limit_bytes(config, prefix=topic_prefix) == DEFAULT_LIMIT_BYTES
+
+
+def test_missing_topics_are_told_each_with_the_remedy(
+    config: dict[str, str], kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    missing = topics.check(config, prefix=topic_prefix)
+    assert missing == [
+        f"topic {name} is missing; make it with `skutrend topics create`" for name in topics.names(topic_prefix)
+    ]
+    kafka.make_topics([topic_prefix + "orders"], partitions=1, config={"retention.ms": "-1"})
+    assert topics.check(config, prefix=topic_prefix) == missing[1:]
+
+
+def test_everything_that_is_wrong_is_told_and_nothing_else(
+    config: dict[str, str], admin: AdminClient, topic_prefix: str
+) -> None:
+    topics.create(config, partitions=2, replication=1, prefix=topic_prefix)
+    for done in admin.create_partitions([NewPartitions(topic_prefix + "clicks", 3)]).values():
+        done.result()
+    set_config(admin, topic_prefix + "orders", cleanup_policy="compact", retention_ms="-1")
+    set_config(admin, topic_prefix + "price-changes", retention_ms="86400000")
+    set_config(admin, topic_prefix + "windows", retention_ms="60000")
+    set_config(admin, topic_prefix + "alerts", retention_ms=str(8 * 86_400_000))  # long enough for its readers
+    set_config(admin, topic_prefix + "forecasts", retention_ms="-1", min_insync_replicas="2")
+    uneven, *others = topics.check(config, prefix=topic_prefix)
+    p = topic_prefix
+    assert uneven.startswith(
+        f"the inputs differ in partitions ({p}orders has 2, {p}clicks has 3, {p}price-changes has 2)"
+    )
+    assert "with 3 partitions each" in uneven
+    by_topic = {sentence.split()[1]: sentence for sentence in others}
+    assert by_topic.keys() == {p + name for name in ("orders", "price-changes", "windows", "forecasts")}
+    assert len(others) == 4
+    assert "cleanup.policy=compact" in by_topic[p + "orders"]
+    assert "set cleanup.policy=delete" in by_topic[p + "orders"]
+    assert "1 days after their own timestamp (retention.ms=86400000)" in by_topic[p + "price-changes"]
+    assert "for 60 s only" in by_topic[p + "windows"]
+    assert "demands 2 in-sync replicas but has 1" in by_topic[p + "forecasts"]
+
+
+def test_retention_that_counts_from_arrival_is_as_good_as_none(
+    config: dict[str, str], admin: AdminClient, topic_prefix: str
+) -> None:
+    topics.create(config, partitions=1, replication=1, prefix=topic_prefix)
+    set_config(admin, topic_prefix + "orders", retention_ms="86400000", message_timestamp_type="LogAppendTime")
+    assert topics.check(config, prefix=topic_prefix) == []
+
+
+def test_what_the_cluster_refuses_is_trouble_with_the_topic_s_name(config: dict[str, str], topic_prefix: str) -> None:
+    with pytest.raises(BrokerTrouble, match=rf"topic {topic_prefix}orders could not be made: .*[Rr]eplication"):
+        topics.create(config, partitions=1, replication=3, prefix=topic_prefix)
+
+
+def test_a_record_of_years_ago_is_taken(config: dict[str, str], topic_prefix: str) -> None:
+    topics.create(config, partitions=1, replication=1, prefix=topic_prefix)
+    refused: list[object] = []
+    producer = Producer({**config, "log_level": 0})
+    producer.produce(
+        topic_prefix + "orders", b"v", timestamp=1_300_000_000_000, on_delivery=lambda e, _: refused.append(e)
+    )
+    assert producer.flush(30) == 0
+    assert refused == [None]
