@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, ResourceType
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 
 from schemas.errors import BrokerTrouble
-from streams import topics
+from streams import serve, topics
 from streams.letters import DEFAULT_LIMIT_BYTES
+from streams.settings import Settings
+from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from tests.support.kafka_broker import KafkaBroker
@@ -29,11 +38,15 @@ def admin(config: dict[str, str]) -> AdminClient:
 
 
 def set_config(admin: AdminClient, topic: str, **settings: str) -> None:
-    resource = ConfigResource(
-        ResourceType.TOPIC, topic, set_config={name.replace("_", "."): value for name, value in settings.items()}
-    )
-    for done in admin.alter_configs([resource]).values():
+    entries = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in settings.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    for done in admin.incremental_alter_configs([resource]).values():
         done.result()
+    wanted = {entry.name: entry.value for entry in entries}.items()
+    wait_for(lambda: wanted <= settings_of(admin, topic).items(), within_s=30)
 
 
 def settings_of(admin: AdminClient, topic: str) -> dict[str, str]:
@@ -41,10 +54,26 @@ def settings_of(admin: AdminClient, topic: str) -> dict[str, str]:
     return {name: entry.value for name, entry in found.result().items()}
 
 
+def create(admin: AdminClient, config: dict[str, str], prefix: str, *, partitions: int = 1) -> list[tuple[str, bool]]:
+    """Make the topics and wait until the broker that made them knows them too, which takes it a moment."""
+
+    def known() -> bool:
+        try:
+            return all(settings_of(admin, name) for name in topics.names(prefix))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            return False
+
+    made = topics.create(config, partitions=partitions, replication=1, prefix=prefix)
+    wait_for(known, within_s=30)
+    return made
+
+
 def test_all_topics_are_made_once_and_are_as_they_should_be(
     config: dict[str, str], admin: AdminClient, topic_prefix: str
 ) -> None:
-    made = topics.create(config, partitions=3, replication=1, prefix=topic_prefix)
+    made = create(admin, config, topic_prefix, partitions=3)
     names = topics.names(topic_prefix)
     assert [name for name, _ in made] == names
     assert len(names) == 8
@@ -69,7 +98,7 @@ def test_only_what_is_missing_is_made(config: dict[str, str], kafka: KafkaBroker
 def test_letters_take_larger_records_than_the_inputs_and_the_limit_is_asked_for(
     config: dict[str, str], admin: AdminClient, topic_prefix: str
 ) -> None:
-    topics.create(config, partitions=1, replication=1, prefix=topic_prefix)
+    create(admin, config, topic_prefix)
     assert topics.letter_limit_bytes(config, prefix=topic_prefix) == topics.LETTER_BYTES
     set_config(admin, topic_prefix + "late-events", max_message_bytes="12345")
     assert topics.letter_limit_bytes(config, prefix=topic_prefix) == 12_345
@@ -87,13 +116,14 @@ def test_missing_topics_are_told_each_with_the_remedy(
         f"topic {name} is missing; make it with `skutrend topics create`" for name in topics.names(topic_prefix)
     ]
     kafka.make_topics([topic_prefix + "orders"], partitions=1, config={"retention.ms": "-1"})
+    wait_for(lambda: topics.check(config, prefix=topic_prefix) != missing, within_s=30)
     assert topics.check(config, prefix=topic_prefix) == missing[1:]
 
 
 def test_everything_that_is_wrong_is_told_and_nothing_else(
     config: dict[str, str], admin: AdminClient, topic_prefix: str
 ) -> None:
-    topics.create(config, partitions=2, replication=1, prefix=topic_prefix)
+    create(admin, config, topic_prefix, partitions=2)
     for done in admin.create_partitions([NewPartitions(topic_prefix + "clicks", 3)]).values():
         done.result()
     set_config(admin, topic_prefix + "orders", cleanup_policy="compact", retention_ms="-1")
@@ -120,7 +150,7 @@ def test_everything_that_is_wrong_is_told_and_nothing_else(
 def test_retention_that_counts_from_arrival_is_as_good_as_none(
     config: dict[str, str], admin: AdminClient, topic_prefix: str
 ) -> None:
-    topics.create(config, partitions=1, replication=1, prefix=topic_prefix)
+    create(admin, config, topic_prefix)
     set_config(admin, topic_prefix + "orders", retention_ms="86400000", message_timestamp_type="LogAppendTime")
     assert topics.check(config, prefix=topic_prefix) == []
 
@@ -130,8 +160,19 @@ def test_what_the_cluster_refuses_is_trouble_with_the_topic_s_name(config: dict[
         topics.create(config, partitions=1, replication=3, prefix=topic_prefix)
 
 
-def test_a_record_of_years_ago_is_taken(config: dict[str, str], topic_prefix: str) -> None:
-    topics.create(config, partitions=1, replication=1, prefix=topic_prefix)
+def test_a_worker_without_its_inputs_says_what_to_do(
+    config: dict[str, str], admin: AdminClient, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_PATIENCE_S", 0.0)
+    settings = Settings(brokers=config["bootstrap.servers"], topic_prefix=topic_prefix)
+    with pytest.raises(BrokerTrouble, match=rf"topic {topic_prefix}orders is not there .*`skutrend topics create`"):
+        serve.partition_counts(settings)
+    create(admin, config, topic_prefix, partitions=3)
+    assert set(serve.partition_counts(settings).values()) == {3}
+
+
+def test_a_record_of_years_ago_is_taken(config: dict[str, str], admin: AdminClient, topic_prefix: str) -> None:
+    create(admin, config, topic_prefix)
     refused: list[object] = []
     producer = Producer({**config, "log_level": 0})
     producer.produce(

@@ -1,0 +1,90 @@
+"""A worker whose consumer does what the test says; stores, outboxes and the broker behind them are real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from faust.types import TP
+
+from features.ledger import INPUT_NAMES
+from streams.worker import Worker
+from tests.support.partitions import NOW_MS, batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from streams.batch import RecordBatch
+    from streams.settings import Settings
+
+
+@dataclass
+class Scripted:
+    """What the worker asks of a consumer, and a note of all that it asked."""
+
+    stale: list[RecordBatch] = field(default_factory=list)
+    ends: dict[TP, int | None] = field(default_factory=lambda: defaultdict(int))
+    paused: set[TP] = field(default_factory=set)
+    sought: list[dict[TP, int]] = field(default_factory=list)
+
+    def is_current(self, batch: RecordBatch) -> bool:
+        return not any(batch is each for each in self.stale)
+
+    def highwater(self, tp: TP) -> int | None:
+        return self.ends[tp]
+
+    def pause(self, tps: Iterable[TP]) -> None:
+        assert not self.paused & set(tps), "paused twice"
+        self.paused |= set(tps)
+
+    def resume(self, tps: Iterable[TP]) -> None:
+        assert self.paused >= set(tps), "resumed what was not paused"
+        self.paused -= set(tps)
+
+    async def seek_wait(self, offsets: Mapping[TP, int]) -> None:
+        self.sought.append(dict(offsets))
+
+
+class Bench:
+    """A worker that owns partition 0 of one, at a clock that only moves when told."""
+
+    def __init__(self, settings: Settings, *, partitions: int = 1) -> None:
+        self.now_ms = NOW_MS
+        self.consumer = Scripted()
+        self.worker = Worker(settings, None, partitions, tp=TP, clock=lambda: self.now_ms)
+        self.worker.assign(range(partitions))
+
+    @property
+    def partition(self) -> Any:  # noqa: ANN401 - Partition, whichever it is now
+        return self.worker.partitions[0]
+
+    def tp(self, source: int, number: int = 0) -> TP:
+        return TP(self.worker.topics[source], number)
+
+    def next(self, source: int, *values: bytes | None, number: int = 0) -> RecordBatch:
+        """Make the batch that comes next of an input."""
+        topic = self.worker.topics[source]
+        return batch(topic, values, start=self.worker.partitions[number].next_offset(topic), partition=number)
+
+    def take(self, source: int, *values: bytes | None, unread: int = 0) -> None:
+        """Let the next batch of an input arrive; `unread` records lie behind it."""
+        fetched = self.next(source, *values)
+        self.consumer.ends[self.tp(source)] = fetched.next + unread
+        self.hand(source, fetched)
+
+    def hand(self, source: int, fetched: RecordBatch) -> None:
+        asyncio.run(self.worker.take(source, fetched, self.consumer))
+
+    def tick(self, *, after_ms: int = 0) -> None:
+        self.now_ms += after_ms
+        asyncio.run(self.worker.tick(self.consumer))
+
+    def unread(self, source: int, count: int) -> None:
+        """Say how many records of an input have not been read."""
+        tp = self.tp(source)
+        self.consumer.ends[tp] = self.partition.next_offset(tp.topic) + count
+
+    def folded(self) -> dict[str, int]:
+        return {name: self.partition.meta.counts[name].folded for name in INPUT_NAMES}
