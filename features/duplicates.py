@@ -73,6 +73,10 @@ class SeenIds:
         self._fresh = {}
         return fresh
 
+    def renew(self) -> None:
+        """Let `take_fresh` hand over everything once more."""
+        self._fresh = {window: list(groups) for window, groups in self._by_window.items()}
+
     def restore(self, window: int, ids: list[str]) -> None:
         """Put back ids that were stored earlier; they are not fresh."""
         self._seen.update(ids)

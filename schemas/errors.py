@@ -12,6 +12,7 @@
     . StateMismatch       the stored state was written by another format or other settings
     . BrokerTrouble       Kafka refuses or lacks something
     . FlushFailed         outputs or state could not be written
+    . Fenced              another worker has taken a partition over
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class StateMismatch(Broken):
 
 class BrokerTrouble(Broken):
     """Kafka refuses, or lacks something this worker needs."""
+
+
+class Fenced(Broken):
+    """Another worker has taken the partition over; what this one had not flushed is for that one to do."""
 
 
 class FlushFailed(Broken):

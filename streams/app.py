@@ -79,7 +79,8 @@ def _life(app: faust.App, worker: Worker) -> None:
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def recover(app: faust.App, **_: Any) -> None:  # noqa: ANN401
         try:
-            worker.assign({tp.partition for tp in app.consumer.assignment()})
+            numbers = {tp.partition for tp in app.consumer.assignment()}
+            await worker.assign(numbers, lambda: int(app.consumer_generation_id))
         except Broken as error:
             await fail(app, worker, error)
 

@@ -43,6 +43,12 @@ class Metrics:
         self.close = Histogram(
             "skutrend_close_seconds", "Time to close a window of a partition", registry=r, buckets=_CLOSE_BUCKETS_S
         )
+        self.reopened = Counter(
+            "skutrend_reopened", "Partitions given up and opened anew, by cause", ("partition", "cause"), registry=r
+        )
+        self.recovered = Counter(
+            "skutrend_recovered_rows", "Changelog rows read to restore a partition", ("partition",), registry=r
+        )
         self.provider = Gauge("skutrend_model_info", "The model that serves", ("model", "provider"), registry=r)
         self.loss = Gauge(
             "skutrend_live_wql",
@@ -50,6 +56,14 @@ class Metrics:
             ("partition", "source"),
             registry=r,
         )
+
+    def forget(self, number: int) -> None:
+        """Drop the gauges of a partition that is no longer here: its new owner shows them."""
+        wanted = str(number)
+        for gauge in (self.skus, self.watermark, self.lag, self.paused, self.loss):
+            for sample in next(iter(gauge.collect())).samples:
+                if sample.labels.get("partition") == wanted:
+                    gauge.remove_by_labels(sample.labels)
 
     def render(self) -> bytes:
         """Give the text that Prometheus scrapes."""

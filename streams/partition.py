@@ -26,6 +26,7 @@ from schemas.columns import Refusal, WindowColumns
 from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from streams.batch import RecordBatch
+from streams.changelog import Changelog
 from streams.letters import DEFAULT_LIMIT_BYTES, Letters
 from streams.metrics import Metrics
 from streams.outbox import Outbox
@@ -55,7 +56,7 @@ class Geometry:
 class Partition:
     """State, offsets and outputs of one partition number of all inputs. One owner, one thread at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a partition is made of, nearly all by name
         self,
         geometry: Geometry,
         settings: Settings,
@@ -64,13 +65,19 @@ class Partition:
         outbox: Outbox,
         session: Session | None,
         metrics: Metrics,
+        changelog: Changelog | None = None,
     ) -> None:
-        """Restore what the store holds (`StateMismatch` when it is another's), else start empty."""
+        """Restore what the store holds (`StateMismatch` when it is another's), else start empty.
+
+        changelog: None keeps state on this machine only. Its outbox may be `outbox`: then outputs and state are one
+        transaction.
+        """
         self.number = geometry.number
         self.settings = settings
         self.store = store
         self.outbox = outbox
         self.metrics = metrics
+        self.changelog = changelog
         self.letters = Letters(
             outbox, settings.topic("dead-letters"), settings.topic("late-events"), geometry.letter_limit_bytes
         )
@@ -90,6 +97,8 @@ class Partition:
         self._changed = False
         self._closed_since_flush = False
         self._by_key: list[int] = []
+        self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
+        self._gone: list[bytes] = []  # of those, what has closed since the last flush
         self._last_flush_ms = 0
         self._restore(session)
 
@@ -142,6 +151,7 @@ class Partition:
         started = time.perf_counter()
         for closed in self.desk.close(number, emitted_ms=now_ms):
             self._publish(closed)
+        self._gone.extend(self._logged.pop(number, ()))
         self.meta.windows_closed += 1
         self._changed = self._closed_since_flush = True
         self.metrics.close.observe(time.perf_counter() - started)
@@ -182,15 +192,25 @@ class Partition:
         return self._changed and now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
 
     def flush(self, *, now_ms: int) -> None:
-        """Make outputs, then state and offsets durable, as one step seen from a restart (`FlushFailed`).
+        """Make outputs, state and offsets durable, as one step seen from a restart (`FlushFailed`, `Fenced`).
 
-        Outputs first: a crash in between repeats them with the same ids, and never loses one.
+        Outputs first, where they are no part of the transaction: a crash in between repeats them with the same ids,
+        and never loses one. The store comes last and may lag behind the changelog by this flush, never lead.
         """
         if not self._changed:
             return
         started = time.perf_counter()
+        record, log_ = self._flush_record(), self.changelog
+        finish = self.store.stage(record, also=None if log_ is None else log_.put)
+        if log_ is not None:
+            log_.finish(self._gone)
         self.outbox.settle(_SETTLE_S)
-        self.store.write(self._flush_record())
+        if log_ is not None:
+            log_.outbox.settle(_SETTLE_S)
+        finish()
+        if log_ is not None and log_.outbox.marked_offset is not None:
+            self.store.set_position(log_.outbox.marked_offset + 1)
+            self._remember_logged(record)
         self.flushed_offsets = dict(self.meta.offsets)
         self._changed = self._closed_since_flush = False
         self._last_flush_ms = now_ms
@@ -218,6 +238,27 @@ class Partition:
             closed_before=meta.first_open,
             bulk=len(live) >= _BULK_ROWS,
         )
+
+    def _remember_logged(self, record: Flush) -> None:
+        """Note what the changelog must be told to forget once its window closes."""
+        self._gone.clear()
+        for number, (keys, _) in record.folded.items():
+            self._logged.setdefault(number, set()).update(Flush.open_key(number, key) for key in keys)
+        for number, source in record.ids:
+            self._logged.setdefault(number, set()).add(record.ids_key(number, source))
+
+    def renew(self) -> None:
+        """Let the next flush write everything, as if all of it had changed."""
+        self._changed = self._closed_since_flush = True
+        for number, window in self.ledger.windows.by_number.items():
+            self.ledger.touched[number] = [window.slots[: window.count].copy()]
+        for seen in self.ledger.seen:
+            seen.renew()
+
+    def skip(self, topic: str, offset: int) -> None:
+        """Go on reading an input at `offset`: what lies before it is lost."""
+        self.meta.offsets[topic] = offset
+        self._changed = True
 
     def _live_by_key(self) -> list[int]:
         """Give the slots of all SKUs that a close has moved, ascending by key."""
@@ -261,6 +302,9 @@ class Partition:
         for number, source, ids in self.store.ids():
             if first is None or number >= first:
                 self.ledger.seen[source].restore(number, ids)
+        for number, key in self.store.open_keys():
+            if first is None or number >= first:
+                self._logged.setdefault(number, set()).add(key)
         rows.restore_season(self.ledger, meta.season)
         self.ledger.prior_nu, self.ledger.currency = meta.prior_nu, meta.currency
         self.watermark.value_ms = meta.watermark_ms
@@ -287,6 +331,8 @@ class Partition:
     def close(self) -> None:
         """Give the store and the producer up; what was not flushed is forgotten."""
         self.outbox.close()
+        if self.changelog is not None and self.changelog.outbox is not self.outbox:
+            self.changelog.outbox.close()
         self.store.close()
 
 

@@ -30,9 +30,13 @@ _RETRY_S = 1.0
 def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.root.level))
+    if settings.log_level != "debug":  # whose news is which of their services starts and stops
+        for talkative in ("aiokafka", "faust", "mode"):
+            logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.root.level))
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
+    if settings.changelog == "on":
+        topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=worker.partition_count)
     worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.topic_prefix)
     server = _http(settings, worker)
     try:

@@ -73,9 +73,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=10, description="how often state, offsets and outputs are made durable")
     ] = 1_000
     guarantee: Annotated[
-        Literal["at_least_once"],
-        Meta(description="after a crash outputs may repeat, with the same `id`; state counts every event once"),
-    ] = "at_least_once"
+        Literal["exactly_once", "at_least_once"],
+        Meta(
+            description="`exactly_once`: outputs, state and offsets are one Kafka transaction; `at_least_once`: "
+            "outputs are seen at once, and after a crash may repeat with the same `id`"
+        ),
+    ] = "exactly_once"
+    changelog: Annotated[
+        Literal["on", "off"],
+        Meta(
+            description="whether state is also kept in Kafka, where it survives the machine; `off` only with "
+            "`at_least_once`: then a lost disk means reading the inputs again"
+        ),
+    ] = "on"
+    lost_offsets: Annotated[
+        Literal["fail", "earliest", "latest"],
+        Meta(description="what to do when retention has deleted input records that were not read yet"),
+    ] = "fail"
     silent_windows: Annotated[
         Literal["publish", "skip"], Meta(description="whether windows without events make a `windows` record")
     ] = "publish"
@@ -105,6 +119,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Properties with which librdkafka reaches the brokers."""
         return {"bootstrap.servers": self.brokers, **self.kafka}
 
+    @property
+    def changelog_topic(self) -> str:
+        """Where the state of this group is kept in Kafka."""
+        return self.topic(f"skutrend-{self.group}-changelog")
+
     def topic(self, name: str) -> str:
         """Full name of a topic."""
         return f"{self.topic_prefix}{name}"
@@ -125,6 +144,11 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
     _ = settings.grid
+    if settings.guarantee == "exactly_once" and settings.changelog == "off":
+        msg = (
+            "SKUTREND_GUARANTEE is exactly_once, which needs the changelog: set SKUTREND_CHANGELOG=on, or at_least_once"
+        )
+        raise BadSetting(msg)
     return settings
 
 

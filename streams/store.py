@@ -9,13 +9,16 @@ Keys (numbers big-endian, so that ranges are windows):
     s <sku>                    row of a SKU, as of the last closed window
     o <window:8> <sku>         what an open window has folded for a SKU
     d <window:8> <input:1> <sequence:8>   event ids admitted into an open window since the previous flush (msgpack)
+    p                          how far the changelog is contained in this (next offset, msgpack); never in the changelog
+
+All but the last are also the records of the changelog (streams/changelog.py).
 """
 
 from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +38,7 @@ from rocksdict import (
 from features.rows import Meta
 from schemas.errors import StateMismatch
 
-_META, _SKU, _OPEN, _IDS = b"m", b"s", b"o", b"d"
+META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
 _BLOCK_CACHE_BYTES = 16 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
 
@@ -60,9 +63,8 @@ class Flush:
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Give what is to be put, ascending by key."""
         for number, source in sorted(self.ids):
-            key = _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
-            yield key, msgspec.msgpack.encode(self.ids[number, source])
-        yield _META, msgspec.msgpack.encode(self.meta)
+            yield self.ids_key(number, source), msgspec.msgpack.encode(self.ids[number, source])
+        yield META, msgspec.msgpack.encode(self.meta)
         for number in sorted(self.folded):
             prefix = _OPEN + _window(number)
             for key, row in zip(*self.folded[number], strict=True):
@@ -70,6 +72,15 @@ class Flush:
         for keys, rows in self.skus:
             for key, row in zip(keys, rows, strict=True):
                 yield _SKU + key, row
+
+    def ids_key(self, number: int, source: int) -> bytes:
+        """Key of the event ids of one input in one window."""
+        return _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
+
+    @staticmethod
+    def open_key(number: int, sku: bytes) -> bytes:
+        """Key of a SKU's row of an open window."""
+        return _OPEN + _window(number) + sku
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ class Store:
 
     def meta(self) -> Meta | None:
         """Read the meta record; None when nothing was ever flushed. An unreadable one is a `StateMismatch`."""
-        raw = self._db.get(_META)
+        raw = self._db.get(META)
         if raw is None:
             return None
         try:
@@ -120,25 +131,62 @@ class Store:
             )
             raise StateMismatch(msg) from error
 
+    def position(self) -> int | None:
+        """Read the changelog's next offset; None when nothing of a changelog is contained."""
+        raw = self._db.get(_POSITION)
+        return None if raw is None else msgspec.msgpack.decode(raw, type=int)
+
+    def set_position(self, offset: int) -> None:
+        """Remember up to which offset, exclusive, the changelog is contained."""
+        self._db.put(_POSITION, msgspec.msgpack.encode(offset))
+
     def write(self, flush: Flush) -> None:
         """Write a flush: all of it or, should the process die in between, nothing."""
-        if flush.bulk:
-            self._ingest(flush.records())
+        self.stage(flush)()
+
+    def stage(self, flush: Flush, also: Callable[[bytes, bytes], None] | None = None) -> Callable[[], None]:
+        """Prepare a flush, and return what makes it seen, whole or not at all.
+
+        also: is given every record on the way, so that rows are laid out once for whoever wants them.
+        """
+        records = flush.records() if also is None else _tee(flush.records(), also)
         batch = WriteBatch(raw_mode=True)
         if flush.closed_before is not None:
             for kind in (_OPEN, _IDS):
                 batch.delete_range(kind + _window(0), kind + _window(flush.closed_before))
-        if not flush.bulk:
-            for key, value in flush.records():
+        if flush.bulk:
+            self._lay_out(records)
+        else:
+            for key, value in records:
                 batch.put(key, value)
-        self._db.write(batch)
 
-    def _ingest(self, records: Iterator[tuple[bytes, bytes]]) -> None:
+        def finish() -> None:
+            if flush.bulk:
+                self._ingest()
+            self._db.write(batch)
+
+        return finish
+
+    def apply(self, latest: Mapping[bytes, bytes | None]) -> None:
+        """Take records of the changelog in, None being gone; whole only together with a meta record written after."""
+        if not latest:
+            return
+        self._lay_out((key, latest[key]) for key in sorted(latest))
+        self._ingest()
+
+    def _lay_out(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Write ascending records to a table file."""
+        self._file.unlink(missing_ok=True)
         writer = SstFileWriter(_options())
         writer.open(str(self._file))
         for key, value in records:
-            writer[key] = value
+            if value is None:
+                del writer[key]
+            else:
+                writer[key] = value
         writer.finish()
+
+    def _ingest(self) -> None:
         how = IngestExternalFileOptions()
         how.set_move_files(True)
         self._db.ingest_external_file([str(self._file)], how)
@@ -180,6 +228,12 @@ class Store:
         for key, value in self._scan(_IDS):
             yield struct.unpack(">q", key[:8])[0], key[8], msgspec.msgpack.decode(value, type=list[str])
 
+    def open_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Go through the keys of all that goes when its window closes: (window, key as in the changelog)."""
+        for kind in (_IDS, _OPEN):
+            for key, _ in self._scan(kind):
+                yield struct.unpack(">q", key[:8])[0], kind + key
+
     def _scan(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
         for key, value in self._db.items(from_key=kind):
             if key[:1] != kind:
@@ -203,6 +257,12 @@ class Store:
     def destroy(path: Path) -> None:
         """Remove a partition's state."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _tee(records: Iterable[tuple[bytes, bytes]], also: Callable[[bytes, bytes], None]) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in records:
+        also(key, value)
+        yield key, value
 
 
 def _options() -> Options:

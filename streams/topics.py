@@ -40,6 +40,12 @@ TOPIC_SETTINGS: Final[Mapping[str, str]] = {"cleanup.policy": "delete", "retenti
 LETTER_BYTES: Final = 8 << 20
 LETTER_SETTINGS: Final = {**TOPIC_SETTINGS, "max.message.bytes": str(LETTER_BYTES)}
 """Of the topics that take foreign records as they came, with headers added."""
+CHANGELOG_SETTINGS: Final = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.3",
+    "segment.bytes": str(64 << 20),  # what is in the active segment is not compacted
+    "max.message.bytes": str(LETTER_BYTES),
+}
 ANSWER_S: Final = 30.0
 LIMIT_ANSWER_S: Final = 1.5
 DAY_MS: Final = 86_400_000
@@ -96,6 +102,25 @@ def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     for name, settings in _settings(admin, present).items():
         problems += _unsuitable(name, settings, replicas=_replicas(present[name]), is_input=name in inputs)
     return problems
+
+
+def ensure_changelog(config: Mapping[str, Any], name: str, *, partitions: int) -> None:
+    """Make the changelog topic where it is missing; another partition count than the inputs' is a `BrokerTrouble`."""
+    admin = AdminClient(dict(config), logger=log)
+    known = _metadata(admin, config)
+    if name in known:
+        count = len(known[name].partitions)
+        if count != partitions:
+            msg = (
+                f"topic {name} has {count} partitions, the inputs have {partitions}: adding partitions moves keys; "
+                f"stop all workers, delete {name} and the state directories, and let the inputs be read again"
+            )
+            raise BrokerTrouble(msg)
+        return
+    wanted = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=dict(CHANGELOG_SETTINGS))
+    (future,) = admin.create_topics([wanted], request_timeout=ANSWER_S).values()
+    if _created(name, future):
+        log.info("topic %s made: %d partitions, compacted", name, partitions)
 
 
 def letter_limit_bytes(config: Mapping[str, Any], *, prefix: str = "") -> int:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from features.ledger import INPUT_NAMES
 from inference.session import Session
-from schemas.errors import Broken, BrokerTrouble, StateMismatch
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, StateMismatch
+from streams import changelog as changelogs
 from streams.batch import RecordBatch
+from streams.changelog import Changelog
 from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
 from streams.outbox import Outbox
@@ -28,6 +32,9 @@ from streams.store import Store
 log = logging.getLogger(__name__)
 _LOCK_PATIENCE_S = 10.0
 _LOCK_RETRY_S = 0.25
+_CLAIM_S = 60.0
+_REOPEN_MS = 500
+_REOPEN_MOST_MS = 30_000
 
 
 class Consumer(Protocol):
@@ -48,6 +55,9 @@ class Consumer(Protocol):
     async def seek_wait(self, offsets: Mapping[Any, int]) -> None:
         """Read on from these offsets."""
 
+    async def bounds(self, tps: Iterable[Any]) -> dict[Any, tuple[int, int]]:
+        """First kept offset and the one after the last, as the broker says now."""
+
 
 def now_ms() -> int:
     """Read the clock: the one place that does, for everything that asks for the time of day."""
@@ -60,6 +70,15 @@ class Progress:
 
     offset: int = -1
     moved_ms: int = 0
+
+
+@dataclass
+class Reopening:
+    """A partition that is ours but not open: when it was lost, and when the next try is due; epoch ms."""
+
+    lost_ms: int
+    due_ms: int
+    wait_ms: int
 
 
 @dataclass
@@ -81,6 +100,12 @@ class Worker:
     paused: set[Any] = field(default_factory=set)
     assigned: bool = False
     failure: Broken | None = None
+    owned: set[int] = field(default_factory=set)
+    generation: int = -1
+    reopening: dict[int, Reopening] = field(default_factory=dict)
+    # by partition: one opener at a time, or we fence ourselves
+    _opening: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _recovering: str = ""
     _progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
     _lags: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -98,15 +123,43 @@ class Worker:
             return
         expected = partition.next_offset(batch.topic)
         if batch.start != expected and not (batch.start > expected == 0):
-            log.warning(
-                "%s[%d] gave offset %d, expected %d: seeking", batch.topic, batch.partition, batch.start, expected
-            )
-            await consumer.seek_wait({self.tp(batch.topic, batch.partition): expected})
+            await self._go_back(partition, batch, consumer)
             return
-        if len(batch) or batch.next != expected:
-            partition.absorb(source, batch, now_ms=self.clock())
-        await self.close_due(partition)
-        self._flush_due(partition)
+        with self._losing(partition):
+            if len(batch) or batch.next != expected:
+                partition.absorb(source, batch, now_ms=self.clock())
+            await self.close_due(partition)
+            self._flush_due(partition)
+
+    async def _go_back(self, partition: Partition, batch: RecordBatch, consumer: Consumer) -> None:
+        """Read on where the partition stands; where that is no longer kept, do as the settings say."""
+        topic, tp = batch.topic, self.tp(batch.topic, batch.partition)
+        first, end = (await consumer.bounds([tp]))[tp]
+        expected = partition.next_offset(topic)
+        log.warning("%s[%d] gave offset %d, expected %d: seeking", topic, batch.partition, batch.start, expected)
+        if not first <= expected <= end:
+            partition.skip(topic, self._instead(f"{topic}[{batch.partition}]", expected, first, end))
+        await consumer.seek_wait({tp: partition.next_offset(topic)})
+
+    def _instead(self, where: str, expected: int, first: int, end: int) -> int:
+        """Where to go on when our own offset is not to be had (`BrokerTrouble` where the settings forbid it)."""
+        if expected > end:
+            msg = (
+                f"{where} ends at offset {end}, the state has absorbed it up to {expected}: the topic was made again; "
+                "start with a new SKUTREND_GROUP, or give the topic its records back"
+            )
+            raise BrokerTrouble(msg)
+        if self.settings.lost_offsets == "fail":
+            msg = (
+                f"{where} begins at offset {first}, {first - expected} records after {expected} were deleted unread; "
+                "raise retention.ms, and set SKUTREND_LOST_OFFSETS=earliest (or latest) to go on without them"
+            )
+            raise BrokerTrouble(msg)
+        there = first if self.settings.lost_offsets == "earliest" else end
+        log.error(
+            "%s: %d records deleted unread, going on at %d (SKUTREND_LOST_OFFSETS)", where, first - expected, there
+        )
+        return there
 
     async def close_due(self, partition: Partition) -> None:
         """Close all due windows, giving way between them."""
@@ -119,15 +172,65 @@ class Worker:
         if partition.flush_due(now_ms=self.clock()):
             partition.flush(now_ms=self.clock())
 
+    # ------------------------------------------------------------------ trouble
+    @contextmanager
+    def _losing(self, partition: Partition) -> Iterator[None]:
+        """Give a partition up whose writes failed: what they left is settled by opening it anew from the changelog."""
+        try:
+            yield
+        except (Fenced, FlushFailed) as error:
+            if partition.changelog is None:
+                raise
+            self._lose(partition, error)
+
+    def _lose(self, partition: Partition, error: Fenced | FlushFailed) -> None:
+        number, now = partition.number, self.clock()
+        # a fenced worker waits until it must have heard that it is no longer in the group, or the two would take turns
+        wait_ms = self.settings.session_timeout_ms if isinstance(error, Fenced) else _REOPEN_MS
+        log.warning("partition %d is given up and opened anew in %d ms: %s", number, wait_ms, error)
+        if self.partitions.get(number) is partition:
+            self.drop(number)
+        self.reopening[number] = Reopening(now, now + wait_ms, _REOPEN_MS)
+        self.metrics.reopened.labels(str(number), type(error).__name__).inc()
+
+    async def reopen_due(self, consumer: Consumer) -> None:
+        """Open what was given up and is still ours, and read it on from where its state stands."""
+        for number, waiting in list(self.reopening.items()):
+            if number not in self.owned or number in self.partitions:
+                self.reopening.pop(number, None)
+            elif waiting.due_ms <= self.clock():
+                await self._reopen(number, waiting, consumer)
+
+    async def _reopen(self, number: int, waiting: Reopening, consumer: Consumer) -> None:
+        generation = self.generation
+        async with self._opening[number]:
+            if generation != self.generation:
+                return
+            try:
+                partition = await asyncio.to_thread(self._open, number)
+            except (Fenced, FlushFailed, BrokerTrouble) as error:
+                waiting.wait_ms = min(2 * waiting.wait_ms, _REOPEN_MOST_MS)
+                waiting.due_ms = self.clock() + waiting.wait_ms
+                log.warning("partition %d cannot be opened yet, next try in %d ms: %s", number, waiting.wait_ms, error)
+                return
+            if generation != self.generation:
+                partition.close()
+                return
+            self.partitions[number] = partition
+            self.reopening.pop(number, None)
+        await consumer.seek_wait({self.tp(topic, number): partition.next_offset(topic) for topic in self.topics})
+
     # ------------------------------------------------------------------ the clock
     async def tick(self, consumer: Consumer) -> None:
         """Do what must happen without events: idle inputs, quiet closes, flushes, source alignment."""
+        await self.reopen_due(consumer)
         for partition in list(self.partitions.values()):
-            self._look_at_inputs(partition, consumer)
-            await self.close_due(partition)
-            if self.partitions.get(partition.number) is partition:
-                self._align(partition, consumer)
-                self._flush_due(partition)
+            with self._losing(partition):
+                self._look_at_inputs(partition, consumer)
+                await self.close_due(partition)
+                if self.partitions.get(partition.number) is partition:
+                    self._align(partition, consumer)
+                    self._flush_due(partition)
 
     def _look_at_inputs(self, partition: Partition, consumer: Consumer) -> None:
         now = self.clock()
@@ -162,39 +265,110 @@ class Worker:
         return any(self._lags.get((number, other), 0) > 0 for other in range(len(self.topics)) if other != source)
 
     # ------------------------------------------------------------------ the group
-    def assign(self, numbers: Iterable[int]) -> None:
-        """Own exactly these partition numbers: keep, give up, restore."""
-        wanted = set(numbers)
-        for number in set(self.partitions) - wanted:
+    async def assign(self, numbers: Iterable[int], generation: Callable[[], int]) -> None:
+        """Own exactly these partition numbers: keep, give up, restore.
+
+        generation: asks for the group's at this moment. When it moves while partitions are restored the rest is left
+        undone: another assignment follows. A partition is kept only from one generation to the next: whoever missed
+        one may have missed another owner as well.
+        """
+        wanted, now = set(numbers), generation()
+        kept = wanted if now == self.generation + 1 else set()
+        self.owned, self.generation = wanted, now
+        self.assigned = False
+        self.reopening.clear()
+        for number in set(self.partitions) - kept:
             self.drop(number)
-        for number in sorted(wanted - set(self.partitions)):
-            self.partitions[number] = self._open(number)
+        missing = sorted(wanted - set(self.partitions))
+        self._recovering = f"restoring partitions {missing}" if missing else ""
+        await asyncio.gather(*(self._restore(number, lambda: generation() == now) for number in missing))
+        self._recovering = ""
+        if generation() != now:
+            log.warning("generation %d is over while partitions were restored", now)
+            return
         self.paused.clear()
         self._progress.clear()
         self._lags.clear()
         self.assigned = bool(wanted)
-        log.info("partitions %s", sorted(self.partitions) or "none")
+        log.info("generation %d, partitions %s", now, sorted(self.partitions) or "none")
+
+    async def _restore(self, number: int, is_ours: Callable[[], bool]) -> None:
+        """Open one partition without holding the event loop up; where the brokers do not let us, try again later."""
+        try:
+            async with self._opening[number]:
+                if is_ours():
+                    self.partitions[number] = await asyncio.to_thread(self._open, number)
+        except (Fenced, FlushFailed) as error:
+            log.warning("partition %d cannot be opened yet: %s", number, error)
+            now = self.clock()
+            self.reopening[number] = Reopening(now, now + _REOPEN_MS, _REOPEN_MS)
 
     def _open(self, number: int) -> Partition:
+        """Claim a partition, bring its store up to the changelog, and restore it; runs in a thread."""
         settings = self.settings
         store = _open_store(Path(settings.state_dir) / settings.group / f"partition-{number}")
-        outbox = Outbox(settings.client, on_error=lambda what: log.warning("%s", what))
-        geometry = Geometry(number, self.partition_count, self.letter_limit_bytes)
+        outbox, changelog = self._channels(number)
         try:
-            return Partition(geometry, settings, store=store, outbox=outbox, session=self.session, metrics=self.metrics)
+            is_bare = changelog is not None and self._recover(store, changelog)
+            partition = Partition(
+                Geometry(number, self.partition_count, self.letter_limit_bytes),
+                settings,
+                store=store,
+                outbox=outbox,
+                session=self.session,
+                metrics=self.metrics,
+                changelog=changelog,
+            )
         except Broken:
             outbox.close()
+            if changelog is not None and changelog.outbox is not outbox:
+                changelog.outbox.close()
             store.close()
             raise
+        if is_bare:
+            partition.renew()
+        return partition
+
+    def _channels(self, number: int) -> tuple[Outbox, Changelog | None]:
+        """Make the ways out of a partition: one transaction for all, or one for the changelog alone, or none."""
+        settings = self.settings
+
+        def told(what: str) -> None:
+            log.warning("%s", what)
+
+        if settings.changelog == "off":
+            return Outbox(settings.client, on_error=told), None
+        name = f"{settings.topic_prefix}{settings.group}-{number}"
+        journal = Outbox(settings.client, on_error=told, transactional_id=name)
+        outbox = journal if settings.guarantee == "exactly_once" else Outbox(settings.client, on_error=told)
+        return outbox, Changelog(journal, settings.changelog_topic, number)
+
+    def _recover(self, store: Store, changelog: Changelog) -> bool:
+        """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
+        changelog.outbox.claim(_CLAIM_S)
+
+        def told(progress: changelogs.Progress) -> None:
+            self._recovering = f"restoring {progress}"
+            log.info("%s", progress)
+
+        done = changelogs.recover(
+            store, self.settings.client, topic=changelog.topic, partition=changelog.partition, told=told
+        )
+        if done.rows:
+            log.info("%s", done)
+        self.metrics.recovered.labels(str(changelog.partition)).inc(done.rows)
+        return done.is_bare
 
     def drop(self, number: int) -> None:
         """Forget a partition that is no longer ours; what was not flushed is for its new owner to fold."""
         self.partitions.pop(number).close()
+        self.metrics.forget(number)
 
     def flush(self) -> None:
         """Flush every partition now: the group or the process is about to change."""
-        for partition in self.partitions.values():
-            partition.flush(now_ms=self.clock())
+        for partition in list(self.partitions.values()):
+            with self._losing(partition):
+                partition.flush(now_ms=self.clock())
 
     def close(self) -> None:
         """Flush and give everything up."""
@@ -220,6 +394,9 @@ class Worker:
     def live(self) -> tuple[bool, str]:
         """Whether it gets on: lag without progress for long is stuck, lag zero is idle."""
         now = self.clock()
+        for number, waiting in list(self.reopening.items()):
+            if now - waiting.lost_ms > self.settings.stalled_after_ms:
+                return False, f"partition {number} cannot be opened since {(now - waiting.lost_ms) // 1000} s"
         for (number, source), progress in list(self._progress.items()):
             still_ms = now - progress.moved_ms
             if still_ms > self.settings.stalled_after_ms:
@@ -231,9 +408,13 @@ class Worker:
 
     def ready(self) -> tuple[bool, str]:
         """Whether it owns partitions and has restored them."""
-        return (
-            (True, f"partitions {sorted(self.partitions)}") if self.assigned else (False, "no partitions assigned yet")
-        )
+        if self._recovering:
+            return False, self._recovering
+        if self.reopening:
+            return False, f"partitions {sorted(self.reopening)} are about to be opened anew"
+        if not self.assigned:
+            return False, "no partitions assigned yet"
+        return True, f"partitions {sorted(self.partitions)}"
 
 
 def _open_store(path: Path) -> Store:

@@ -51,10 +51,11 @@ def skutrend(*arguments: str, settings: dict[str, Any], check: bool = True) -> s
 
 @dataclass
 class Service:
-    """`skutrend worker` processes of one group over one state directory; none outlives the `with`."""
+    """`skutrend worker` processes of one group, over one state directory unless `apart`; none outlives the `with`."""
 
     settings: dict[str, Any]
     folder: Path
+    apart: bool = False  # a state directory for each, as on machines of their own
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -66,12 +67,16 @@ class Service:
             process.kill()
             process.wait()
 
-    def start(self, name: str, **more: Any) -> None:  # noqa: ANN401  # settings
-        """Run a worker and wait until it owns partitions."""
+    def state_dir(self, name: str) -> Path:
+        """Where a worker keeps its state."""
+        return self.folder / (f"state-{name}" if self.apart else "state")
+
+    def start(self, name: str, *, wait: bool = True, **more: Any) -> None:  # noqa: ANN401  # settings
+        """Run a worker and wait until it owns partitions, unless told not to."""
         (self.ports[name],) = free_ports(1)
         settings = {
             **self.settings,
-            "state_dir": self.folder / "state",
+            "state_dir": self.state_dir(name),
             "http_host": "127.0.0.1",
             "http_port": self.ports[name],
             "session_timeout_ms": 6_000,
@@ -81,6 +86,8 @@ class Service:
             self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
                 [*COMMAND, "worker"], env=environment(**settings), cwd=ROOT, stdout=log, stderr=log
             )
+        if not wait:
+            return
         wait_for(lambda: self.get(name, "/readyz")[0] == 200, within_s=60, told=lambda: self.log(name))
 
     def stop(self, name: str) -> None:
@@ -129,9 +136,10 @@ class Service:
         wanted = set(labels.items())
         return sum(value for key, value in self.metrics(family).items() if wanted <= set(key))
 
-    def watermark_ms(self) -> float:
-        """Event time up to which every owned partition has closed its windows; 0 before the first close."""
-        return min(self.metrics("skutrend_watermark_ms").values(), default=0.0)
+    def watermark_ms(self, partitions: int = 0) -> float:
+        """Event time up to which every partition has closed its windows; 0 while fewer than so many have closed one."""
+        closed = self.metrics("skutrend_watermark_ms")
+        return min(closed.values(), default=0.0) if len(closed) >= partitions else 0.0
 
     def await_records(self, count: int, *, within_s: float = 240) -> None:
         """Wait until the running workers have taken so many records from the inputs."""
@@ -145,10 +153,24 @@ class Service:
         """Wait until so many events have come too late."""
         wait_for(lambda: self.total("skutrend_outcomes", outcome="late") >= count, within_s=60)
 
-    def await_closed(self, end_ms: int, *, within_s: float = 120) -> None:
+    def await_ready(self, names: list[str], *, within_s: float = 60) -> None:
+        """Wait until these workers own partitions, all restored."""
+        wait_for(
+            lambda: all(self.get(name, "/readyz")[0] == 200 for name in names),
+            within_s=within_s,
+            told=lambda: [(self.get(name, "/readyz"), self.log(name)) for name in names],
+        )
+
+    def await_all_partitions(self, processes: dict[str, subprocess.Popen[bytes]], count: int) -> None:
+        """Wait until one worker owns them all."""
+        (name,) = processes
+        wanted = str(list(range(count)))
+        wait_for(lambda: wanted in self.get(name, "/readyz")[1], within_s=60, told=lambda: self.log(name))
+
+    def await_closed(self, end_ms: int, *, within_s: float = 120, partitions: int = 0) -> None:
         """Wait until all windows up to `end_ms` are closed in every partition."""
         wait_for(
-            lambda: self.watermark_ms() >= end_ms,
+            lambda: self.watermark_ms(partitions) >= end_ms,
             within_s=within_s,
             told=lambda: (self.metrics("skutrend_watermark_ms"), *(self.log(name) for name in self.processes)),
         )

@@ -1,0 +1,114 @@
+"""Workers that are killed, starved and robbed of their disks lose nothing and say nothing twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.test_bad_days import KINDS, PARTITIONS, TIMEZONE, disordered, month, send, sprinkled
+from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
+from tests.support.hostile import order, unusable
+from tests.support.service import Service, read_topic, skutrend, values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+HOUR_MS = 3_600_000
+KILLS = int(os.environ.get("SKUTREND_TEST_KILLS", "6"))
+
+
+def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_once(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    dice = random.Random(3)  # noqa: S311  # reproducible, not secret
+    tables, hostile = month(), [*unusable(), *unusable()]
+    records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.01), hostile)
+    settings = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}group",
+        "topic_prefix": topic_prefix,
+        "timezone": TIMEZONE,
+        "idle_timeout_ms": 10_000,
+        "allowed_lateness_ms": 3 * HOUR_MS,
+        "flush_interval_ms": 100,
+        "bundle": "none",
+    }
+    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    end_ms = int(local_day_ms(tables["orders"].event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+    parts = [records[i * len(records) // (KILLS + 1) : (i + 1) * len(records) // (KILLS + 1)] for i in range(KILLS + 1)]
+    names = ["a", "b", "c"]
+    with Service(settings, tmp_path, apart=True) as service:
+        for name in names:
+            service.start(name, wait=False)
+        service.await_ready(names)
+        for number, part in enumerate(parts[:-1]):
+            send(kafka, topic_prefix, part)
+            time.sleep(dice.uniform(0, 1.5))
+            victim = dice.choice(names)
+            service.kill(victim)
+            if number % 3 == 2:
+                shutil.rmtree(service.state_dir(victim), ignore_errors=True)
+            time.sleep(dice.uniform(0, 1.0))
+            service.start(victim, wait=False)
+        send(kafka, topic_prefix, parts[-1])
+        service.await_ready(names, within_s=120)
+        service.await_closed(end_ms, within_s=180, partitions=PARTITIONS)
+        for name in names:
+            service.stop(name)
+
+    windows = values(kafka.bootstrap, f"{topic_prefix}windows")
+    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
+    expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
+    assert_equal(published(windows), whole_grid(expected, until_ms=end_ms, timezone=TIMEZONE))
+    letters = [(m.key(), m.value()) for m in read_topic(kafka.bootstrap, f"{topic_prefix}dead-letters")]
+    wanted = [(bad.key, bad.value) for bad in hostile] + [(b"22423", order(event_id="misplaced"))]
+    assert sorted(letters, key=repr) == sorted(wanted, key=repr)
+    assert not list(read_topic(kafka.bootstrap, f"{topic_prefix}late-events"))
+
+
+def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    tables = month()
+    records = disordered(tables, by_ms=0, duplicates=0.0)
+    settings = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}group",
+        "topic_prefix": topic_prefix,
+        "timezone": TIMEZONE,
+        "idle_timeout_ms": 10_000,
+        "flush_interval_ms": 200,
+        "bundle": "none",
+    }
+    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    end_ms = int(local_day_ms(tables["orders"].event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+    thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
+    with Service(settings, tmp_path, apart=True) as service:
+        for name in ("zombie", "heir"):
+            service.start(name, wait=False)
+        service.await_ready(["zombie", "heir"])
+        service.await_records(send(kafka, topic_prefix, thirds[0]))
+        send(kafka, topic_prefix, thirds[1])
+        service.processes["zombie"].send_signal(signal.SIGSTOP)
+        heir = {"heir": service.processes["heir"]}
+        service.await_all_partitions(heir, PARTITIONS)
+        service.processes["zombie"].send_signal(signal.SIGCONT)
+        send(kafka, topic_prefix, thirds[2])
+        service.await_ready(["zombie", "heir"], within_s=60)
+        service.await_closed(end_ms, within_s=120, partitions=PARTITIONS)
+        for name in ("zombie", "heir"):
+            service.stop(name)
+    windows = values(kafka.bootstrap, f"{topic_prefix}windows")
+    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
+    expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
+    assert_equal(published(windows), whole_grid(expected, until_ms=end_ms, timezone=TIMEZONE))
