@@ -66,6 +66,11 @@ class SkuTable:
             self._columns[column.name] = grown
         self._capacity = capacity
 
+    def reserve(self, capacity: int) -> None:
+        """Make room for so many SKUs at once, where it is known that they come."""
+        if capacity > self._capacity:
+            self._reserve(capacity)
+
     def add(self, skus: Sequence[str], keys: Sequence[bytes] | None = None) -> Slots:
         """Give slots to SKUs that have none (each must be new); returns int32 (n,). keys: their UTF-8, where known."""
         first = len(self.skus)

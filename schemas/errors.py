@@ -10,6 +10,7 @@
     . BadInput            a file given on the command line cannot be used
     . BundleMismatch      the model was exported for other features or is damaged
     . StateMismatch       the stored state was written by another format or other settings
+      . StateCorrupt        the stored state is damaged; it has to be rebuilt
     . BrokerTrouble       Kafka refuses or lacks something
     . FlushFailed         outputs or state could not be written
     . Fenced              another worker has taken a partition over
@@ -64,6 +65,10 @@ class BundleMismatch(Broken):
 
 class StateMismatch(Broken):
     """The stored state was written by another format version or for other settings."""
+
+
+class StateCorrupt(StateMismatch):
+    """The stored state is damaged: what it still gives must not be used."""
 
 
 class BrokerTrouble(Broken):

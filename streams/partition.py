@@ -292,6 +292,7 @@ class Partition:
         if meta is None:
             return
         rows.check(meta, self.ledger, where=str(self.store.path))
+        self.ledger.table.reserve(self.store.estimate())
         for skus, packed in self.store.sku_rows():
             rows.unpack(self.ledger.table, skus, packed)
         first = meta.first_open

@@ -36,7 +36,7 @@ from rocksdict import (
 )
 
 from features.rows import Meta
-from schemas.errors import StateMismatch
+from schemas.errors import StateCorrupt, StateMismatch
 
 META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
 _BLOCK_CACHE_BYTES = 16 << 20
@@ -106,6 +106,8 @@ class Store:
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:
+            if "Corruption" in str(error):
+                raise _damaged(path, str(error)) from error
             msg = (
                 f"cannot open the state in {path}: {error}; "
                 "is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
@@ -118,18 +120,15 @@ class Store:
         self._file.unlink(missing_ok=True)
 
     def meta(self) -> Meta | None:
-        """Read the meta record; None when nothing was ever flushed. An unreadable one is a `StateMismatch`."""
+        """Read the meta record; None when nothing was ever flushed. An unreadable one is `StateCorrupt`."""
         raw = self._db.get(META)
         if raw is None:
             return None
         try:
             return msgspec.msgpack.decode(raw, type=Meta)
         except msgspec.MsgspecError as error:
-            msg = (
-                f"the meta record in {self.path} is unreadable ({error}); "
-                "delete that directory to rebuild it from the input topics"
-            )
-            raise StateMismatch(msg) from error
+            what = f"its meta record is unreadable: {error}"
+            raise _damaged(self.path, what) from error
 
     def position(self) -> int | None:
         """Read the changelog's next offset; None when nothing of a changelog is contained."""
@@ -204,6 +203,10 @@ class Store:
         if skus:
             yield skus, rows
 
+    def estimate(self) -> int:
+        """Guess how many records there are, from what RocksDB knows without looking."""
+        return int(self._db.property_int_value("rocksdb.estimate-num-keys") or 0)
+
     def sku_row(self, sku: str) -> bytes | None:
         """Read the row of one SKU."""
         row: bytes | None = self._db.get(_SKU + sku.encode())
@@ -235,10 +238,22 @@ class Store:
                 yield struct.unpack(">q", key[:8])[0], kind + key
 
     def _scan(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+        last = kind
         for key, value in self._db.items(from_key=kind):
             if key[:1] != kind:
                 return
+            last = key
             yield key[1:], value
+        self._check_end(last)
+
+    def _check_end(self, last: bytes) -> None:
+        """Raise `StateCorrupt` where a scan ended because what follows cannot be read: `items` does not say."""
+        ending = self._db.iter()
+        ending.seek(last + b"\0")
+        try:
+            ending.status()
+        except Exception as error:
+            raise _damaged(self.path, str(error)) from error
 
     def size_bytes(self) -> int:
         """Bytes on disk."""
@@ -257,6 +272,10 @@ class Store:
     def destroy(path: Path) -> None:
         """Remove a partition's state."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _damaged(path: Path, what: str) -> StateCorrupt:
+    return StateCorrupt(f"the state in {path} is damaged ({what}); delete that directory to rebuild it")
 
 
 def _tee(records: Iterable[tuple[bytes, bytes]], also: Callable[[bytes, bytes], None]) -> Iterator[tuple[bytes, bytes]]:

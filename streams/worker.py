@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from features.ledger import INPUT_NAMES
 from inference.session import Session
-from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, StateMismatch
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, StateCorrupt, StateMismatch
 from streams import changelog as changelogs
 from streams.batch import RecordBatch
 from streams.changelog import Changelog
@@ -273,6 +273,12 @@ class Worker:
         one may have missed another owner as well.
         """
         wanted, now = set(numbers), generation()
+        if max(wanted, default=0) >= self.partition_count:
+            msg = (
+                f"an input has got partitions beyond the {self.partition_count} it had: keys have moved; make the "
+                "others alike, start with a new SKUTREND_GROUP, and let the inputs be read again"
+            )
+            raise BrokerTrouble(msg)
         kept = wanted if now == self.generation + 1 else set()
         self.owned, self.generation = wanted, now
         self.assigned = False
@@ -304,9 +310,21 @@ class Worker:
             self.reopening[number] = Reopening(now, now + _REOPEN_MS, _REOPEN_MS)
 
     def _open(self, number: int) -> Partition:
-        """Claim a partition, bring its store up to the changelog, and restore it; runs in a thread."""
+        """Open a partition; one whose store is damaged is rebuilt from the changelog. Runs in a thread."""
+        path = Path(self.settings.state_dir) / self.settings.group / f"partition-{number}"
+        try:
+            return self._open_at(path, number)
+        except StateCorrupt as error:
+            if self.settings.changelog == "off":
+                raise
+            log.error("%s: rebuilding it from the changelog", error)  # the sentence says it all
+            Store.destroy(path)
+            return self._open_at(path, number)
+
+    def _open_at(self, path: Path, number: int) -> Partition:
+        """Claim a partition, bring its store up to the changelog, and restore it."""
         settings = self.settings
-        store = _open_store(Path(settings.state_dir) / settings.group / f"partition-{number}")
+        store = _open_store(path)
         outbox, changelog = self._channels(number)
         try:
             is_bare = changelog is not None and self._recover(store, changelog)
@@ -423,6 +441,8 @@ def _open_store(path: Path) -> Store:
     while True:
         try:
             return Store(path)
+        except StateCorrupt:
+            raise
         except StateMismatch:
             if time.monotonic() > deadline:
                 raise

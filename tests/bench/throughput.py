@@ -172,7 +172,8 @@ def ours(kafka: KafkaBroker, events: int, folder: Path, **settings: object) -> R
         taken = sum(float(line.split()[-1]) for line in lines if line.startswith("skutrend_records_total"))
         return taken >= events
 
-    job = Job(f"skutrend worker {' '.join(map(str, settings.values()))}".strip(), kafka.bootstrap, f"{prefix}windows", events)
+    name = " ".join(("skutrend", *map(str, settings.values())))
+    job = Job(name, kafka.bootstrap, f"{prefix}windows", events)
     return measure(job, command=[*COMMAND, "worker"], env=env, done=done)
 
 

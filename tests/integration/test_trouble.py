@@ -1,0 +1,223 @@
+"""What goes wrong around a worker, on Apache Kafka: each ends as the table in deploy/RUNBOOK.md says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from tests.integration.test_bad_days import send
+from tests.support.hostile import GOOD
+from tests.support.kafka_broker import ROOT, KafkaBroker
+from tests.support.service import COMMAND, Service, environment, skutrend, values
+from tests.support.workers import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.kafka
+
+DAY_MS = 86_400_000
+FIRST_MS = 1_300_060_800_000  # 2011-03-14
+Record = tuple[str, bytes | None, bytes | None, int | None]
+
+
+def lines(days: range, *, skus: int = 40) -> list[Record]:
+    """One order line per SKU and day, at noon."""
+    return [
+        (
+            "orders",
+            b"S%03d" % sku,
+            msgspec.json.encode(
+                {
+                    **GOOD,
+                    "event_id": f"{day}-{sku}",
+                    "sku": f"S{sku:03d}",
+                    "quantity": 1.0 + sku % 3,
+                    "event_time_ms": FIRST_MS + day * DAY_MS + DAY_MS // 2,
+                }
+            ),
+            None,
+        )
+        for day in days
+        for sku in range(skus)
+    ]
+
+
+def expected(days: range, *, skus: int = 40) -> dict[str, float]:
+    """Units by id of the windows of these days."""
+    return {f"S{sku:03d}/{FIRST_MS + day * DAY_MS}/0": 1.0 + sku % 3 for day in days for sku in range(skus)}
+
+
+def told(kafka: KafkaBroker, prefix: str) -> dict[str, float]:
+    """Units by id of all windows that committed readers see, each id once."""
+    windows = values(kafka.bootstrap, f"{prefix}windows")
+    found = {window["id"]: window["units"] for window in windows}
+    assert len(found) == len(windows), "an id was published twice"
+    return found
+
+
+@pytest.fixture
+def settings(kafka: KafkaBroker, topic_prefix: str) -> dict[str, Any]:
+    made = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}g",
+        "topic_prefix": topic_prefix,
+        "bundle": "none",
+        "idle_timeout_ms": 2_000,
+        "flush_interval_ms": 100,
+    }
+    skutrend("topics", "create", "--partitions", "2", settings=made)
+    return made
+
+
+def fails(settings: dict[str, Any], folder: Path, *, within_s: float = 60) -> str:
+    """Run a worker that must end with exit code 1; returns its one sentence."""
+    env = environment(**settings, state_dir=folder / "state", http_port=0)
+    done = subprocess.run(  # noqa: S603  # our own command
+        [*COMMAND, "worker"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("skutrend: ")]
+    assert len(sentences) == 1, done.stderr
+    return sentences[0]
+
+
+def test_a_broker_that_is_killed_and_comes_back_is_waited_for(topic_prefix: str, tmp_path: Path) -> None:
+    with KafkaBroker() as broker:
+        settings = {
+            "brokers": broker.bootstrap,
+            "group": "g",
+            "bundle": "none",
+            "idle_timeout_ms": 4_000,
+            "flush_interval_ms": 100,
+        }
+        skutrend("topics", "create", "--partitions", "2", settings=settings)
+        with Service(settings, tmp_path) as service:
+            service.start("w")
+            service.await_records(send(broker, "", lines(range(5))))
+            broker.kill()
+            time.sleep(3)
+            broker.restart()
+            send(broker, "", lines(range(5, 10)))
+            service.await_closed(FIRST_MS + 10 * DAY_MS, within_s=120, partitions=2)
+            service.stop("w")
+        assert told(broker, "") == expected(range(10))
+
+
+def test_a_lost_disk_is_rebuilt_from_the_changelog(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(6))))
+        service.stop("w")
+        shutil.rmtree(service.state_dir("w"))
+        send(kafka, topic_prefix, lines(range(6, 9)))
+        service.start("w")
+        service.await_records(3 * 40)
+        assert service.total("skutrend_recovered_rows") > 0
+        service.await_closed(FIRST_MS + 9 * DAY_MS, partitions=2)
+        assert service.total("skutrend_records") == 3 * 40, "inputs were read again"
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(9))
+
+
+def test_a_damaged_store_is_rebuilt_from_the_changelog(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(4))))
+        service.stop("w")
+        for current in service.state_dir("w").rglob("CURRENT"):
+            current.write_text("MANIFEST-nonsense\n")
+        send(kafka, topic_prefix, lines(range(4, 8)))
+        service.start("w")
+        service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
+        assert "rebuilding it from the changelog" in service.log("w")
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(8))
+
+
+def test_a_changelog_that_was_made_again_is_written_anew_from_the_store(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    changelog = f"{topic_prefix}skutrend-{settings['group']}-changelog"
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(4))))
+        service.stop("w")
+        admin.delete_topics([changelog])[changelog].result()
+        wait_for(lambda: changelog not in admin.list_topics(timeout=10).topics, within_s=30)
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(4, 6))))
+        service.stop("w")
+        shutil.rmtree(service.state_dir("w"))
+        service.start("w")
+        send(kafka, topic_prefix, lines(range(6, 8)))
+        service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(8))
+
+
+@pytest.fixture
+def beyond(kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Settings of a worker whose unread orders have been deleted by retention."""
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        service.stop("w")
+    send(kafka, topic_prefix, lines(range(2, 4)))
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    ends = [TopicPartition(f"{topic_prefix}orders", number, -1) for number in range(2)]
+    for future in admin.delete_records(ends).values():
+        future.result()
+    send(kafka, topic_prefix, lines(range(4, 6)))
+    return settings
+
+
+def test_records_deleted_unread_stop_the_worker_with_the_action(beyond: dict[str, Any], tmp_path: Path) -> None:
+    sentence = fails(beyond, tmp_path)
+    assert "were deleted unread" in sentence
+    assert "SKUTREND_LOST_OFFSETS=earliest" in sentence
+
+
+def test_records_deleted_unread_are_given_up_where_the_operator_says_so(
+    kafka: KafkaBroker, topic_prefix: str, beyond: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service({**beyond, "lost_offsets": "earliest"}, tmp_path) as service:
+        service.start("w")
+        service.await_closed(FIRST_MS + 6 * DAY_MS, partitions=2)
+        assert "records deleted unread, going on" in service.log("w")
+        service.stop("w")
+    lost = dict.fromkeys(expected(range(2, 4)), 0.0)
+    assert told(kafka, topic_prefix) == {**expected(range(6)), **lost}
+
+
+def test_partitions_added_to_the_inputs_stop_the_worker_clearly(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        service.stop("w")
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    more = [NewPartitions(f"{topic_prefix}{name}", 3) for name in ("orders", "clicks", "price-changes")]
+    for future in admin.create_partitions(more).values():
+        future.result()
+    assert "adding partitions moves keys" in fails(settings, tmp_path)
+
+
+def test_a_missing_topic_is_waited_for_and_then_named(kafka: KafkaBroker, topic_prefix: str, tmp_path: Path) -> None:
+    settings = {"brokers": kafka.bootstrap, "group": f"{topic_prefix}g", "topic_prefix": topic_prefix, "bundle": "none"}
+    sentence = fails(settings, tmp_path)
+    assert f"topic {topic_prefix}orders is not there" in sentence
+    assert "skutrend topics create" in sentence
