@@ -200,7 +200,6 @@ def _open(bundle: Bundle, name: str, wanted: Choice, shapes: tuple[Shapes, Shape
     # One core a run: at these sizes handing every node to a thread pool costs more than it brings.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.enable_mem_pattern = name == STEP  # a replay's T and n vary: a plan for each would pile up
     path = bundle.directory / name
     graph = bundle.step if name == STEP else bundle.replay

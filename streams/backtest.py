@@ -46,6 +46,9 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     timezone: str,
 ) -> None:
     """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made)."""
+    if not out.parent.is_dir():
+        msg = f"there is no directory {out.parent} to write {out.name} to"
+        raise BadInput(msg)
     console = Console(stderr=True)
     grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
@@ -62,7 +65,10 @@ def run(  # noqa: PLR0913 - the command's options, all by name
             if number + 1 in origins:
                 tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
     if not tables:
-        msg = f"no origin lies within the events: the first is {first_origin:%Y-%m-%d}, the events end before it"
+        msg = (
+            f"no origin lies within the events: the first is {first_origin:%Y-%m-%d}, "
+            "the events do not reach it or begin after it"
+        )
         raise BadInput(msg)
     pq.write_table(pa.concat_tables(tables), out)
     console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")

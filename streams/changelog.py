@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from features.rows import Meta
 from schemas.errors import BrokerTrouble, StateMismatch
+from streams import clients
 from streams.store import META, Store
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class _Reader:
 
     def __init__(self, config: Mapping[str, Any], topic: str, partition: int) -> None:
         self._at = topic, partition
-        self._consumer = Consumer(
+        self._consumer = clients.consumer(
             {
                 **config,
                 "group.id": "skutrend-changelog-reader",  # never joins, never commits
@@ -201,8 +202,7 @@ class _Reader:
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 100_000,
-            },
-            logger=log,
+            }
         )
 
     def bounds(self) -> tuple[int, int]:

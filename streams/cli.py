@@ -220,8 +220,9 @@ def state_verify(ctx: click.Context) -> None:
 @click.pass_context
 def show_settings(ctx: click.Context) -> None:
     """List every setting with its value, unit, default and meaning."""
+    described = settings_module.describe(_settings(ctx))
     click.echo("From the environment, or lower-case without SKUTREND_ from a --config TOML file.\n")
-    for item in settings_module.describe(_settings(ctx)):
+    for item in described:
         unit = f" {item.unit}" if item.unit else ""
         default = "default" if item.value == item.default else f"default {item.default}"
         shown = item.value if item.value != "" else "(empty)"

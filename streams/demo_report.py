@@ -172,7 +172,9 @@ def _show_scores(console: Console, seen: Collector, trained_until_ms: int) -> No
     table = _table("forecast of", "cells", "WQL", "WAPE", "seasonal naive", "change", "in 90 % band")
     for s in scores(seen, from_number=seen.grid.number(trained_until_ms)):
         errors = (f"{value:.3f}" for value in (s.wql, s.wape, s.naive))
-        table.add_row(s.name, f"{s.cells:,}", *errors, f"{s.wql / s.naive - 1:+.0%}", f"{s.covered:.1%}")
+        table.add_row(
+            s.name, f"{s.cells:,}", *errors, f"{s.wql / s.naive - 1:+.0%}" if s.naive else "n/a", f"{s.covered:.1%}"
+        )
     console.print(table)
     share = ", ".join(f"{source} {n / sum(seen.sources.values()):.0%}" for source, n in seen.sources.most_common())
     console.print(

@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from features.ledger import CLICKS, ORDERS, PRICES, Columns
-from schemas.clicks import CLICK_KINDS
-from schemas.columns import ClickColumns, OrderColumns, PriceColumns
+from schemas.columns import Refusal
+from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.errors import BadInput
-from streams.files import Kind, read, schema
+from streams.files import Kind, read
+from streams.replay import encode_rows
 
-_SOURCES: Mapping[Kind, int] = {"orders": ORDERS, "clicks": CLICKS, "price-changes": PRICES}
+_DOORS: Mapping[Kind, tuple[int, Callable[[Sequence[bytes | None]], tuple[Columns, list[Refusal]]]]] = {
+    "orders": (ORDERS, decode_orders),
+    "clicks": (CLICKS, decode_clicks),
+    "price-changes": (PRICES, decode_price_changes),
+}
 
 
 def load(files: Mapping[Kind, Path]) -> dict[int, Columns]:
     """Read event files whole: {input: columns}. Rows that the worker would refuse are left out, as there.
 
-    Raises `BadInput` where a file cannot be read or holds no usable row.
+    Every row goes through the bytes that `replay` would send and the decoder of the worker: what holds live holds
+    here. Raises `BadInput` where a file cannot be read or holds no usable row.
     """
-    return {_SOURCES[kind]: _columns(kind, path) for kind, path in files.items()}
+    return dict(_read(kind, path) for kind, path in files.items())
 
 
-def _columns(kind: Kind, path: Path) -> Columns:
-    table = pa.Table.from_batches(read(path, kind), schema=schema(kind))
-    times = table["event_time_ms"].combine_chunks().to_numpy(zero_copy_only=False)
-    values = {c: table[c].combine_chunks() for c in table.column_names}
-
-    def floats(column: str) -> np.ndarray:
-        return np.asarray(values[column].to_numpy(zero_copy_only=False), np.float64)
-
-    keep = np.array([bool(sku) and not sku.isspace() for sku in cast("list[str]", values["sku"].to_pylist())], np.bool_)
-    if kind == "orders":
-        quantity, price = floats("quantity"), floats("unit_price")
-        keep &= np.isfinite(quantity) & np.isfinite(price) & (price >= 0)
-    elif kind == "price-changes":
-        price = floats("price")
-        keep &= np.isfinite(price) & (price > 0)
-    rows = np.flatnonzero(keep)
-    if not len(rows):
+def _read(kind: Kind, path: Path) -> tuple[int, Columns]:
+    source, decode = _DOORS[kind]
+    parts, first = [], 0
+    for batch in read(path, kind):
+        values = encode_rows(kind, batch)[1]
+        columns, _ = decode(values)
+        parts.append(dataclasses.replace(columns, row=columns.row + np.int32(first)))
+        first += len(values)
+    if not any(len(part.row) for part in parts):
         msg = f"{path} holds no usable {kind}"
         raise BadInput(msg)
-    at, order = rows.astype(np.int32), rows
+    return source, _joined(parts)
 
-    def texts(column: str) -> list[str]:
-        return cast("list[str]", values[column].take(pa.array(order, pa.int64())).to_pylist())
 
-    if kind == "orders":
-        return OrderColumns(
-            at, texts("event_id"), texts("sku"), quantity[rows], price[rows], times[rows], texts("currency")
-        )
-    if kind == "clicks":
-        codes = np.array([CLICK_KINDS.index(k) for k in texts("kind")], np.int8)
-        return ClickColumns(at, texts("event_id"), texts("sku"), codes, times[rows])
-    return PriceColumns(at, texts("event_id"), texts("sku"), price[rows], times[rows], texts("currency"))
+def _joined(parts: list[Columns]) -> Columns:
+    joined: dict[str, Any] = {}
+    for item in dataclasses.fields(parts[0]):
+        values = [getattr(part, item.name) for part in parts]
+        is_array = isinstance(values[0], np.ndarray)
+        joined[item.name] = np.concatenate(values) if is_array else [each for value in values for each in value]
+    return type(parts[0])(**joined)

@@ -73,9 +73,8 @@ def build_app(  # all by name
         broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
         broker_request_timeout=request_timeout_s,
         broker_max_poll_interval=MAX_POLL_INTERVAL_S,
-        # reading: both would count batches
+        # reading: it would count batches
         broker_max_poll_records=None,
-        broker_commit_every=None,
         stream_buffer_maxsize=BUFFERED_BATCHES,
         broker_check_crcs=check_crcs,
         consumer_auto_offset_reset="earliest",

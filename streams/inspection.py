@@ -25,6 +25,8 @@ def show(settings: Settings, sku: str) -> list[str]:
         store = Store(path)
         try:
             meta = _meta(store, ledger)
+            if meta is None:
+                continue
             row = store.sku_row(sku)
             folded = [(part.number, part.rows[part.skus.index(sku)]) for part in store.open_rows() if sku in part.skus]
         finally:
@@ -44,6 +46,9 @@ def verify(settings: Settings) -> list[str]:
         store = Store(path)
         try:
             meta = _meta(store, ledger)
+            if meta is None:
+                lines.append(f"{path.name}: nothing flushed yet")
+                continue
             for skus, packed in store.sku_rows():
                 rows.unpack(ledger.table, skus, packed)
             folded = sum(len(part.skus) for part in store.open_rows())
@@ -89,12 +94,11 @@ def _empty_ledger(settings: Settings) -> Ledger:
     return Ledger(settings.grid, extra_columns=desk.columns(open_session(settings)))
 
 
-def _meta(store: Store, ledger: Ledger) -> rows.Meta:
+def _meta(store: Store, ledger: Ledger) -> rows.Meta | None:
+    """Read and check the meta record; None where nothing has been flushed yet."""
     meta = store.meta()
-    if meta is None:
-        msg = f"{store.path} holds no finished flush yet"
-        raise BadInput(msg)
-    rows.check(meta, ledger, where=str(store.path))
+    if meta is not None:
+        rows.check(meta, ledger, where=str(store.path))
     return meta
 
 

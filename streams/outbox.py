@@ -9,19 +9,17 @@ a second from a loop; its `produce_batch` 150,000 to 300,000, since it wants a d
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, FlushFailed
+from streams import clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
 ANY_PARTITION: Final = -1
@@ -71,7 +69,7 @@ class Outbox:
             properties |= {"on_delivery": self._delivered, "delivery.report.only.error": True}
         else:  # what was not delivered fails the commit
             properties = {**TRANSACTIONS, **properties, "transactional.id": transactional_id}
-        self._producer = Producer(properties, logger=log)
+        self._producer = clients.producer(properties)
 
     def claim(self, timeout_s: float) -> None:
         """Take the transactional id: its last owner is fenced, and what that left open is undone."""
@@ -81,8 +79,8 @@ class Outbox:
         self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = ANY_PARTITION
     ) -> None:
         """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is refused."""
-        produce = self._producer.produce
-        with self._translated(f"one of {len(keys)} records for {topic} was refused"):
+        produce, key = self._producer.produce, b""
+        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
             self._begin()
             for key, value in zip(keys, values, strict=True):
                 while True:
@@ -107,7 +105,7 @@ class Outbox:
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
     def _one(self, topic: str, key: bytes | None, value: bytes | None, **how: Any) -> None:  # noqa: ANN401
-        with self._translated(f"a record of key {key!r} for {topic} was refused"):
+        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
             self._begin()
             while True:
                 try:
@@ -130,7 +128,7 @@ class Outbox:
         `Fenced` when another worker has claimed the transactional id: none of it will ever be seen.
         """
         what = f"{self._pending} records were not written"
-        with self._translated(what):
+        with self._translated(lambda: what):
             left = self._producer.flush(timeout_s)
         failed, self._failed = self._failed, []
         pending, self._pending = self._pending, 0
@@ -156,7 +154,7 @@ class Outbox:
     def _patiently(self, call: Callable[[float], Any], timeout_s: float, what: str) -> None:
         """Repeat a call about transactions for as long as librdkafka says that repeating helps, within the time."""
         deadline = time.monotonic() + timeout_s
-        with self._translated(what):
+        with self._translated(lambda: what):
             while True:
                 try:
                     call(max(0.1, deadline - time.monotonic()))
@@ -167,17 +165,17 @@ class Outbox:
                     return
 
     @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Turn librdkafka's errors into ours."""
+    def _translated(self, what: Callable[[], str]) -> Iterator[None]:
+        """Turn librdkafka's errors into ours; `what` says what has failed."""
         try:
             yield
         except KafkaException as error:
-            raise self._failure(what, error) from error
+            raise self._failure(what(), error) from error
         except SystemError as error:
             # a fatal error is raised from within whichever call meets it, also one that is about to call us back
             if not isinstance(error.__cause__, KafkaException):
                 raise
-            raise self._failure(what, error.__cause__) from error
+            raise self._failure(what(), error.__cause__) from error
 
     def _failure(self, what: str, error: KafkaException) -> Fenced | FlushFailed:
         cause: KafkaError = error.args[0]
@@ -187,7 +185,7 @@ class Outbox:
 
     def close(self) -> None:
         """Give up what is still queued and end the producer's threads."""
-        with suppress(Fenced, FlushFailed), self._translated("while closing"):
+        with suppress(Fenced, FlushFailed), self._translated(lambda: "closing"):
             self._producer.purge()
             self._producer.flush(1)
 

@@ -35,12 +35,19 @@ def replay_files(settings: Settings, files: dict[Kind, Path], speed: str) -> Non
         task = progress.add_task("events", total=replay.total, day="")
 
         def show(sent: Sent) -> None:
-            day = datetime.fromtimestamp(sent.event_time_ms / 1000, UTC)
-            progress.update(task, completed=sent.sent, day=f"{day:%Y-%m-%d}")
+            progress.update(task, completed=sent.sent, day=_day(sent.event_time_ms))
 
         counts = replay.run(on_progress=show)
     for topic, count in counts.items():
         Console().print(f"{topic}: {count:,} records", highlight=False)
+
+
+def _day(time_ms: int) -> str:
+    """Give the date, as far as it is one: what is not is for the worker to refuse."""
+    try:
+        return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d}"
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
 
 
 def _speed(text: str) -> float | Literal["max"]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from features.encoding import fingerprint
 from features.ledger import INPUT_NAMES
@@ -15,12 +15,15 @@ from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BrokerTrouble, BundleMismatch
-from streams import topics
+from streams import clients, topics
 from streams.app import build
 from streams.faust_app import run
 from streams.metrics import Health, HttpServer
 from streams.settings import Settings
 from streams.worker import Worker
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
 
 log = logging.getLogger(__name__)
 _PATIENCE_S = 30.0
@@ -79,7 +82,7 @@ def check_bundle(directory: Path | None) -> list[str]:
 
 def partition_counts(settings: Settings) -> dict[str, int]:
     """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
-    admin = AdminClient(settings.client, logger=logging.getLogger("librdkafka"))
+    admin = clients.admin(settings.client)
     inputs = [settings.topic(name) for name in INPUT_NAMES]
     deadline = time.monotonic() + _PATIENCE_S
     while True:

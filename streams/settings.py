@@ -158,9 +158,12 @@ def _from_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         msg = f"cannot read the settings file {path}: {error.strerror}"
         raise BadSetting(msg) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"the settings file {path} is not TOML: {error}"
         raise BadSetting(msg) from error
+    if not isinstance(values.get("kafka", {}), dict):
+        msg = f"`kafka` in the settings file {path} must be a table of librdkafka properties, found {values['kafka']!r}"
+        raise BadSetting(msg)
     if "kafka" in values:
         values["kafka"] = {str(name): str(value) for name, value in _flat(values["kafka"])}
     return values

@@ -19,6 +19,7 @@ from __future__ import annotations
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from rocksdict import (
 )
 
 from features.rows import Meta
-from schemas.errors import StateCorrupt, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 
 META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
 _BLOCK_CACHE_BYTES = 16 << 20
@@ -102,7 +103,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create. A directory that another process holds, or that RocksDB cannot read, is a `StateMismatch`."""
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"cannot make the directory {path} ({error.strerror}); set SKUTREND_STATE_DIR to one that can be"
+            raise StateMismatch(msg) from error
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:
@@ -162,7 +167,8 @@ class Store:
         def finish() -> None:
             if flush.bulk:
                 self._ingest()
-            self._db.write(batch)
+            with self._writing():
+                self._db.write(batch)
 
         return finish
 
@@ -177,18 +183,30 @@ class Store:
         """Write ascending records to a table file."""
         self._file.unlink(missing_ok=True)
         writer = SstFileWriter(_options())
-        writer.open(str(self._file))
-        for key, value in records:
-            if value is None:
-                del writer[key]
-            else:
-                writer[key] = value
-        writer.finish()
+        with self._writing():
+            writer.open(str(self._file))
+            for key, value in records:
+                if value is None:
+                    del writer[key]
+                else:
+                    writer[key] = value
+            writer.finish()
 
     def _ingest(self) -> None:
         how = IngestExternalFileOptions()
         how.set_move_files(True)
-        self._db.ingest_external_file([str(self._file)], how)
+        with self._writing():
+            self._db.ingest_external_file([str(self._file)], how)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not Exception:  # rocksdict raises nothing finer; what is finer is not its own
+                raise
+            msg = f"the state in {self.path} cannot be written: {error}; see whether the disk is full or gone"
+            raise FlushFailed(msg) from error
 
     def sku_rows(self, *, at_a_time: int = 16_384) -> Iterator[tuple[list[str], list[bytes]]]:
         """Go through the stored SKU rows in key order, in parts."""

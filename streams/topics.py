@@ -11,15 +11,16 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from schemas.errors import BrokerTrouble
+from streams import clients
 from streams.letters import DEFAULT_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from confluent_kafka.admin import ConfigEntry, TopicMetadata
+    from confluent_kafka.admin import AdminClient, ConfigEntry, TopicMetadata
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def create(config: Mapping[str, Any], *, partitions: int, replication: int, pref
     config: librdkafka properties. Topics that exist are left as they are; see `check`. replication -1: the cluster's
     default. `BrokerTrouble` when the cluster refuses or does not answer.
     """
-    admin = AdminClient(dict(config))
+    admin = clients.admin(config)
     _metadata(admin, config)  # a cluster that cannot be reached is said at once, not after a minute
     wanted = [
         NewTopic(
@@ -92,7 +93,7 @@ def _created(name: str, future: Future[None]) -> bool:
 
 def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     """Say what is wrong with the topics, a sentence with the remedy for each trouble; empty when all is well."""
-    admin = AdminClient(dict(config))
+    admin = clients.admin(config)
     known = _metadata(admin, config)
     missing = [name for name in names(prefix) if name not in known]
     problems = [f"topic {name} is missing; make it with `skutrend topics create`" for name in missing]
@@ -106,7 +107,7 @@ def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
 
 def ensure_changelog(config: Mapping[str, Any], name: str, *, partitions: int) -> None:
     """Make the changelog topic where it is missing; another partition count than the inputs' is a `BrokerTrouble`."""
-    admin = AdminClient(dict(config), logger=log)
+    admin = clients.admin(config)
     known = _metadata(admin, config)
     if name in known:
         count = len(known[name].partitions)
@@ -125,7 +126,7 @@ def ensure_changelog(config: Mapping[str, Any], name: str, *, partitions: int) -
 
 def letter_limit_bytes(config: Mapping[str, Any], *, prefix: str = "") -> int:
     """Ask how large a record of the dead letters and late events may be; Kafka's default where nobody says."""
-    admin = AdminClient(dict(config), logger=log)
+    admin = clients.admin(config)
     try:
         found = _settings(admin, [prefix + name for name in LETTERS], answer_s=LIMIT_ANSWER_S)
     except BrokerTrouble as trouble:  # no such API (the embedded broker), or no right to ask

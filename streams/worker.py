@@ -13,26 +13,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from features.ledger import INPUT_NAMES
 from inference.session import Session
-from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, StateCorrupt, StateMismatch
-from streams import changelog as changelogs
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed
 from streams.batch import RecordBatch
-from streams.changelog import Changelog
 from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
+from streams.opening import Opener
+from streams.partition import Partition
 from streams.settings import Settings
-from streams.store import Store
 
 log = logging.getLogger(__name__)
-_LOCK_PATIENCE_S = 10.0
-_LOCK_RETRY_S = 0.25
-_CLAIM_S = 60.0
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
 
@@ -113,6 +106,7 @@ class Worker:
         """Say which model serves."""
         if self.session is not None:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
+        self._opener = Opener(self)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
 
     # ------------------------------------------------------------------ batches
@@ -129,7 +123,8 @@ class Worker:
             if len(batch) or batch.next != expected:
                 partition.absorb(source, batch, now_ms=self.clock())
             await self.close_due(partition)
-            self._flush_due(partition)
+            if self.partitions.get(partition.number) is partition:  # it may have been taken away in between
+                self._flush_due(partition)
 
     async def _go_back(self, partition: Partition, batch: RecordBatch, consumer: Consumer) -> None:
         """Read on where the partition stands; where that is no longer kept, do as the settings say."""
@@ -207,7 +202,7 @@ class Worker:
             if generation != self.generation:
                 return
             try:
-                partition = await asyncio.to_thread(self._open, number)
+                partition = await asyncio.to_thread(self._opener.open, number)
             except (Fenced, FlushFailed, BrokerTrouble) as error:
                 waiting.wait_ms = min(2 * waiting.wait_ms, _REOPEN_MOST_MS)
                 waiting.due_ms = self.clock() + waiting.wait_ms
@@ -303,79 +298,11 @@ class Worker:
         try:
             async with self._opening[number]:
                 if is_ours():
-                    self.partitions[number] = await asyncio.to_thread(self._open, number)
+                    self.partitions[number] = await asyncio.to_thread(self._opener.open, number)
         except (Fenced, FlushFailed) as error:
             log.warning("partition %d cannot be opened yet: %s", number, error)
             now = self.clock()
             self.reopening[number] = Reopening(now, now + _REOPEN_MS, _REOPEN_MS)
-
-    def _open(self, number: int) -> Partition:
-        """Open a partition; one whose store is damaged is rebuilt from the changelog. Runs in a thread."""
-        path = Path(self.settings.state_dir) / self.settings.group / f"partition-{number}"
-        try:
-            return self._open_at(path, number)
-        except StateCorrupt as error:
-            if self.settings.changelog == "off":
-                raise
-            log.error("%s: rebuilding it from the changelog", error)  # the sentence says it all
-            Store.destroy(path)
-            return self._open_at(path, number)
-
-    def _open_at(self, path: Path, number: int) -> Partition:
-        """Claim a partition, bring its store up to the changelog, and restore it."""
-        settings = self.settings
-        store = _open_store(path)
-        outbox, changelog = self._channels(number)
-        try:
-            is_bare = changelog is not None and self._recover(store, changelog)
-            partition = Partition(
-                Geometry(number, self.partition_count, self.letter_limit_bytes),
-                settings,
-                store=store,
-                outbox=outbox,
-                session=self.session,
-                metrics=self.metrics,
-                changelog=changelog,
-            )
-        except Broken:
-            outbox.close()
-            if changelog is not None and changelog.outbox is not outbox:
-                changelog.outbox.close()
-            store.close()
-            raise
-        if is_bare:
-            partition.renew()
-        return partition
-
-    def _channels(self, number: int) -> tuple[Outbox, Changelog | None]:
-        """Make the ways out of a partition: one transaction for all, or one for the changelog alone, or none."""
-        settings = self.settings
-
-        def told(what: str) -> None:
-            log.warning("%s", what)
-
-        if settings.changelog == "off":
-            return Outbox(settings.client, on_error=told), None
-        name = f"{settings.topic_prefix}{settings.group}-{number}"
-        journal = Outbox(settings.client, on_error=told, transactional_id=name)
-        outbox = journal if settings.guarantee == "exactly_once" else Outbox(settings.client, on_error=told)
-        return outbox, Changelog(journal, settings.changelog_topic, number)
-
-    def _recover(self, store: Store, changelog: Changelog) -> bool:
-        """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
-        changelog.outbox.claim(_CLAIM_S)
-
-        def told(progress: changelogs.Progress) -> None:
-            self._recovering = f"restoring {progress}"
-            log.info("%s", progress)
-
-        done = changelogs.recover(
-            store, self.settings.client, topic=changelog.topic, partition=changelog.partition, told=told
-        )
-        if done.rows:
-            log.info("%s", done)
-        self.metrics.recovered.labels(str(changelog.partition)).inc(done.rows)
-        return done.is_bare
 
     def drop(self, number: int) -> None:
         """Forget a partition that is no longer ours; what was not flushed is for its new owner to fold."""
@@ -427,26 +354,12 @@ class Worker:
     def ready(self) -> tuple[bool, str]:
         """Whether it owns partitions and has restored them."""
         if self._recovering:
-            return False, self._recovering
+            return False, "; ".join(map(str, self._opener.progress.values())) or self._recovering
         if self.reopening:
             return False, f"partitions {sorted(self.reopening)} are about to be opened anew"
         if not self.assigned:
             return False, "no partitions assigned yet"
         return True, f"partitions {sorted(self.partitions)}"
-
-
-def _open_store(path: Path) -> Store:
-    """Open a partition's RocksDB; one that its previous owner is still closing is waited for."""
-    deadline = time.monotonic() + _LOCK_PATIENCE_S
-    while True:
-        try:
-            return Store(path)
-        except StateCorrupt:
-            raise
-        except StateMismatch:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_LOCK_RETRY_S)
 
 
 def input_partitions(counts: Mapping[str, int]) -> int:

@@ -39,6 +39,8 @@ def settings_for(bootstrap: str, state: Path, **changes: Any) -> Settings:  # no
         "window_ms": HOUR_MS,
         "allowed_lateness_ms": 10 * MINUTE_MS,
         "bundle": "none",
+        "guarantee": "at_least_once",
+        "changelog": "off",  # the embedded broker forgets too much to recover from
         "provider": "cpu",
         "kafka": {"linger.ms": "0", "log_level": "0"},
     }

@@ -26,6 +26,7 @@ class Scripted:
 
     stale: list[RecordBatch] = field(default_factory=list)
     ends: dict[TP, int | None] = field(default_factory=lambda: defaultdict(int))
+    kept: dict[TP, tuple[int, int]] = field(default_factory=dict)
     paused: set[TP] = field(default_factory=set)
     sought: list[dict[TP, int]] = field(default_factory=list)
 
@@ -43,6 +44,9 @@ class Scripted:
         assert self.paused >= set(tps), "resumed what was not paused"
         self.paused -= set(tps)
 
+    async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
+        return {tp: self.kept.get(tp, (0, 1 << 40)) for tp in tps}
+
     async def seek_wait(self, offsets: Mapping[TP, int]) -> None:
         self.sought.append(dict(offsets))
 
@@ -54,7 +58,13 @@ class Bench:
         self.now_ms = NOW_MS
         self.consumer = Scripted()
         self.worker = Worker(settings, None, partitions, tp=TP, clock=lambda: self.now_ms)
-        self.worker.assign(range(partitions))
+        self.generation = 0
+        self.assign(range(partitions))
+
+    def assign(self, numbers: Iterable[int]) -> None:
+        """Let a rebalance give the worker these partitions."""
+        self.generation += 1
+        asyncio.run(self.worker.assign(numbers, lambda: self.generation))
 
     @property
     def partition(self) -> Any:  # noqa: ANN401 - Partition, whichever it is now

@@ -182,9 +182,6 @@ def test_the_summary_is_printed_whole_and_fits_a_terminal(seen: Collector, tmp_p
     assert str(tmp_path / "forecasts.jsonl") in text.replace("\n", "")
 
 
-@pytest.mark.xfail(
-    raises=ZeroDivisionError, reason="_show_scores divides by the naive forecast's error, which may be 0"
-)
 def test_a_shop_that_repeats_itself_every_week_is_summed_up_too(seen: Collector, tmp_path: Path) -> None:
     show(Console(file=io.StringIO()), seen, out=tmp_path, trained_until_ms=start_ms(14), throughput="")
 

@@ -87,12 +87,11 @@ LEFT_IN = [
     ("clicks", {"sku": "ü" * 300}),
     ("price-changes", {"price": 1e13}),
 ]
-UNLIKE = pytest.mark.xfail(reason="the worker refuses it by schemas/fields.py, training and backtest take it in")
 
 
 @pytest.mark.parametrize(
     ("kind", "change"),
-    [*BAD, *(pytest.param(*each, marks=UNLIKE) for each in LEFT_IN)],
+    [*BAD, *LEFT_IN],
     ids=lambda each: str(each)[:24],
 )
 def test_a_row_that_the_worker_would_refuse_is_left_out(tmp_path: Path, kind: Kind, change: dict[str, Any]) -> None:

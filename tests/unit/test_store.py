@@ -11,7 +11,7 @@ import pytest
 from features import rows
 from features.grid import WindowGrid
 from features.ledger import Ledger
-from schemas.errors import FlushFailed, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from streams.store import Flush, Store
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def test_many_rows_come_back_in_parts_of_the_asked_size(path: Path) -> None:
 def test_an_unreadable_meta_record_says_what_to_do(path: Path) -> None:
     store = Store(path)
     store._db[b"m"] = b"\xc1 no msgpack"  # noqa: SLF001 - damage is done from outside
-    with pytest.raises(StateMismatch, match=r"meta record in .*partition-0 is unreadable .* delete that directory"):
+    with pytest.raises(StateMismatch, match=r"damaged \(its meta record is unreadable.* delete that directory"):
         store.meta()
     store._db[b"m"] = msgspec.msgpack.encode({"format": 1})  # noqa: SLF001
     with pytest.raises(StateMismatch, match=r"delete that directory"):
@@ -183,20 +183,16 @@ def test_a_database_that_rocksdb_cannot_read_says_what_to_do(path: Path) -> None
     store.write(Flush(meta()))
     store.close()
     (path / "CURRENT").write_text("nonsense")
-    with pytest.raises(StateMismatch, match=r"cannot open the state in .* delete it to rebuild"):
+    with pytest.raises(StateCorrupt, match=r"the state in .* is damaged .* delete that directory to rebuild it"):
         Store(path)
 
 
-@pytest.mark.xfail(
-    reason="Store.__init__ makes the directory outside of its `try`: FileExistsError, NotADirectoryError"
-)
 def test_a_path_that_can_be_no_directory_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "group").write_text("a file")
     with pytest.raises(StateMismatch, match="SKUTREND_STATE_DIR"):
         Store(tmp_path / "group" / "partition-0")
 
 
-@pytest.mark.xfail(reason="rocksdict's bare Exception comes through untranslated, which no `except Broken` catches")
 def test_a_disk_that_takes_no_more_is_a_failed_flush(path: Path) -> None:
     store = Store(path)
     shutil.rmtree(path.parent)

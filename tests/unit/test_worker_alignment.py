@@ -121,7 +121,7 @@ def test_a_rebalance_forgets_pauses_as_the_transport_does(bench: Bench) -> None:
     bench.take(ORDERS, order("1", "a", day(9)), unread=100)
     bench.tick()
     bench.consumer.paused.clear()  # as the transport does
-    bench.worker.assign([0])
+    bench.assign([0])
     assert bench.worker.paused == set()
     bench.tick()
     assert bench.consumer.paused == {bench.tp(ORDERS)}, "and finds out anew"
@@ -138,7 +138,7 @@ def test_an_input_that_has_never_spoken_holds_nobody(bench: Bench) -> None:
 # ---------------------------------------------------------------------- probes
 def test_a_worker_is_ready_once_it_owns_partitions(bench: Bench) -> None:
     assert bench.worker.ready() == (True, "partitions [0]")
-    bench.worker.assign([])
+    bench.assign([])
     assert bench.worker.ready() == (False, "no partitions assigned yet")
 
 

@@ -1,0 +1,121 @@
+"""How a partition comes to be open: claimed, its store brought up to the changelog, its state restored."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from schemas.errors import Broken, StateCorrupt, StateMismatch
+from streams import changelog as changelogs
+from streams.changelog import Changelog
+from streams.outbox import Outbox
+from streams.partition import Geometry, Partition
+from streams.store import Store
+
+if TYPE_CHECKING:
+    from streams.worker import Worker
+
+log = logging.getLogger(__name__)
+LOCK_PATIENCE_S: Final = 10.0
+LOCK_RETRY_S: Final = 0.25
+CLAIM_S: Final = 60.0
+
+
+class Opener:
+    """Opens partitions for a worker; `open` runs in a thread, for different partitions at the same time.
+
+    progress: by partition, of the recoveries that are going on.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        """Take settings, model, metrics and partition count from `worker`, as they are when a partition is opened."""
+        self._worker = worker
+        self.progress: dict[int, changelogs.Progress] = {}
+
+    def open(self, number: int) -> Partition:
+        """Open a partition; one whose store is damaged is rebuilt from the changelog, if there is one.
+
+        `Fenced`, `FlushFailed` and `BrokerTrouble` may pass, `StateMismatch` will not.
+        """
+        settings = self._worker.settings
+        path = Path(settings.state_dir) / settings.group / f"partition-{number}"
+        try:
+            return self._open_at(path, number)
+        except StateCorrupt as error:
+            if settings.changelog == "off":
+                raise
+            log.error("%s: rebuilding it from the changelog", error)  # the sentence says it all
+            Store.destroy(path)
+            return self._open_at(path, number)
+        finally:
+            self.progress.pop(number, None)
+
+    def _open_at(self, path: Path, number: int) -> Partition:
+        worker = self._worker
+        store = _open_store(path)
+        outbox, changelog = self._channels(number)
+        try:
+            is_bare = changelog is not None and self._recover(store, changelog)
+            partition = Partition(
+                Geometry(number, worker.partition_count, worker.letter_limit_bytes),
+                worker.settings,
+                store=store,
+                outbox=outbox,
+                session=worker.session,
+                metrics=worker.metrics,
+                changelog=changelog,
+            )
+        except Broken:
+            outbox.close()
+            if changelog is not None and changelog.outbox is not outbox:
+                changelog.outbox.close()
+            store.close()
+            raise
+        if is_bare:
+            partition.renew()
+        return partition
+
+    def _channels(self, number: int) -> tuple[Outbox, Changelog | None]:
+        """Make the ways out of a partition: one transaction for all, or one for the changelog alone, or none."""
+        settings = self._worker.settings
+
+        def told(what: str) -> None:
+            log.warning("%s", what)
+
+        if settings.changelog == "off":
+            return Outbox(settings.client, on_error=told), None
+        name = f"{settings.topic_prefix}{settings.group}-{number}"
+        journal = Outbox(settings.client, on_error=told, transactional_id=name)
+        outbox = journal if settings.guarantee == "exactly_once" else Outbox(settings.client, on_error=told)
+        return outbox, Changelog(journal, settings.changelog_topic, number)
+
+    def _recover(self, store: Store, changelog: Changelog) -> bool:
+        """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
+        changelog.outbox.claim(CLAIM_S)
+
+        def told(progress: changelogs.Progress) -> None:
+            self.progress[progress.partition] = progress
+            log.info("%s", progress)
+
+        client = self._worker.settings.client
+        done = changelogs.recover(store, client, topic=changelog.topic, partition=changelog.partition, told=told)
+        if done.rows:
+            log.info("%s", done)
+        self._worker.metrics.recovered.labels(str(changelog.partition)).inc(done.rows)
+        return done.is_bare
+
+
+def _open_store(path: Path) -> Store:
+    """Open a partition's RocksDB; one that its previous owner is still closing is waited for."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            return Store(path)
+        except StateCorrupt:
+            raise
+        except StateMismatch:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_RETRY_S)
