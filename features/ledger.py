@@ -199,8 +199,8 @@ class Ledger:
             outcome.duplicate = int(len(admitted) - admitted.sum())
 
     def _fold(self, columns: Columns, numbers: NDArray[np.int64], slots: Slots, at: NDArray[np.intp] | slice) -> None:
-        first = self.table["first_number"]
-        np.minimum.at(first, slots, numbers)
+        np.minimum.at(self.table["first_number"], slots, numbers)
+        np.maximum.at(self.table["last_number"], slots, numbers)
         if isinstance(columns, OrderColumns):
             folds.fold_orders(self.windows, numbers, slots, columns.quantity[at], columns.unit_price[at])
             self.currency = columns.currency[_first(at)]
@@ -274,6 +274,28 @@ class Ledger:
         grown = live & (self.table["opens"][:count] >= _MATURE_OPENS)
         if grown.any():
             self.prior_nu = float(np.median(self.table["nu"][:count][grown]))
+
+    def retire(self, *, before: int) -> list[bytes]:
+        """Forget the SKUs whose newest event lies in a window with a smaller number; returns their keys.
+
+        A SKU with an event in an open window is never forgotten, whatever its number. Slots are numbered anew. One
+        that comes back later is a new SKU.
+        """
+        count = len(self.table)
+        dormant = self.table["last_number"][:count] < before
+        for number in self.windows:
+            window = self.windows.get(number)
+            dormant[window.slots[: window.count]] = False
+        if not dormant.any():
+            return []
+        gone = [self.table.keys[slot] for slot in np.flatnonzero(dormant).tolist()]
+        kept = np.flatnonzero(~dormant).astype(np.int32)
+        for number, parts in self.touched.items():
+            self.touched[number] = [np.searchsorted(kept, slots).astype(np.int32) for slots in parts]
+        self.table.keep(kept)
+        for number in self.windows:
+            self.windows.get(number).renumber(kept)
+        return gone
 
     def take_touched(self) -> dict[int, Slots]:
         """Hand over which slots each open window was folded into since the last call: {window: unique slots}."""

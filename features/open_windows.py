@@ -68,6 +68,12 @@ class OpenWindow:
         self._row_of[slots] = np.arange(self.count, last, dtype=np.int32)
         self.count = last
 
+    def renumber(self, slots: Slots) -> None:
+        """Follow `SkuTable.keep(slots)`, which must have kept all of this window's SKUs."""
+        self.slots[: self.count] = np.searchsorted(slots, self.slots[: self.count])
+        self._row_of = np.full(max(len(slots), _FIRST_ROWS), -1, np.int32)
+        self._row_of[self.slots[: self.count]] = np.arange(self.count, dtype=np.int32)
+
     def row_of(self, slots: Slots) -> Rows:
         """Look up the row of each slot, -1 where the SKU had no event; adds nothing."""
         known = slots < len(self._row_of)

@@ -94,6 +94,17 @@ class SkuTable:
             index = self.index
             return np.fromiter((index.get(sku, -1) for sku in skus), np.int32, len(skus))
 
+    def keep(self, slots: Slots) -> None:
+        """Forget every SKU but those in `slots`, int32 (n,), ascending: slot `slots[i]` becomes slot i."""
+        kept = slots.tolist()
+        for name, column in self._columns.items():
+            column[: len(kept)] = column[slots]  # indexing copies before anything is overwritten
+            column[len(kept) : len(self.skus)] = 0
+            self._columns[name] = column
+        self.skus = [self.skus[slot] for slot in kept]
+        self.keys = [self.keys[slot] for slot in kept]
+        self.index = dict(zip(self.skus, range(len(kept)), strict=True))
+
     def gather(self, names: Iterable[str], slots: Slots) -> dict[str, Array]:
         """Copy the named columns of some slots: {name: (n, *shape)}."""
         return {name: self._columns[name][slots] for name in names}

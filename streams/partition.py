@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import rows
+from features.grid import EARLIEST_MS
 from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed, Columns, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.partitioning import partitions_of
@@ -41,6 +42,7 @@ _DECODE: dict[int, Callable[[Sequence[bytes | None]], tuple[Columns, list[Refusa
 }
 _PACK_ROWS = 4_096
 _BULK_ROWS = 2_048
+_RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
 _SETTLE_S = 60.0
 
 
@@ -98,6 +100,7 @@ class Partition:
         self._closed_since_flush = False
         self._by_key: list[int] = []
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
+        self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._gone: list[bytes] = []  # of those, what has closed since the last flush
         self._last_flush_ms = 0
         self._restore(session)
@@ -152,11 +155,28 @@ class Partition:
         for closed in self.desk.close(number, emitted_ms=now_ms):
             self._publish(closed)
         self._gone.extend(self._logged.pop(number, ()))
+        self._retire(number)
         self.meta.windows_closed += 1
         self._changed = self._closed_since_flush = True
         self.metrics.close.observe(time.perf_counter() - started)
         self._report()
         return True
+
+    def _retire(self, closed: int) -> None:
+        """Forget dormant SKUs once there are enough of them to be worth moving the others together."""
+        grid = self.ledger.grid
+        limit_ms = grid.end_ms(closed) - self.settings.dormant_after_ms
+        if limit_ms < EARLIEST_MS:
+            return
+        before = grid.number(limit_ms)
+        count = len(self.ledger.table)
+        if (self.ledger.table["last_number"][:count] < before).sum() * _RETIRE_SHARE < count:
+            return
+        gone = self.ledger.retire(before=before)
+        if gone:
+            self._retired.extend(gone)
+            self._by_key = []
+            log.info("partition %d: %d dormant SKUs forgotten, %d left", self.number, len(gone), len(self.ledger.table))
 
     def _publish(self, closed: desk.Closed) -> None:
         keys = [self.ledger.table.keys[slot] for slot in closed.slots.tolist()]
@@ -203,7 +223,7 @@ class Partition:
         record, log_ = self._flush_record(), self.changelog
         finish = self.store.stage(record, also=None if log_ is None else log_.put)
         if log_ is not None:
-            log_.finish(self._gone)
+            log_.finish([*self._gone, *map(Flush.sku_key, record.retired)])
         self.outbox.settle(_SETTLE_S)
         if log_ is not None:
             log_.outbox.settle(_SETTLE_S)
@@ -235,6 +255,7 @@ class Partition:
             skus=self._closed_rows(live),
             folded=dict(self._folded_rows()),
             ids=ids,
+            retired=self._take_retired(),
             closed_before=meta.first_open,
             bulk=len(live) >= _BULK_ROWS,
         )
@@ -259,6 +280,15 @@ class Partition:
         """Go on reading an input at `offset`: what lies before it is lost."""
         self.meta.offsets[topic] = offset
         self._changed = True
+
+    def _take_retired(self) -> list[bytes]:
+        """Hand over the keys of SKUs forgotten since the last flush, but for those whose row this flush writes anew."""
+        table, first = self.ledger.table, self.ledger.windows.first_open or 0
+        slots = table.slots([key.decode() for key in self._retired])
+        is_back = (slots >= 0) & (table["first_number"][slots] < first)
+        retired = [key for key, back in zip(self._retired, is_back.tolist(), strict=True) if not back]
+        self._retired = []
+        return retired
 
     def _live_by_key(self) -> list[int]:
         """Give the slots of all SKUs that a close has moved, ascending by key."""
@@ -325,6 +355,7 @@ class Partition:
             table.add(unknown)
         slots: Slots = table.slots(skus)
         np.minimum.at(table["first_number"], slots, number)
+        np.maximum.at(table["last_number"], slots, number)
         window: OpenWindow = self.ledger.windows.get(number)
         at = window.rows(slots)  # before `folded` is looked at: it may be laid out anew
         window.folded[at] = np.frombuffer(b"".join(packed), FOLDED)

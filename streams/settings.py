@@ -90,6 +90,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["fail", "earliest", "latest"],
         Meta(description="what to do when retention has deleted input records that were not read yet"),
     ] = "fail"
+    dormant_after_ms: Annotated[
+        Milliseconds,
+        Meta(description="event time after which a SKU without any event is forgotten, with all its state"),
+    ] = 400 * DAY_MS
     silent_windows: Annotated[
         Literal["publish", "skip"], Meta(description="whether windows without events make a `windows` record")
     ] = "publish"

@@ -51,13 +51,15 @@ class Flush:
     """All that one flush writes; consumed once.
 
     skus: (keys, rows) parts, ascending by key over all of them; folded: the same of each open window; ids: by (window,
-    input). closed_before: number of the first window still open. bulk: whether there are many SKU rows.
+    input). retired: keys of SKUs that are forgotten. closed_before: number of the first window still open. bulk:
+    whether there are many SKU rows.
     """
 
     meta: Meta
     skus: Rows = ()
     folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
     ids: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    retired: Sequence[bytes] = ()
     closed_before: int | None = None
     bulk: bool = False
 
@@ -77,6 +79,11 @@ class Flush:
     def ids_key(self, number: int, source: int) -> bytes:
         """Key of the event ids of one input in one window."""
         return _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
+
+    @staticmethod
+    def sku_key(sku: bytes) -> bytes:
+        """Key of a SKU's row."""
+        return _SKU + sku
 
     @staticmethod
     def open_key(number: int, sku: bytes) -> bytes:
@@ -158,6 +165,8 @@ class Store:
         if flush.closed_before is not None:
             for kind in (_OPEN, _IDS):
                 batch.delete_range(kind + _window(0), kind + _window(flush.closed_before))
+        for sku in flush.retired:
+            batch.delete(_SKU + sku)
         if flush.bulk:
             self._lay_out(records)
         else:

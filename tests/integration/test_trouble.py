@@ -221,3 +221,24 @@ def test_a_missing_topic_is_waited_for_and_then_named(kafka: KafkaBroker, topic_
     sentence = fails(settings, tmp_path)
     assert f"topic {topic_prefix}orders is not there" in sentence
     assert "skutrend topics create" in sentence
+
+
+def test_a_dormant_sku_does_not_come_back_from_the_changelog(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**settings, "dormant_after_ms": 3 * DAY_MS}
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(1), skus=40)))
+        service.await_closed(FIRST_MS + DAY_MS, partitions=2)
+        send(kafka, topic_prefix, lines(range(1, 8), skus=20))
+        service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
+        service.stop("w")
+        assert "dormant SKUs forgotten" in service.log("w")
+        shutil.rmtree(service.state_dir("w"))
+        service.start("w")
+        assert service.total("skutrend_recovered_rows") > 0
+        service.stop("w")
+        looking = {**settings, "state_dir": service.state_dir("w")}
+        assert "S003 is in partition" in skutrend("state", "show", "S003", settings=looking).stdout
+        assert "knows the SKU 'S033'" in skutrend("state", "show", "S033", settings=looking, check=False).stderr

@@ -58,6 +58,32 @@ def partition(settings: Settings) -> Iterator[Partition]:
     opened.close()
 
 
+def test_a_dormant_sku_is_forgotten_with_its_row_and_starts_anew_when_it_returns(settings: Settings) -> None:
+    settings = msgspec.structs.replace(settings, dormant_after_ms=3 * HOUR_MS)
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "old", T0), order("2", "busy", T0))
+    reach(opened, T0 + HOUR_MS + 11 * MINUTE_MS)
+    opened.flush(now_ms=NOW_MS)
+    assert opened.store.sku_row("old") is not None
+    for hour in range(2, 7):
+        take(opened, ORDERS, order(f"busy{hour}", "busy", T0 + hour * HOUR_MS))
+        reach(opened, T0 + hour * HOUR_MS + 11 * MINUTE_MS)
+    assert set(opened.ledger.table.skus) == {"busy", "clock"}
+    opened.flush(now_ms=NOW_MS)
+    assert opened.store.sku_row("old") is None
+    assert opened.store.sku_row("busy") is not None
+    opened.close()
+
+    again = open_partition(settings)
+    assert set(again.ledger.table.skus) == {"busy", "clock"}
+    take(again, ORDERS, order("3", "old", T0 + 7 * HOUR_MS))
+    reach(again, T0 + 8 * HOUR_MS + 11 * MINUTE_MS)
+    assert again.ledger.table["age"][again.ledger.table.index["old"]] == 1
+    again.flush(now_ms=NOW_MS)
+    assert again.store.sku_row("old") is not None
+    again.close()
+
+
 def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
     partition.flush(now_ms=NOW_MS)
     return [w for w in published(partition.settings, "windows") if w["sku"] == sku]
