@@ -75,6 +75,7 @@ def _life(app: faust.App, worker: Worker) -> None:
         return worker.offsets(tps)
 
     app.transport.resume_offsets = resume_offsets
+    app.transport.instance = worker.settings.instance or None
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def recover(app: faust.App, **_: Any) -> None:  # noqa: ANN401

@@ -34,6 +34,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     brokers: Annotated[Text, Meta(description="Kafka bootstrap servers, host:port, comma-separated")] = "localhost:9092"
     group: Annotated[Text, Meta(description="consumer group; workers of one group share the partitions")] = "skutrend"
+    instance: Annotated[
+        str,
+        Meta(
+            description="name of this worker in its group, unique and kept over restarts (a StatefulSet's pod name): a "
+            "restart within the session timeout then moves no partition"
+        ),
+    ] = ""
     topic_prefix: Annotated[str, Meta(description="put before every topic name")] = ""
     state_dir: Annotated[
         Text, Meta(description="directory of the RocksDB state; one per worker, kept across restarts")

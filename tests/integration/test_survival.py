@@ -15,6 +15,7 @@ from tests.integration.test_bad_days import KINDS, PARTITIONS, TIMEZONE, disorde
 from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
 from tests.support.hostile import order, unusable
 from tests.support.service import Service, read_topic, skutrend, values
+from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,37 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
     wanted = [(bad.key, bad.value) for bad in hostile] + [(b"22423", order(event_id="misplaced"))]
     assert sorted(letters, key=repr) == sorted(wanted, key=repr)
     assert not list(read_topic(kafka.bootstrap, f"{topic_prefix}late-events"))
+
+
+def test_a_static_member_restarts_without_moving_anything(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}group",
+        "topic_prefix": topic_prefix,
+        "timezone": TIMEZONE,
+        "flush_interval_ms": 200,
+        "bundle": "none",
+        "session_timeout_ms": 30_000,
+    }
+    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    records = disordered(month(), by_ms=0, duplicates=0.0)
+    half = len(records) // 2
+    with Service(settings, tmp_path, apart=True) as service:
+        for name in ("pod-0", "pod-1"):
+            service.start(name, wait=False, instance=name)
+        service.await_ready(["pod-0", "pod-1"])
+        service.await_records(send(kafka, topic_prefix, records[:half]))
+        generations = service.log("pod-0").count("generation")
+        service.stop("pod-1")
+        send(kafka, topic_prefix, records[half:])
+        service.start("pod-1", instance="pod-1")
+        wait_for(lambda: service.total("skutrend_lag") == 0, within_s=60, told=lambda: service.log("pod-1"))
+        assert service.log("pod-0").count("generation") == generations, service.log("pod-0")
+        assert service.log("pod-1").count("generation") == 2
+        for name in ("pod-0", "pod-1"):
+            service.stop(name)
 
 
 def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(

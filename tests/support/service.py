@@ -75,11 +75,11 @@ class Service:
         """Run a worker and wait until it owns partitions, unless told not to."""
         (self.ports[name],) = free_ports(1)
         settings = {
+            "session_timeout_ms": 6_000,
             **self.settings,
             "state_dir": self.state_dir(name),
             "http_host": "127.0.0.1",
             "http_port": self.ports[name],
-            "session_timeout_ms": 6_000,
             **more,
         }
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -101,7 +101,13 @@ def test_the_fetcher_asks_nothing_of_what_partition_records_yields() -> None:
 
 def test_the_consumer_reads_these_attributes_when_it_starts() -> None:
     text = source(AIOKafkaConsumer)
-    for name in ("_key_deserializer", "_fetch_max_wait_ms", "_isolation_level", "_partition_assignment_strategy"):
+    for name in (
+        "_key_deserializer",
+        "_group_instance_id",
+        "_fetch_max_wait_ms",
+        "_isolation_level",
+        "_partition_assignment_strategy",
+    ):
         assert f"self.{name} =" in source(AIOKafkaConsumer.__init__), name
         assert f"=self.{name}" in text, f"{name} is handed on after __init__"
     for name in ("seek", "seek_to_beginning", "committed", "commit", "assignment", "highwater", "last_stable_offset"):
