@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from features.rows import Meta
-from schemas.errors import BrokerTrouble, StateMismatch
-from streams import clients
+from schemas.errors import StateMismatch
+from streams.reading import Reader
 from streams.store import META, Store
 
 if TYPE_CHECKING:
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 4_096  # rows handed to the producer at a time
-READ_AT_ONCE: Final = 10_000
-WAIT_S: Final = 0.05
-ANSWER_S: Final = 30.0
-SILENCE_S: Final = 60.0
 SPILL_KEYS: Final = 200_000  # read rows kept in memory before they go to the store
 TOLD_EVERY_S: Final = 2.0
 
@@ -105,7 +100,7 @@ def recover(
     To be called after the partition's transactional id has been claimed, so that nobody adds to the changelog any more.
     `StateMismatch` where the two cannot belong together, `BrokerTrouble` where the changelog cannot be read.
     """
-    reader = _Reader(config, topic, partition)
+    reader = Reader(config, topic, partition, what="the changelog")
     try:
         low, high = reader.bounds()
         start = _start(store, topic, partition, low=low, high=high)
@@ -126,6 +121,19 @@ def recover(
     if store.position() != high:
         store.set_position(high)
     return progress
+
+
+def unread(config: Mapping[str, Any], *, topic: str, partition: int, position: int) -> int | None:
+    """Count the records from `position` on; None where the changelog ends before it."""
+    reader = Reader(config, topic, partition, what="the changelog")
+    try:
+        low, high = reader.bounds()
+        if position > high:
+            return None
+        # what lies at the end is the mark of a commit, which is no record
+        return sum(map(len, reader.records(max(low, position), high)))
+    finally:
+        reader.close()
 
 
 def _start(store: Store, topic: str, partition: int, *, low: int, high: int) -> int:
@@ -185,62 +193,3 @@ def _apply(
     store.apply(latest)
     progress.read = progress.total
     return meta
-
-
-class _Reader:
-    """Reads one partition of the changelog, committed records only."""
-
-    def __init__(self, config: Mapping[str, Any], topic: str, partition: int) -> None:
-        self._at = topic, partition
-        self._consumer = clients.consumer(
-            {
-                **config,
-                "group.id": "skutrend-changelog-reader",  # never joins, never commits
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "fetch.queue.backoff.ms": 10,
-                "queued.min.messages": 100_000,
-            }
-        )
-
-    def bounds(self) -> tuple[int, int]:
-        """First offset and the one after the last."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*self._at), timeout=ANSWER_S)
-        except KafkaException as error:
-            raise self._trouble(error.args[0]) from error
-        return low, high
-
-    def records(self, start: int, end: int) -> Iterable[list[Message]]:
-        """Give the records of [start, end), in batches."""
-        if start >= end:
-            return
-        self._consumer.assign([TopicPartition(*self._at, start)])
-        heard_s = time.monotonic()
-        while True:
-            got = self._consumer.consume(READ_AT_ONCE, WAIT_S)
-            rows = [message for message in got if message.error() is None]
-            if rows:
-                heard_s = time.monotonic()
-                yield rows
-            for message in got:
-                error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # its only name
-                    return
-                if error is not None and not error.retriable():
-                    raise self._trouble(error)
-            if time.monotonic() - heard_s > SILENCE_S:
-                msg = "{}[{}] gave nothing for {:.0f} s".format(*self._at, SILENCE_S)
-                raise BrokerTrouble(msg)
-
-    def close(self) -> None:
-        self._consumer.close()
-
-    def _trouble(self, error: KafkaError) -> BrokerTrouble:
-        topic, partition = self._at
-        return BrokerTrouble(
-            f"the changelog {topic}[{partition}] cannot be read ({error.name()}: {error.str()}); "
-            "see whether it is there (`skutrend topics check`) and may be read"
-        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from schemas.errors import SkutrendError
 from streams import settings as settings_module
@@ -207,13 +208,59 @@ def state_show(ctx: click.Context, sku: str) -> None:
 
 
 @state.command("verify")
+@click.option("--changelog", is_flag=True, help="Also compare every stored record with the changelog in Kafka.")
 @click.pass_context
-def state_verify(ctx: click.Context) -> None:
+def state_verify(ctx: click.Context, *, changelog: bool) -> None:
     """Say whether the stored state is whole; exit 1 if not."""
     from streams.inspection import verify  # noqa: PLC0415
 
-    for line in verify(_settings(ctx)):
+    for line in verify(_settings(ctx), changelog=changelog):
         click.echo(line)
+
+
+@cli.group("dead-letters")
+def dead_letters() -> None:
+    """Look at the records that could not be used, and send them again once mended."""
+
+
+@dead_letters.command("list")
+@click.option("--code", help="Only letters of this code, e.g. `not_json`.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Show the newest so many. Unless it is given, --out writes all.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the letters to this file, one JSON object a line, for an editor and `dead-letters replay`.",
+)
+@click.pass_context
+def dead_letters_list(ctx: click.Context, code: str | None, limit: int, out: Path | None) -> None:
+    """Show the dead letters, newest last, and how many there are of each code."""
+    from streams.dead_letters import list_letters  # noqa: PLC0415
+
+    is_limit_given = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
+    for line in list_letters(_settings(ctx), code=code, limit=limit, out=out, all_out=not is_limit_given):
+        click.echo(line)
+
+
+@dead_letters.command("replay")
+@click.argument("file", type=_FILE)
+@click.option("--force", is_flag=True, help="Send also letters whose value is still unusable.")
+@click.pass_context
+def dead_letters_replay(ctx: click.Context, file: Path, *, force: bool) -> None:
+    """Send the mended letters of FILE (of `dead-letters list --out`) to the topics they came from, each once.
+
+    Letters that an earlier run has sent are skipped, however that run ended: events and markers are one transaction. An
+    event whose window has closed meanwhile becomes a late event.
+    """
+    from streams.resending import replay_letters  # noqa: PLC0415
+
+    done = replay_letters(_settings(ctx), file, force=force)
+    click.echo(f"{done.sent:,} sent, {done.skipped:,} skipped (sent before)")
 
 
 @cli.command("settings")

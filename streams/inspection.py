@@ -13,6 +13,7 @@ from features.ledger import Ledger
 from features.open_windows import FOLDED
 from inference import desk
 from schemas.errors import BadInput, StateMismatch
+from streams.comparing import compare
 from streams.serve import open_session
 from streams.settings import Settings
 from streams.store import Store
@@ -38,16 +39,23 @@ def show(settings: Settings, sku: str) -> list[str]:
     raise BadInput(msg)
 
 
-def verify(settings: Settings) -> list[str]:
-    """Read every stored row of every partition; one line each (`StateMismatch` names the first that is not whole)."""
+def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
+    """Read every stored row of every partition; one line each (`StateMismatch` names the first that is not whole).
+
+    changelog: whether to compare the rows with those in Kafka too.
+    """
     lines = []
     for path in _partitions(settings):
         ledger = _empty_ledger(settings)
         store = Store(path)
         try:
             meta = _meta(store, ledger)
+            compared = ""
+            if changelog:
+                common = compare(settings, store, int(path.name.removeprefix("partition-")))
+                compared = f"; the changelog has the same {common:,} records"
             if meta is None:
-                lines.append(f"{path.name}: nothing flushed yet")
+                lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
             for skus, packed in store.sku_rows():
                 rows.unpack(ledger.table, skus, packed)
@@ -65,7 +73,7 @@ def verify(settings: Settings) -> list[str]:
         taken = sum(c.records for c in meta.counts.values())
         lines.append(
             f"{path.name}: whole; flush {meta.sequence}, {len(ledger.table):,} SKUs, {folded:,} open rows, "
-            f"{ids:,} event ids, {taken:,} records = folded + duplicate + late + rejected"
+            f"{ids:,} event ids, {taken:,} records = folded + duplicate + late + rejected{compared}"
         )
     return lines
 

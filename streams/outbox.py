@@ -146,6 +146,14 @@ class Outbox:
             self._in_transaction = False
         return pending
 
+    def abandon(self, timeout_s: float) -> None:
+        """Undo all that was put since the last `settle`, so that readers of committed records need not wait for it."""
+        if self._in_transaction:
+            self._in_transaction = False
+            with suppress(Fenced, FlushFailed):
+                self._producer.purge()
+                self._patiently(self._producer.abort_transaction, timeout_s, "the transaction was not undone")
+
     def _begin(self) -> None:
         if self.transactional_id is not None and not self._in_transaction:
             self._producer.begin_transaction()

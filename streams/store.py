@@ -258,6 +258,29 @@ class Store:
         for key, value in self._scan(_IDS):
             yield struct.unpack(">q", key[:8])[0], key[8], msgspec.msgpack.decode(value, type=list[str])
 
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Go through all that the changelog has too, ascending by key."""
+        for kind in (_IDS, META, _OPEN, _SKU):
+            for key, value in self._scan(kind):
+                yield kind + key, value
+
+    @staticmethod
+    def window_of(key: bytes) -> int | None:
+        """Give the number of the window at whose close a key goes; None for one that stays."""
+        return struct.unpack(">q", key[1:9])[0] if key[:1] in {_IDS, _OPEN} else None
+
+    @staticmethod
+    def name_of(key: bytes) -> str:
+        """Name a record for a person."""
+        if key[:1] == _SKU:
+            return f"the row of SKU {key[1:].decode('utf-8', 'backslashreplace')!r}"
+        if key[:1] == _OPEN:
+            sku = key[9:].decode("utf-8", "backslashreplace")
+            return f"the row of SKU {sku!r} in open window {Store.window_of(key)}"
+        if key[:1] == _IDS:
+            return f"event ids {key[9:].hex()} of window {Store.window_of(key)}"
+        return "the meta record"
+
     def open_keys(self) -> Iterator[tuple[int, bytes]]:
         """Go through the keys of all that goes when its window closes: (window, key as in the changelog)."""
         for kind in (_IDS, _OPEN):

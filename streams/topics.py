@@ -118,10 +118,36 @@ def ensure_changelog(config: Mapping[str, Any], name: str, *, partitions: int) -
             )
             raise BrokerTrouble(msg)
         return
+    _make_compacted(admin, name, partitions=partitions)
+
+
+def ensure_replayed(config: Mapping[str, Any], name: str) -> int:
+    """Make the topic that remembers which letters were sent again, where it is missing.
+
+    Returns how many partitions may hold something: 0 where it was made now.
+    """
+    admin = clients.admin(config)
+    known = _metadata(admin, config)
+    if name in known:
+        return len(known[name].partitions)
+    _make_compacted(admin, name, partitions=1)
+    return 0
+
+
+def _make_compacted(admin: AdminClient, name: str, *, partitions: int) -> None:
     wanted = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=dict(CHANGELOG_SETTINGS))
     (future,) = admin.create_topics([wanted], request_timeout=ANSWER_S).values()
     if _created(name, future):
         log.info("topic %s made: %d partitions, compacted", name, partitions)
+
+
+def partition_count(config: Mapping[str, Any], name: str) -> int:
+    """Count the partitions of a topic that must be there (`BrokerTrouble`)."""
+    known = _metadata(clients.admin(config), config)
+    if name not in known:
+        msg = f"topic {name} is missing; make it with `skutrend topics create`, or see SKUTREND_TOPIC_PREFIX"
+        raise BrokerTrouble(msg)
+    return len(known[name].partitions)
 
 
 def letter_limit_bytes(config: Mapping[str, Any], *, prefix: str = "") -> int:
