@@ -64,8 +64,9 @@ def _at_the_end(settings: Settings, store: Store, number: int, where: str) -> No
         raise StateMismatch(msg)
     if behind:
         msg = (
-            f"{store.path} contains {where} up to offset {position}, and {behind:,} records come after that: a worker "
-            "has ended between the two, or the partition is another's now; one that gets it brings the store up"
+            f"{store.path} contains {where} up to offset {position}, while that goes on ({behind:,} records more): a "
+            "worker was killed between the two, or another one has the partition now; whichever gets it next brings "
+            "the store up"
         )
         raise StateMismatch(msg)
 

@@ -1,0 +1,243 @@
+"""Dead letters on Apache Kafka: listed, mended, sent again once; and a state that is compared with its changelog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from features.partitioning import partitions_of
+from streams import resending
+from streams.letter_files import Letter, as_line
+from streams.outbox import Outbox
+from streams.settings import Settings
+from streams.store import Flush, Store
+from tests.integration.test_bad_days import send
+from tests.support.hostile import GOOD, Hostile, order, unusable
+from tests.support.service import Service, read_topic, skutrend, values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+DAY_MS = 86_400_000
+FIRST_MS = 1_300_060_800_000  # 2011-03-14 UTC
+PARTITIONS = 2
+
+
+def line(event_id: str, *, day: int, **changes: Any) -> bytes:  # noqa: ANN401  # JSON values
+    fields = {**GOOD, "event_id": event_id, "quantity": 3.0, "event_time_ms": FIRST_MS + day * DAY_MS + DAY_MS // 2}
+    return msgspec.json.encode(fields | changes)
+
+
+@pytest.fixture
+def settings(kafka: KafkaBroker, topic_prefix: str) -> dict[str, Any]:
+    made = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}g",
+        "topic_prefix": topic_prefix,
+        "bundle": "none",
+        "idle_timeout_ms": 2_000,
+        "flush_interval_ms": 100,
+    }
+    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=made)
+    return made
+
+
+def typed(settings: dict[str, Any]) -> Settings:
+    return Settings(**settings)
+
+
+def units(kafka: KafkaBroker, prefix: str) -> dict[str, float]:
+    """Units by id of the windows that sold something."""
+    return {w["id"]: w["units"] for w in values(kafka.bootstrap, f"{prefix}windows") if w["units"]}
+
+
+def listed(path: Path) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(each) for each in path.read_bytes().splitlines()]
+
+
+def put(path: Path, lines: list[dict[str, Any]]) -> str:
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    return str(path)
+
+
+def test_a_hostile_batch_is_listed_mended_replayed_twice_and_counted_once(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    wrong = (int(partitions_of([b"22423"], count=PARTITIONS)[0]) + 1) % PARTITIONS
+    misplaced = line("misplaced", day=2)
+    torn = line("torn", day=1)[:-3]
+    hostile = [*unusable(), Hostile("not_json", torn), Hostile("wrong_partition", misplaced, b"22423", wrong)]
+    file = tmp_path / "letters.jsonl"
+    state = {**settings, "state_dir": tmp_path / "state"}
+
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        records = [("orders", b"22423", line("good", day=0), None)]
+        records += [("orders", bad.key, bad.value, bad.partition) for bad in hostile]
+        service.await_records(send(kafka, topic_prefix, records))
+        service.stop("w")
+
+        shown = skutrend("dead-letters", "list", "--out", str(file), settings=settings)
+        assert shown.stderr == ""
+        assert max(map(len, shown.stdout.splitlines())) <= 80 + len(str(file)) * 2
+        assert f"{len(hostile)} dead letters in {topic_prefix}dead-letters, the newest 20 shown" in shown.stdout
+        assert f"{len(hostile)} written to {file}" in shown.stdout
+        letters = listed(file)
+        assert sorted(letter["code"] for letter in letters) == sorted(bad.code for bad in hostile)
+        refused = skutrend("dead-letters", "replay", str(file), settings=settings, check=False)
+        assert refused.returncode == 1
+        assert "still unusable" in refused.stderr
+        assert len(list(read_topic(kafka.bootstrap, f"{topic_prefix}orders"))) == len(records), "nothing was sent"
+
+        mended = []
+        for letter in letters:
+            if letter.get("value") == torn.decode():
+                mended.append({**letter, "value": letter["value"] + "ll}"})
+            elif letter["code"] == "wrong_partition":
+                mended.append(letter)
+        assert len(mended) == 2
+        put(file, mended)
+        for said in ("2 sent, 0 skipped (sent before)\n", "0 sent, 2 skipped (sent before)\n"):
+            assert skutrend("dead-letters", "replay", str(file), settings=settings).stdout == said
+
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, [("orders", b"22423", line("last", day=4), None)]) + 2)
+        service.await_closed(FIRST_MS + 5 * DAY_MS)
+        service.stop("w")
+    sku = GOOD["sku"]
+    assert units(kafka, topic_prefix) == {f"{sku}/{FIRST_MS + day * DAY_MS}/0": 3.0 for day in (0, 1, 2, 4)}
+    sent = [m for m in read_topic(kafka.bootstrap, f"{topic_prefix}orders") if m.headers()]
+    assert sorted(dict(m.headers())["replayed_from"].decode() for m in sent) == sorted(x["source"] for x in mended)
+    assert {(m.key(), m.partition()) for m in sent} == {(b"22423", 1 - wrong)}
+    assert skutrend("state", "verify", "--changelog", settings=state).stdout.count("the changelog has the same") == 2
+
+
+def test_a_state_is_compared_with_its_changelog_row_by_row(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    state = {**settings, "state_dir": tmp_path / "state"}
+    sold = [
+        ("orders", sku, line(f"{day}-{sku.decode()}", day=day, sku=sku.decode()), None)
+        for day in range(3)
+        for sku in (b"a", b"b", b"c", b"d")
+    ]
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, sold[:8]))
+        service.await_closed(FIRST_MS + 2 * DAY_MS, partitions=PARTITIONS)
+        service.stop("w")
+        service.start("w", idle_timeout_ms=600_000)  # so that windows stay open
+        service.await_records(send(kafka, topic_prefix, sold[8:]))
+        busy = skutrend("state", "verify", "--changelog", settings=state, check=False)
+        assert "another worker" in busy.stderr
+        service.stop("w")
+    whole = skutrend("state", "verify", "--changelog", settings=state)
+    assert whole.stdout.count("the changelog has the same") == PARTITIONS
+    assert whole.stderr == ""
+
+    number = int(partitions_of([b"a"], count=PARTITIONS)[0])
+    path = tmp_path / "state" / settings["group"] / f"partition-{number}"
+    store = Store(path)
+    meta, row, position = store.meta(), store.sku_row("a"), store.position()
+    assert meta is not None
+    assert meta.first_open is not None
+    assert row is not None
+    assert position is not None
+    folded = next(store.open_rows())
+
+    def verify() -> str:
+        store.close()
+        done = skutrend("state", "verify", "--changelog", settings=state, check=False)
+        assert done.returncode == (0 if done.stderr == "" else 1)
+        assert not list(path.parent.glob(".verify-*")), "the copy is gone"
+        return done.stderr
+
+    closed = {meta.first_open - 1: ([b"a"], [folded.rows[0]])}
+    store.write(Flush(meta, folded=closed))
+    assert verify() == "", "what is left of a closed window is no difference"
+    store = Store(path)
+    store.write(
+        Flush(meta, skus=[([b"a"], [row[:-1] + bytes([row[-1] ^ 1])])], folded={meta.first_open + 9: ([b"z"], [b""])})
+    )
+    sentence = verify()
+    assert "differ in 2 of " in sentence
+    assert "the row of SKU 'a' has other bytes" in sentence
+    assert f"the row of SKU 'z' in open window {meta.first_open + 9} is only in the store" in sentence
+    store = Store(path)
+    store.write(Flush(meta, skus=[([b"a"], [row])], closed_before=meta.first_open + 10))
+    assert "is only in the changelog" in verify(), "rows that the store has lost"
+    store = Store(path)
+    store.set_position(position - 1)
+    assert "while that goes on (1 records more)" in verify()
+    store = Store(path)
+    store.set_position(position + 100)
+    assert "lies beyond its end" in verify()
+
+
+def test_a_replay_that_is_interrupted_is_sent_whole_by_the_next_one(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As a kill leaves it: records written, some of the markers too, the transaction open."""
+    own = typed(settings)
+    sources = [f"{topic_prefix}orders[0]@{n}" for n in range(5)]
+    file = tmp_path / "letters.jsonl"
+    letters = [
+        Letter((0, 0, n), source, "not_json", "?", None, line(f"e{n}", day=0)) for n, source in enumerate(sources)
+    ]
+    file.write_bytes(b"".join(map(as_line, letters)))
+    assert resending.replay_letters(own, put_first(file, tmp_path, 1)).sent == 1
+    killed = Outbox(own.client, on_error=lambda _: None, transactional_id=resending.transactional_id(own))
+    killed.claim(30)
+    for source in sources[1:]:
+        killed.put_one(f"{topic_prefix}orders", b"22423", b"half", [("replayed_from", source.encode())])
+        killed.put_one(resending.markers_topic(own), source.encode(), b"orders")
+    killed._producer.flush(30)  # noqa: SLF001  # what a kill would come right after
+    said = skutrend("dead-letters", "replay", str(file), settings=settings).stdout
+    assert said == "4 sent, 1 skipped (sent before)\n"
+    killed.close()
+    sent = list(read_topic(kafka.bootstrap, f"{topic_prefix}orders"))
+    assert sorted(msgspec.json.decode(m.value() or b"")["event_id"] for m in sent) == [f"e{n}" for n in range(5)]
+    assert {m.key() for m in sent} == {b"22423"}
+
+
+def put_first(file: Path, folder: Path, count: int) -> Path:
+    """Copy the first lines of a file."""
+    first = folder / "first.jsonl"
+    first.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:count]))
+    return first
+
+
+def test_what_is_still_unusable_goes_out_only_by_force(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    bad = [
+        Letter((0, 0, 0), f"{topic_prefix}clicks[0]@1", "not_json", "?", b"its key", b"\xff\xfe"),
+        Letter((0, 0, 1), f"{topic_prefix}clicks[0]@2", "wrong_type", "?", b"its key", b'{"sku":"of the value"}'),
+        Letter((0, 0, 2), f"{topic_prefix}clicks[0]@3", "empty", "?", None, None),
+    ]
+    file = tmp_path / "letters.jsonl"
+    file.write_bytes(b"".join(map(as_line, bad)))
+    done = skutrend("dead-letters", "replay", str(file), settings=settings, check=False)
+    assert done.returncode == 1
+    for letter in bad:
+        assert letter.source in done.stderr
+    assert not list(read_topic(kafka.bootstrap, f"{topic_prefix}clicks"))
+    assert skutrend("dead-letters", "replay", "--force", str(file), settings=settings).stdout.startswith("3 sent")
+    sent = {(m.key(), m.value()) for m in read_topic(kafka.bootstrap, f"{topic_prefix}clicks")}
+    assert sent == {(b"its key", b"\xff\xfe"), (b"of the value", b'{"sku":"of the value"}'), (None, None)}
+
+
+def test_without_the_topics_the_commands_say_so(kafka: KafkaBroker, topic_prefix: str, tmp_path: Path) -> None:
+    nothing = {"brokers": kafka.bootstrap, "topic_prefix": topic_prefix}
+    file = tmp_path / "letters.jsonl"
+    file.write_bytes(as_line(Letter((0, 0, 0), f"{topic_prefix}orders[0]@1", "not_json", "?", None, order())))
+    for arguments, topic in ((["list"], "dead-letters"), (["replay", str(file)], "orders")):
+        done = skutrend("dead-letters", *arguments, settings=nothing, check=False)
+        assert done.returncode == 1
+        assert f"topic {topic_prefix}{topic} is missing" in done.stderr
