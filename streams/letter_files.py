@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from schemas.errors import BadInput, Malformed
 from schemas.provenance import Source
+from schemas.refusals import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -109,7 +110,7 @@ def _read_line(path: Path, number: int, text: bytes) -> Mended:
     try:
         line = _DECODER.decode(text)
         source = Source.parse(line.source)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Malformed) as error:
+    except (*DECODE_ERRORS, Malformed, ValueError) as error:  # ValueError: a number of thousands of digits
         msg = f"{where}: {error}; a line is one JSON object, as `skutrend dead-letters list --out` writes it"
         raise BadInput(msg) from error
     if (line.value is UNSET) is (line.value_base64 is UNSET):
@@ -177,11 +178,14 @@ def write(path: Path, lines: Iterable[bytes]) -> int:
     count = 0
     part = path.with_name(f".{path.name}.part")
     with _unwritable(path):
-        with part.open("wb") as file:
-            for line in lines:
-                file.write(line)
-                count += 1
-        os.replace(part, path)  # at once, also over a file that is there
+        try:
+            with part.open("wb") as file:
+                for line in lines:
+                    file.write(line)
+                    count += 1
+            os.replace(part, path)  # at once, also over a file that is there
+        finally:
+            part.unlink(missing_ok=True)
     return count
 
 

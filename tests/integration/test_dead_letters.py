@@ -206,6 +206,21 @@ def test_a_replay_that_is_interrupted_is_sent_whole_by_the_next_one(
     assert {m.key() for m in sent} == {b"22423"}
 
 
+def test_what_is_abandoned_holds_no_reader_up_and_is_never_seen(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any]
+) -> None:
+    own, topic = typed(settings), f"{topic_prefix}orders"
+    outbox = Outbox(own.client, on_error=lambda _: None, transactional_id=resending.transactional_id(own))
+    outbox.claim(30)
+    outbox.put_one(topic, b"a", b"abandoned")
+    outbox._producer.flush(30)  # noqa: SLF001  # else it would not even be written
+    outbox.abandon(30)
+    outbox.put_one(topic, b"a", b"kept")
+    outbox.settle(30)
+    outbox.close()
+    assert [m.value() for m in read_topic(kafka.bootstrap, topic)] == [b"kept"]
+
+
 def put_first(file: Path, folder: Path, count: int) -> Path:
     """Copy the first lines of a file."""
     first = folder / "first.jsonl"

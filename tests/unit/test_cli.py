@@ -69,7 +69,7 @@ def orders(tmp_path: Path) -> str:
 def test_every_promised_command_is_there() -> None:
     promised = {
         "demo", "worker", "replay", "topics create", "topics check", "train", "backtest", "bundle check",
-        "state show", "state verify", "settings",
+        "state show", "state verify", "dead-letters list", "dead-letters replay", "settings",
     }  # fmt: skip
     assert promised <= {" ".join(path) for path in ALL}
 
@@ -130,6 +130,9 @@ def test_python_dash_m_is_the_same_command() -> None:
         ],
         ["state", "show"],
         ["bundle", "check", "one", "two"],
+        ["dead-letters", "list", "--limit", "0"],
+        ["dead-letters", "replay"],
+        ["dead-letters", "replay", "/nowhere/letters.jsonl"],
     ],
     ids=" ".join,
 )
@@ -163,7 +166,16 @@ def test_the_environment_wins_over_the_config_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["settings"], ["worker"], ["topics", "check"], ["topics", "create"], ["state", "verify"], ["state", "show", "a"]],
+    [
+        ["settings"],
+        ["worker"],
+        ["topics", "check"],
+        ["topics", "create"],
+        ["state", "verify"],
+        ["state", "show", "a"],
+        ["dead-letters", "list"],
+        ["dead-letters", "replay", __file__],
+    ],
     ids=" ".join,
 )
 def test_a_bad_setting_is_one_sentence_whatever_the_command(arguments: list[str]) -> None:
@@ -262,7 +274,9 @@ def run_impatiently(*arguments: str, **settings: object) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("arguments", [["topics", "create"], ["topics", "check"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["topics", "create"], ["topics", "check"], ["dead-letters", "list"]], ids=" ".join
+)
 def test_a_broker_that_does_not_answer_is_one_sentence(arguments: list[str]) -> None:
     done = run_impatiently(*arguments, brokers="127.0.0.1:1")
     assert done.returncode == 1
@@ -285,6 +299,29 @@ def test_a_kafka_property_that_nobody_knows_is_one_sentence(arguments: list[str]
     assert_one_sentence(skutrend(*arguments, kafka_service_host="10.0.0.1"), about=r"service\.host|SERVICE_HOST")
 
 
+# ---------------------------------------------------------------------- dead letters
+def test_dead_letters_are_listed_and_all_written_unless_a_limit_is_given(broker: str, tmp_path: Path) -> None:
+    settings = settings_for(broker, tmp_path)
+    bench = Bench(settings)
+    bench.take(0, *(b"?%d" % n for n in range(25)))
+    bench.worker.close()
+    mine: dict[str, object] = {"brokers": broker, "topic_prefix": settings.topic_prefix}
+    out = tmp_path / "letters.jsonl"
+    for limit, shown, written in (([], 20, 25), (["--limit", "3"], 3, 3), (["--limit", "20"], 20, 20)):
+        done = skutrend("dead-letters", "list", "--out", str(out), *limit, **mine)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout.count(" UTC  not_json  ") == shown
+        assert len(out.read_bytes().splitlines()) == written
+    refused = skutrend("dead-letters", "replay", str(out), **mine)
+    assert_one_sentence(refused, about="nothing was sent, since .* still unusable: .* and 15 more")
+
+
+def test_a_file_for_dead_letters_that_cannot_be_written_is_one_sentence(broker: str, tmp_path: Path) -> None:
+    prefix = settings_for(broker, tmp_path).topic_prefix
+    done = skutrend("dead-letters", "list", "--out", str(tmp_path / "no" / "f"), brokers=broker, topic_prefix=prefix)
+    assert_one_sentence(done, about="cannot write .*/no/f: No such file or directory")
+
+
 # ---------------------------------------------------------------------- state
 def test_the_state_commands_read_what_a_worker_left(broker: str, tmp_path: Path) -> None:
     settings = settings_for(broker, tmp_path)
@@ -301,4 +338,6 @@ def test_the_state_commands_read_what_a_worker_left(broker: str, tmp_path: Path)
     assert (verified.exit_code, verified.stderr) == (0, "")
     assert verified.stdout.startswith("partition-0: whole; flush 1, ")
     assert_one_sentence(skutrend("state", "show", "nobody", **mine), about="no partition .* knows the SKU 'nobody'")
+    compared = skutrend("state", "verify", "--changelog", **mine, guarantee="at_least_once", changelog="off")
+    assert_one_sentence(compared, about="no changelog to compare with")
     assert_one_sentence(skutrend("state", "verify", **mine | {"group": "other"}), about="no state of group 'other'")

@@ -229,3 +229,25 @@ def test_destroying_removes_all_and_nothing_twice(path: Path) -> None:
     fresh = Store(path)
     assert fresh.meta() is None
     fresh.close()
+
+
+@BULK
+def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk: bool) -> None:
+    store = Store(path)
+    given: dict[bytes, bytes] = {}
+    flush = Flush(
+        meta(), skus=[part("a", "é/x")], folded={299: part("s"), 300: part("a")}, ids={(300, 1): ["c1"]}, bulk=bulk
+    )
+    store.stage(flush, also=given.__setitem__)()
+    store.set_position(7)
+    found = list(store.records())
+    store.close()
+    assert found == sorted(given.items())
+    assert [(Store.window_of(key), Store.name_of(key)) for key, _ in found] == [
+        (300, "event ids 010000000000000001 of window 300"),
+        (None, "the meta record"),
+        (299, "the row of SKU 's' in open window 299"),
+        (300, "the row of SKU 'a' in open window 300"),
+        (None, "the row of SKU 'a'"),
+        (None, "the row of SKU 'é/x'"),
+    ]
