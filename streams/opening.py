@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from schemas.errors import Broken, StateCorrupt, StateMismatch
+from schemas.errors import Broken, Fenced, StateCorrupt, StateMismatch
 from streams import changelog as changelogs
 from streams.changelog import Changelog
 from streams.outbox import Outbox
@@ -26,13 +26,14 @@ CLAIM_S: Final = 60.0
 class Opener:
     """Opens partitions for a worker; `open` runs in a thread, for different partitions at the same time.
 
-    progress: by partition, of the recoveries that are going on.
+    progress: by partition, of the recoveries that are going on. is_over: set it, and recoveries give up.
     """
 
     def __init__(self, worker: Worker) -> None:
         """Take settings, model, metrics and partition count from `worker`, as they are when a partition is opened."""
         self._worker = worker
         self.progress: dict[int, changelogs.Progress] = {}
+        self.is_over = False
 
     def open(self, number: int) -> Partition:
         """Open a partition; one whose store is damaged is rebuilt from the changelog, if there is one.
@@ -98,6 +99,9 @@ class Opener:
         def told(progress: changelogs.Progress) -> None:
             self.progress[progress.partition] = progress
             log.info("%s", progress)
+            if self.is_over:
+                msg = f"recovery of partition {progress.partition} is given up: the worker is stopping"
+                raise Fenced(msg)
 
         client = self._worker.settings.client
         done = changelogs.recover(store, client, topic=changelog.topic, partition=changelog.partition, told=told)

@@ -316,7 +316,8 @@ class Worker:
                 partition.flush(now_ms=self.clock())
 
     def close(self) -> None:
-        """Flush and give everything up."""
+        """Flush and give everything up, also what is still being opened."""
+        self._opener.is_over = True
         self.flush()
         for number in list(self.partitions):
             self.drop(number)
