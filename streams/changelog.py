@@ -89,7 +89,7 @@ class Progress:
 
 def recover(
     store: Store,
-    config: Mapping[str, Any],
+    reader: Reader,
     *,
     topic: str,
     partition: int,
@@ -97,10 +97,10 @@ def recover(
 ) -> Progress:
     """Bring a store up to the changelog's end; nothing is done where it already is, all is read where it is new.
 
-    To be called after the partition's transactional id has been claimed, so that nobody adds to the changelog any more.
+    To be called after the partition's transactional id has been claimed, so that nobody adds to the changelog any more;
+    `reader` is closed.
     `StateMismatch` where the two cannot belong together, `BrokerTrouble` where the changelog cannot be read.
     """
-    reader = Reader(config, topic, partition, what="the changelog")
     try:
         low, high = reader.bounds()
         start = _start(store, topic, partition, low=low, high=high)

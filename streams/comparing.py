@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.changelog import Progress
-    from streams.settings import Settings
+    from streams.reading import Reader
+from streams.settings import Settings
 
 NAMED: Final = 3
 TOLD_EVERY: Final = 10_000
@@ -44,7 +45,9 @@ def compare(settings: Settings, store: Store, number: int) -> int:
     with tempfile.TemporaryDirectory(prefix=".verify-", dir=store.path.parent) as folder:
         copy = Store(Path(folder) / store.path.name)
         try:
-            changelogs.recover(copy, settings.client, topic=settings.changelog_topic, partition=number, told=_say)
+            topic = settings.changelog_topic
+            reader = Reader(settings.client, topic, number, what="the changelog")
+            changelogs.recover(copy, reader, topic=topic, partition=number, told=_say)
             return _compare(store, copy, where)
         finally:
             copy.close()

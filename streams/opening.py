@@ -12,6 +12,7 @@ from streams import changelog as changelogs
 from streams.changelog import Changelog
 from streams.outbox import Outbox
 from streams.partition import Geometry, Partition
+from streams.reading import Reader
 from streams.store import Store
 
 if TYPE_CHECKING:
@@ -53,9 +54,35 @@ class Opener:
         finally:
             self.progress.pop(number, None)
 
+    # what touches the world outside, one by one, so that a simulation can put its own in the place
+    def store(self, path: Path) -> Store:
+        """Open a partition's RocksDB; one that its previous owner is still closing is waited for."""
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                return Store(path)
+            except StateCorrupt:
+                raise
+            except StateMismatch:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOCK_RETRY_S)
+
+    def outbox(self, transactional_id: str | None = None) -> Outbox:
+        """Make a way out, whose troubles are logged."""
+
+        def told(what: str) -> None:
+            log.warning("%s", what)
+
+        return Outbox(self._worker.settings.client, on_error=told, transactional_id=transactional_id)
+
+    def reader(self, topic: str, partition: int) -> Reader:
+        """Make a reader of one partition of the changelog."""
+        return Reader(self._worker.settings.client, topic, partition, what="the changelog")
+
     def _open_at(self, path: Path, number: int) -> Partition:
         worker = self._worker
-        store = _open_store(path)
+        store = self.store(path)
         outbox, changelog = self._channels(number)
         try:
             is_bare = changelog is not None and self._recover(store, changelog)
@@ -81,15 +108,10 @@ class Opener:
     def _channels(self, number: int) -> tuple[Outbox, Changelog | None]:
         """Make the ways out of a partition: one transaction for all, or one for the changelog alone, or none."""
         settings = self._worker.settings
-
-        def told(what: str) -> None:
-            log.warning("%s", what)
-
         if settings.changelog == "off":
-            return Outbox(settings.client, on_error=told), None
-        name = f"{settings.topic_prefix}{settings.group}-{number}"
-        journal = Outbox(settings.client, on_error=told, transactional_id=name)
-        outbox = journal if settings.guarantee == "exactly_once" else Outbox(settings.client, on_error=told)
+            return self.outbox(), None
+        journal = self.outbox(f"{settings.topic_prefix}{settings.group}-{number}")
+        outbox = journal if settings.guarantee == "exactly_once" else self.outbox()
         return outbox, Changelog(journal, settings.changelog_topic, number)
 
     def _recover(self, store: Store, changelog: Changelog) -> bool:
@@ -103,23 +125,9 @@ class Opener:
                 msg = f"recovery of partition {progress.partition} is given up: the worker is stopping"
                 raise Fenced(msg)
 
-        client = self._worker.settings.client
-        done = changelogs.recover(store, client, topic=changelog.topic, partition=changelog.partition, told=told)
+        reader = self.reader(changelog.topic, changelog.partition)
+        done = changelogs.recover(store, reader, topic=changelog.topic, partition=changelog.partition, told=told)
         if done.rows:
             log.info("%s", done)
         self._worker.metrics.recovered.labels(str(changelog.partition)).inc(done.rows)
         return done.is_bare
-
-
-def _open_store(path: Path) -> Store:
-    """Open a partition's RocksDB; one that its previous owner is still closing is waited for."""
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            return Store(path)
-        except StateCorrupt:
-            raise
-        except StateMismatch:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(LOCK_RETRY_S)

@@ -79,7 +79,7 @@ class Worker:
     """Partitions by number, and the rules of their common life.
 
     partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms.
-    letter_limit_bytes: see `topics.letter_limit_bytes`.
+    letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions.
     """
 
     settings: Settings
@@ -89,6 +89,7 @@ class Worker:
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], int] = now_ms
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    opener: Callable[[Worker], Opener] = Opener
     partitions: dict[int, Partition] = field(default_factory=dict)
     paused: set[Any] = field(default_factory=set)
     assigned: bool = False
@@ -106,7 +107,7 @@ class Worker:
         """Say which model serves."""
         if self.session is not None:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
-        self._opener = Opener(self)
+        self._opener = self.opener(self)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
 
     # ------------------------------------------------------------------ batches

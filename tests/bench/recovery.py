@@ -14,6 +14,7 @@ from streams.changelog import Changelog
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.partition import Geometry, Partition
+from streams.reading import Reader
 from streams.settings import load
 from streams.store import Store
 from tests.bench.shop import FIRST_MS, session
@@ -38,7 +39,9 @@ def main(skus: int) -> None:
             outbox.claim(30)
             store = Store(Path(folder) / "partition-0")
             started = time.perf_counter()
-            progress = changelogs.recover(store, client, topic=TOPIC, partition=0)
+            progress = changelogs.recover(
+                store, Reader(client, TOPIC, 0, what="the changelog"), topic=TOPIC, partition=0
+            )
             read_s = time.perf_counter() - started
             partition = Partition(
                 Geometry(0, 1),
