@@ -56,7 +56,8 @@ class Absorbed:
 class Chunk:
     """Some SKUs of a closing window.
 
-    selection: how to index the table (slice or slots). rows: their columns, being moved on.
+    selection: how to index the table (slice or slots). rows: their columns, being moved on. eventful: bool (n,),
+    whether anything was folded for the SKU.
     """
 
     slots: Slots
@@ -64,6 +65,7 @@ class Chunk:
     rows: closing.Rows
     facts: closing.Facts
     context: Context
+    eventful: NDArray[np.bool_]
 
 
 class Ledger:
@@ -247,7 +249,8 @@ class Ledger:
                 continue
             selection: slice | Slots = slice(low, high) if len(slots) == high - low else slots
             rows: dict[str, NDArray[Any]] = {name: self.table[name][selection] for name in closing.NAMES}
-            yield Chunk(slots, selection, rows, closing.facts(window, slots, rows), around)
+            facts = closing.facts(window, slots, rows)
+            yield Chunk(slots, selection, rows, facts, around, eventful=window.row_of(slots) >= 0)
         self._renew_prior(live)
 
     def _observe(self, window: OpenWindow, number: int) -> Context:

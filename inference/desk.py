@@ -100,7 +100,7 @@ class Desk:
             if self.session is None:
                 self.ledger.advance(chunk)
                 self.ledger.store(chunk)
-                yield Closed(chunk.slots, self._windows(chunk), self._eventful(chunk))
+                yield Closed(chunk.slots, self._windows(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
@@ -150,7 +150,7 @@ class Desk:
         return Closed(
             slots=chunk.slots,
             windows=self._windows(chunk),
-            eventful=self._eventful(chunk),
+            eventful=chunk.eventful,
             forecasts=self._forecasts(chunk, rows, (quantiles, mean, sums), where_to, emitted_ms),
             alerts=[_alert(change) for change in changes],
         )
@@ -244,11 +244,6 @@ class Desk:
         if isinstance(chunk.selection, slice):
             return skus[chunk.selection]
         return [skus[slot] for slot in chunk.slots.tolist()]
-
-    def _eventful(self, chunk: Chunk) -> NDArray[np.bool_]:
-        f = chunk.facts
-        moved = (f.order_lines > 0) | (f.returned_units > 0) | (f.free_units > 0) | (f.views > 0) | (f.carts > 0)
-        return moved | f.price_changed
 
     def _windows(self, chunk: Chunk) -> WindowColumns:
         f, around = chunk.facts, chunk.context

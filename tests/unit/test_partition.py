@@ -144,7 +144,7 @@ def test_windows_without_events_may_be_left_out_of_the_output_but_not_of_the_sta
     reach(partition, T0 + 6 * HOUR_MS + 10 * MINUTE_MS)
     partition.flush(now_ms=NOW_MS)
     said = {(w["sku"], (w["window_start_ms"] - T0) // HOUR_MS) for w in published(partition.settings, "windows")}
-    assert said >= {("a", 0), ("c", 2), ("a", 4)}
+    assert said >= {("a", 0), ("b", 2), ("c", 2), ("a", 3), ("a", 4)}, "whatever the event was"
     assert not said & {("a", 1), ("a", 2), ("a", 5), ("c", 3)}
     table = partition.ledger.table
     assert table["age"][table.slots(["a", "c"])].tolist() == [6, 4], "silence has aged them all the same"
