@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KAFKA := deploy/kafka/libs/.complete
 
-.PHONY: demo test check unit lint kafka bench clean
+.PHONY: demo test check unit torture lint kafka bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml
@@ -33,7 +33,11 @@ check: $(VENV)/.dev $(KAFKA)
 
 # the quick half: no Kafka, no child processes
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit tests/properties -m 'not kafka'
+	$(BIN)/python -m pytest tests/unit tests/properties tests/simulation -m 'not kafka'
+
+# thousands of schedules of crashes, zombies and lost disks; a failing one says how to replay it
+torture: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),5000) --start $(or $(START),0)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,235 @@
+"""What must become of one partition's records: plain dicts and loops, no code shared with what is tested.
+
+It is told what the worker is told (records, ticks, the clock) and says what must be counted, published, and remembered.
+A copy of it stands for each life of a partition: what a crash takes from the worker is taken from the copy as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+WINDOW_MS: Final = 3_600_000
+LATENESS_MS: Final = 600_000
+IDLE_MS: Final = 300_000
+MAX_AHEAD_MS: Final = 3_600_000
+CENTURY_MS: Final = 946_684_800_000
+INPUTS: Final = ("orders", "clicks", "price-changes")
+
+
+class Event(NamedTuple):
+    """What a record says. quantity: units, or for a click `amount` is its kind, or for a price change the price."""
+
+    event_id: str
+    sku: str
+    time_ms: int
+    amount: Any
+    unit_price: float = 0.0
+
+
+class Record(NamedTuple):
+    """One record of an input: its bytes, and what they mean. event: None where they mean nothing, for this `code`."""
+
+    value: bytes | None
+    event: Event | None
+    code: str = ""
+
+
+Said = tuple[Any, ...]
+"""One output: its topic and what it says."""
+
+
+@dataclass
+class Sums:
+    """What happened to one SKU in one window."""
+
+    order_lines: int = 0
+    units: float = 0.0
+    revenue: float = 0.0
+    returned_units: float = 0.0
+    free_units: float = 0.0
+    views: int = 0
+    carts: int = 0
+    price: float | None = None
+    price_ms: int | None = None
+
+
+def window_of(time_ms: int) -> int:
+    return time_ms // WINDOW_MS
+
+
+@dataclass
+class Oracle:
+    """One partition. skus: those that belong to it."""
+
+    number: int
+    skus: frozenset[str]
+    skips_silence: bool = False
+    offsets: dict[int, int] = field(default_factory=dict)
+    counts: dict[int, Counter[str]] = field(default_factory=lambda: {i: Counter() for i in range(3)})
+    newest_ms: dict[int, int] = field(default_factory=dict)
+    quiet_since_ms: dict[int, int] = field(default_factory=dict)
+    all_idle: tuple[int, int] | None = None
+    watermark_ms: int | None = None
+    seen: dict[int, dict[str, int]] = field(default_factory=lambda: {i: {} for i in range(3)})
+    windows: dict[int, dict[str, Sums]] = field(default_factory=dict)
+    first_open: int | None = None
+    closed: int = 0
+    commits: int = 0  # that it has seen
+    born: dict[str, int] = field(default_factory=dict)
+    prices: dict[str, tuple[float, int | None]] = field(default_factory=dict)
+    fates: dict[tuple[int, int], str] = field(default_factory=dict)
+    said: list[Said] = field(default_factory=list)  # since the last commit
+    journal: list[Said] = field(default_factory=list)  # all that moved it, for a run without disturbance
+
+    def copy(self) -> Oracle:
+        twin = copy.copy(self)
+        twin.counts = {i: Counter(c) for i, c in self.counts.items()}
+        twin.seen = {i: dict(s) for i, s in self.seen.items()}
+        twin.windows = {n: {s: copy.copy(sums) for s, sums in w.items()} for n, w in self.windows.items()}
+        for name in ("offsets", "newest_ms", "quiet_since_ms", "born", "prices", "fates"):
+            setattr(twin, name, dict(getattr(self, name)))
+        twin.said, twin.journal = list(self.said), list(self.journal)
+        return twin
+
+    def reborn(self) -> Oracle:
+        """What a new owner knows: all that was committed, but not since when the inputs have been silent."""
+        twin = self.copy()
+        twin.quiet_since_ms, twin.all_idle, twin.said = {}, None, []
+        return twin
+
+    # ------------------------------------------------------------------ records
+    def take(self, source: int, records: dict[int, Record], following: int, *, now_ms: int) -> None:
+        """Take the records of one batch, by offset; late is what lies before the windows open when it comes."""
+        counts = self.counts[source]
+        for offset, record in records.items():
+            fate = self._fate(source, offset, record, now_ms)
+            self.fates[source, offset] = fate
+            counts["records"] += 1
+            counts[fate] += 1
+            if record.event is not None and fate != "rejected":
+                self.newest_ms[source] = max(self.newest_ms.get(source, record.event.time_ms), record.event.time_ms)
+        self.offsets[source] = following
+        self.quiet_since_ms.pop(source, None)
+        self.all_idle = None
+        self.journal.append(("take", source, dict(records), following, now_ms))
+        self._move_watermark(now_ms)
+
+    def _fate(self, source: int, offset: int, record: Record, now_ms: int) -> str:
+        where = f"{INPUTS[source]}[{self.number}]@{offset}"
+        event, code = record.event, record.code
+        if event is not None and event.time_ms < CENTURY_MS:
+            code = "implausible_time"
+        elif event is not None and event.time_ms > now_ms + MAX_AHEAD_MS:
+            code = "from_the_future"
+        elif event is not None and event.sku not in self.skus:
+            code = "wrong_partition"
+        if code or event is None:
+            self.said.append(("dead-letters", where, code, record.value))
+            return "rejected"
+        number = window_of(event.time_ms)
+        if self.first_open is not None and number < self.first_open:
+            start_ms = number * WINDOW_MS
+            late_by_ms = self.first_open * WINDOW_MS - event.time_ms
+            self.said.append(("late-events", where, start_ms, late_by_ms, record.value))
+            return "late"
+        if event.event_id in self.seen[source]:
+            return "duplicate"
+        self.seen[source][event.event_id] = number
+        self.born[event.sku] = min(number, self.born.get(event.sku, number))
+        self._fold(source, event, self.windows.setdefault(number, {}).setdefault(event.sku, Sums()))
+        return "folded"
+
+    def _fold(self, source: int, event: Event, sums: Sums) -> None:
+        if source == 0:
+            if event.amount < 0:
+                sums.returned_units -= event.amount
+            elif event.unit_price == 0:
+                sums.free_units += event.amount
+            else:
+                sums.order_lines += 1
+                sums.units += event.amount
+                sums.revenue += event.amount * event.unit_price
+        elif source == 1:
+            sums.views += event.amount == "view"
+            sums.carts += event.amount == "cart"
+        elif sums.price_ms is None or event.time_ms >= sums.price_ms:
+            sums.price, sums.price_ms = event.amount, event.time_ms
+
+    # ------------------------------------------------------------------ time
+    def tick(self, could_speak: dict[int, bool], *, now_ms: int) -> None:
+        for source, could in could_speak.items():
+            if could:
+                self.quiet_since_ms.setdefault(source, now_ms)
+            else:
+                self.quiet_since_ms.pop(source, None)
+        self._move_watermark(now_ms)
+
+    def _move_watermark(self, now_ms: int) -> None:
+        speaking = [s for s in range(3) if now_ms - self.quiet_since_ms.get(s, now_ms) < IDLE_MS]
+        newest = [self.newest_ms.get(source) for source in speaking]
+        if speaking:
+            self.all_idle = None
+            if None not in newest:
+                self._raise_to(min(ms for ms in newest if ms is not None) - LATENESS_MS)
+        elif self.newest_ms:
+            if self.all_idle is None:
+                reached = max(self.newest_ms.values()) - LATENESS_MS
+                self.all_idle = now_ms, reached if self.watermark_ms is None else max(reached, self.watermark_ms)
+            since_ms, from_ms = self.all_idle
+            paced = from_ms + now_ms - since_ms
+            end_ms = (max(self.windows) + 1) * WINDOW_MS if self.windows else paced
+            self._raise_to(min(now_ms - LATENESS_MS, max(paced, end_ms)))
+
+    def _raise_to(self, ms: int) -> None:
+        self.watermark_ms = ms if self.watermark_ms is None else max(ms, self.watermark_ms)
+
+    # ------------------------------------------------------------------ windows
+    def close_next(self) -> bool:
+        """Close the oldest window, if the watermark has passed it."""
+        number = self.first_open if self.first_open is not None else min(self.windows, default=None)
+        if number is None or self.watermark_ms is None or (number + 1) * WINDOW_MS > self.watermark_ms:
+            return False
+        window = self.windows.pop(number, {})
+        self.first_open = number + 1
+        self.closed += 1
+        for source, seen in self.seen.items():
+            self.seen[source] = {event_id: at for event_id, at in seen.items() if at > number}
+        for sku in sorted(sku for sku, born in self.born.items() if born <= number):
+            price = self._price(sku, window.get(sku, Sums()))
+            if sku in window or not self.skips_silence:
+                self.said.append(("windows", f"{sku}/{number * WINDOW_MS}/0", window.get(sku, Sums()), price))
+        self.journal.append(("close", number, self.watermark_ms))
+        return True
+
+    def _price(self, sku: str, sums: Sums) -> float | None:
+        """Last known price: of a price change, or before the first one what was paid."""
+        known, since_ms = self.prices.get(sku, (None, None))
+        if sums.price is not None and (since_ms is None or (sums.price_ms or 0) >= since_ms):
+            known, since_ms = sums.price, sums.price_ms
+        elif since_ms is None and sums.units > 0:
+            known = sums.revenue / sums.units
+        if known is not None:
+            self.prices[sku] = known, since_ms
+        return known
+
+
+def grouped(oracle: Oracle, records: dict[int, dict[int, Record]]) -> dict[str, tuple[float, ...]]:
+    """Sums of the folded records by window id: the group-by that all of it comes down to."""
+    found: dict[str, list[float]] = {}
+    for (source, offset), fate in sorted(oracle.fates.items()):
+        event = records[source][offset].event
+        if fate != "folded" or event is None:
+            continue
+        sums = found.setdefault(f"{event.sku}/{event.time_ms // WINDOW_MS * WINDOW_MS}/0", [0.0] * 5)
+        if source == 0 and event.amount > 0 and event.unit_price > 0:
+            sums[0] += 1
+            sums[1] += event.amount
+        elif source == 0 and event.amount < 0:
+            sums[2] -= event.amount
+        elif source == 1:
+            sums[3] += event.amount == "view"
+            sums[4] += event.amount == "cart"
+    return {name: tuple(sums) for name, sums in found.items()}

@@ -1,0 +1,390 @@
+"""Kafka in memory, and processes that can die between any two steps of what they write.
+
+`Log` keeps topics with transactions: records take their place when they are put, and are seen by readers of committed
+records only once their transaction is. `Process` is a worker with a disk and a consumer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from faust.types import TP
+
+from schemas.errors import Fenced, FlushFailed
+from streams.opening import Opener
+from streams.store import Store
+from streams.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from streams.batch import RecordBatch
+    from streams.partition import Partition
+    from streams.settings import Settings
+    from streams.store import Flush
+
+Headers = list[tuple[str, bytes | None]]
+
+
+class Crash(BaseException):
+    """A process died here; nothing in it may catch that."""
+
+
+class Entry(NamedTuple):
+    """A record of the log, as confluent-kafka would hand it out."""
+
+    at: int
+    name: bytes | None
+    data: bytes | None
+    headers: Headers
+
+    def key(self) -> bytes | None:
+        return self.name
+
+    def value(self) -> bytes | None:
+        return self.data
+
+    def offset(self) -> int:
+        return self.at
+
+
+@dataclass
+class Transaction:
+    """What an owner of an id has put since its last settle: (topic, partition, record), and who it was."""
+
+    puts: list[tuple[str, int, Entry]] = field(default_factory=list)
+    owner: Outbox | None = None
+
+
+class Log:
+    """All topics. committed: told of every transaction, at the moment from which on it is seen."""
+
+    def __init__(self, committed: Callable[[Transaction], None]) -> None:
+        self.committed = committed
+        self.visible: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self.ends: dict[tuple[str, int], int] = defaultdict(int)
+        self.owners: dict[str, Outbox] = {}
+        self.open: dict[str, Transaction] = {}
+
+    def claim(self, name: str, owner: Outbox) -> None:
+        """Give an id to a new owner; what the last one left open never happened."""
+        left = self.open.pop(name, None)
+        if left is not None:
+            self._mark_end(left)
+        self.owners[name] = owner
+
+    def place(self, topic: str, partition: int) -> int:
+        """Take the next offset of a topic."""
+        self.ends[topic, partition] += 1
+        return self.ends[topic, partition] - 1
+
+    def commit(self, name: str) -> None:
+        transaction = self.open.pop(name)
+        for topic, partition, entry in transaction.puts:
+            self.visible[topic, partition].append(entry)
+        self._mark_end(transaction)
+        self.committed(transaction)
+
+    def _mark_end(self, transaction: Transaction) -> None:
+        """Write a marker, which takes an offset, to every partition that a transaction touched."""
+        for topic, partition in sorted({(topic, partition) for topic, partition, _ in transaction.puts}):
+            self.place(topic, partition)
+
+    def compact(self, topic: str, partition: int, *, tombstones: bool) -> None:
+        """Keep the last record of each key, as a broker may at any time; tombstones stay for a while."""
+        entries = self.visible[topic, partition]
+        last = {entry.name: entry.at for entry in entries}
+        self.visible[topic, partition] = [
+            e for e in entries if last[e.name] == e.at and not (tombstones and e.data is None)
+        ]
+
+    def latest(self, topic: str, partition: int) -> dict[bytes, bytes]:
+        """Give what a compacted topic comes down to."""
+        found = {entry.name: entry.data for entry in self.visible[topic, partition]}
+        return {key: value for key, value in found.items() if key is not None and value is not None}
+
+
+class Outbox:
+    """Stands in for streams.outbox.Outbox.
+
+    Of its process it asks where to die (`point`), what the next settle of a transaction is to do (`plan`), and whether
+    a fenced producer hears of it at the next put already, not only when it settles (`eager`).
+    """
+
+    def __init__(self, log: Log, process: Process, transactional_id: str | None) -> None:
+        self.log, self.process, self.transactional_id = log, process, transactional_id
+        self._waiting: list[tuple[str, int, Entry]] = []
+        self._marked: int | None = None
+        self._mark: int | None = None
+        self._spoilt = False
+
+    def claim(self, timeout_s: float) -> None:
+        assert self.transactional_id is not None
+        assert timeout_s > 0
+        self.process.point("claim")
+        if self.process.plan == "refuse_claim":
+            self.process.plan = ""
+            msg = "the claim got no answer"
+            raise FlushFailed(msg)
+        self.log.claim(self.transactional_id, self)
+        self.process.point("claimed")
+
+    def put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = -1) -> None:
+        for key, value in zip(keys, values, strict=True):
+            self._one(topic, key, value, [], partition)
+
+    def put_one(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
+    ) -> None:
+        self._one(topic, key, value, list(headers), -1)
+
+    def put_marked(self, topic: str, key: bytes, value: bytes, partition: int) -> None:
+        self._marked = None
+        self._mark = self._one(topic, key, value, [], partition)
+        self.process.point("finished")
+
+    def _one(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> int:
+        self._check(at_put=True)
+        place = self.log.place(topic, partition)
+        put = topic, partition, Entry(place, key, value, headers)
+        if self.transactional_id is None:
+            self._waiting.append(put)
+        elif self._is_owner:
+            self.log.open.setdefault(self.transactional_id, Transaction(owner=self)).puts.append(put)
+        return place
+
+    @property
+    def _is_owner(self) -> bool:
+        return self.transactional_id is None or self.log.owners.get(self.transactional_id) is self
+
+    def _check(self, *, at_put: bool) -> None:
+        assert not self._spoilt, "an outbox that failed is used again"
+        if not self._is_owner and (self.process.eager or not at_put):
+            self._spoilt = True
+            self.process.tally["fenced"] += 1
+            msg = "another has claimed the id"
+            raise Fenced(msg)
+
+    @property
+    def marked_offset(self) -> int | None:
+        return self._marked
+
+    def settle(self, timeout_s: float) -> int:
+        """Commit. By the process's plan it fails instead, `fail_before` without and `fail_after` with a commit."""
+        assert timeout_s > 0
+        self.process.point("settle")
+        self._check(at_put=False)
+        name = self.transactional_id
+        if name is None:
+            count = len(self._waiting)
+            self._deliver()
+        else:
+            count = len(self.log.open[name].puts) if name in self.log.open else 0
+            plan, self.process.plan = self.process.plan, ""
+            if plan == "fail_before":
+                self._fail(plan)
+            if name in self.log.open:
+                self.log.commit(name)
+            if plan == "fail_after":
+                self._fail(plan)
+        self._marked = self._mark
+        self.process.point("settled")
+        return count
+
+    def _fail(self, plan: str) -> None:
+        self._spoilt = True
+        self.process.tally[plan] += 1
+        msg = f"no answer ({plan})"
+        raise FlushFailed(msg)
+
+    def _deliver(self) -> None:
+        for topic, partition, entry in self._waiting:
+            self.log.visible[topic, partition].append(entry)
+        self._waiting.clear()
+
+    def close(self) -> None:
+        self._spoilt = True
+
+    def lose(self) -> None:
+        """Die; what was on the way outside of a transaction may arrive all the same."""
+        if self.transactional_id is None and len(self._waiting) % 2:
+            self._deliver()
+
+
+class Reader:
+    """Stands in for streams.changelog.Reader."""
+
+    def __init__(self, log: Log, topic: str, partition: int, *, at_once: int) -> None:
+        self._log, self._at, self._at_once = log, (topic, partition), at_once
+
+    def bounds(self) -> tuple[int, int]:
+        return 0, self._log.ends[self._at]
+
+    def records(self, start: int, end: int) -> Iterable[list[Entry]]:
+        found = [entry for entry in self._log.visible[self._at] if start <= entry.at < end]
+        for low in range(0, len(found), self._at_once):
+            yield found[low : low + self._at_once]
+
+    def close(self) -> None:
+        pass
+
+
+class CrashingStore(Store):
+    """The real one, whose process may die before and after each of its steps."""
+
+    def __init__(self, path: Path, point: Callable[[str], None]) -> None:
+        super().__init__(path)
+        self._point, self._is_open = point, True
+
+    def stage(self, flush: Flush, also: Callable[[bytes, bytes], None] | None = None) -> Callable[[], None]:
+        self._point("stage")
+        finish = super().stage(flush, also)
+        self._point("staged")
+
+        def finish_or_die() -> None:
+            self._point("write")
+            finish()
+            self._point("written")
+
+        return finish_or_die
+
+    def apply(self, latest: Mapping[bytes, bytes | None]) -> None:
+        self._point("apply")
+        super().apply(latest)
+        self._point("applied")
+
+    def _ingest(self) -> None:
+        self._point("ingest")
+        super()._ingest()
+        self._point("ingested")
+
+    def set_position(self, offset: int) -> None:
+        self._point("set_position")
+        super().set_position(offset)
+        self._point("position_set")
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            super().close()
+
+
+class Openings(Opener):
+    """Opens partitions over the simulated log."""
+
+    def __init__(self, process: Process, worker: Worker) -> None:
+        super().__init__(worker)
+        self._process = process
+
+    def open(self, number: int) -> Partition:
+        self._process.point("open")
+        partition = super().open(number)
+        self._process.opened(number, partition)
+        return partition
+
+    def store(self, path: Path) -> Store:
+        store = CrashingStore(path, self._process.point)
+        self._process.held.append(store)
+        return store
+
+    def outbox(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - stands in for another class
+        made = Outbox(self._process.log, self._process, transactional_id)
+        self._process.held.append(made)
+        return made
+
+    def reader(self, topic: str, partition: int) -> Any:  # noqa: ANN401 - likewise
+        return Reader(self._process.log, topic, partition, at_once=7)
+
+
+@dataclass
+class Consumer:
+    """Where a process reads its inputs, and what it has asked for. ends: of the inputs, as far as they are written."""
+
+    ends: dict[TP, int]
+    positions: dict[TP, int] = field(default_factory=dict)
+    paused: set[TP] = field(default_factory=set)
+    stale: list[RecordBatch] = field(default_factory=list)
+    sought: int = 0
+
+    def is_current(self, batch: RecordBatch) -> bool:
+        return not any(batch is each for each in self.stale)
+
+    def highwater(self, tp: TP) -> int | None:
+        return self.ends[tp]
+
+    def pause(self, tps: Iterable[TP]) -> None:
+        self.paused |= set(tps)
+
+    def resume(self, tps: Iterable[TP]) -> None:
+        self.paused -= set(tps)
+
+    async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
+        return {tp: (0, self.ends[tp]) for tp in tps}
+
+    async def seek_wait(self, offsets: Mapping[TP, int]) -> None:
+        self.sought += 1
+        self.positions.update(offsets)
+
+
+class Process:
+    """A worker, its disk and its consumer.
+
+    watch: told of each partition that opens. doom: at how many more steps it dies; None: it lives.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        log: Log,
+        *,
+        count: int,
+        ends: dict[TP, int],
+        clock: Callable[[], int],
+        watch: Callable[[Process, int, Partition], None],
+        tally: Counter[str],
+        eager: bool,
+    ) -> None:
+        self.name, self.settings, self.log, self.tally, self.eager = name, settings, log, tally, eager
+        self.watch = watch
+        self.consumer = Consumer(ends)
+        self.held: list[Any] = []
+        self.plan = ""
+        self.doom: int | None = None
+        self.died_at = ""
+        self.worker = Worker(settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self))
+
+    def point(self, where: str) -> None:
+        """Die here, if the time has come."""
+        if not self.died_at and self.doom is not None:
+            self.doom -= 1
+            if self.doom <= 0:
+                self.died_at = where
+                self.tally[f"crash at {where}"] += 1
+        if self.died_at:
+            raise Crash(where)
+
+    def opened(self, number: int, partition: Partition) -> None:
+        self.watch(self, number, partition)
+
+    def assign(self, numbers: Iterable[int], generation: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear from the group, and read on from where the state stands."""
+        self.consumer.paused.clear()
+        loop.run_until_complete(self.worker.assign(numbers, lambda: generation))
+        tps = [TP(topic, number) for number in self.worker.partitions for topic in self.worker.topics]
+        self.consumer.positions.update(self.worker.offsets(tps))
+
+    def bury(self) -> None:
+        """Let go of what the operating system takes back from the dead: locks, and what was on the wire."""
+        self.died_at = self.died_at or "killed"
+        for thing in self.held:
+            if isinstance(thing, Store):
+                thing.close()
+            else:
+                thing.lose()
+        self.worker.partitions.clear()
