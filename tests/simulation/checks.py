@@ -139,11 +139,10 @@ def at_the_end(run: Simulation) -> None:
         _fates(run, oracle)
         calm = _calm(run, oracle)
         _no_remains(run.log.latest(run.changelog, number), oracle)
-        owners = [p.name for p in run.alive if number in p.worker.owned]
-        for name in owners:
-            store = Store(run.path(name, number))
-            equal(_dump(store), calm, f"state of {number} on the disk of {name}, against an undisturbed run")
-            store.close()
+        run.tally["scale moved"] += calm["meta"]["prior_nu"] != 1.0
+        for process in run.alive:
+            if number in process.worker.owned:
+                _on_disk(run, process, number, calm)
         for name in (*run.processes, "new"):
             equal(_recovered(run, name, number), calm, f"state of {number} as {name} would restore it")
 
@@ -231,6 +230,17 @@ def _dump(store: Store) -> dict[str, Any]:
         "open": {number: found for number, found in opened.items() if number >= first},
         "ids": {(number, source, i) for number, source, ids in store.ids() if number >= first for i in ids},
     }
+
+
+def _on_disk(run: Simulation, process: Process, number: int, calm: dict[str, Any]) -> None:
+    """What the owner has left: the state, and where it has flushed, nothing of closed windows."""
+    life = run.oracles[process, number]
+    store = Store(run.path(process.name, number))
+    equal(_dump(store), calm, f"state of {number} on the disk of {process.name}, against an undisturbed run")
+    if life.commits > life.inherited:
+        remains = [key for at, key in store.open_keys() if life.first_open is not None and at < life.first_open]
+        require(not remains, f"the store of {number} keeps {remains[:3]} of closed windows")
+    store.close()
 
 
 def _recovered(run: Simulation, name: str, number: int) -> dict[str, Any]:

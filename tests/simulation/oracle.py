@@ -78,6 +78,7 @@ class Oracle:
     first_open: int | None = None
     closed: int = 0
     commits: int = 0  # that it has seen
+    inherited: int = 0  # of those, in lives before this one
     born: dict[str, int] = field(default_factory=dict)
     prices: dict[str, tuple[float, int | None]] = field(default_factory=dict)
     fates: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Oracle:
         """What a new owner knows: all that was committed, but not since when the inputs have been silent."""
         twin = self.copy()
         twin.quiet_since_ms, twin.all_idle, twin.said = {}, None, []
+        twin.inherited = self.commits
         return twin
 
     # ------------------------------------------------------------------ records

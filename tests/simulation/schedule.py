@@ -52,6 +52,12 @@ WEIGHTS: Final = {
     "lose_disk": 2,
 }
 FAULTS: Final = ("doom", "silence", "rebalance", "again", "compact", "lose_disk")
+LIMITS: Final = (
+    "streams.partition._BULK_ROWS",
+    "streams.partition._PACK_ROWS",
+    "streams.changelog.SPILL_KEYS",
+    "features.ledger._MATURE_OPENS",
+)
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
 
 
@@ -121,6 +127,7 @@ class Simulation:
             ends=self.ends,
             clock=lambda: self.now_ms,
             watch=self._opened,
+            meanwhile=self._meanwhile,
             tally=self.tally,
             eager=self.eager,
         )
@@ -139,6 +146,15 @@ class Simulation:
         self.oracles[process, number] = oracle
         self.tally["opened"] += 1
         self.note(f"       {process.name} has opened {number} at {partition.meta.offsets}")
+
+    def _meanwhile(self, process: Process, number: int) -> None:
+        """While one reads the changelog, another that thinks it owns the partition tries to add to it."""
+        others = [p for p in self.alive if p is not process and number in p.worker.partitions and p.doom is None]
+        if others and self.dice.random() < 0.3:
+            other = self.dice.choice(others)
+            self.note(f"       {other.name} flushes while {process.name} opens {number}")
+            self.tally["flush of a zombie"] += 1
+            other.worker.flush()
 
     def _committed(self, transaction: Transaction) -> None:
         """A transaction is seen: it must be the next one of its partition, and say what is to be said."""
@@ -178,11 +194,10 @@ class Simulation:
     # ------------------------------------------------------------------ a run
     def run(self, steps: int) -> None:
         """Take so many steps, then let everything come to its end, and compare."""
-        limits = ("streams.partition._BULK_ROWS", "streams.partition._PACK_ROWS", "streams.changelog.SPILL_KEYS")
         with ExitStack() as stack:
             stack.callback(self.close)
             if self.small:
-                for name in limits:
+                for name in LIMITS:
                     stack.enter_context(mock.patch(name, 2))
             self.rebalance(everybody=True)
             names, weights = list(self.weights), list(self.weights.values())

@@ -9,7 +9,8 @@ from tests.simulation.runs import run
 SEEDS = 150
 MUST_HAVE_HAPPENED = (
     *("folded", "duplicate", "late", "rejected", "windows published", "commits"),
-    *("fail_before", "fail_after", "fenced", "zombies", "moved", "disks lost", "killed", "compacted"),
+    *("fail_before", "fail_after", "fenced", "zombies", "flush of a zombie", "moved", "killed"),
+    *("disks lost", "compacted", "scale moved"),
     *("refused by offset", "refused as stale"),
     *(f"crash at {step}" for step in ("open", "claim", "claimed", "apply", "applied", "ingest", "ingested")),
     *(f"crash at {step}" for step in ("stage", "staged", "finished", "settle", "settled")),

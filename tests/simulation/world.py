@@ -217,13 +217,19 @@ class Outbox:
 
 
 class Reader:
-    """Stands in for streams.changelog.Reader."""
+    """Stands in for streams.changelog.Reader. meanwhile: what others do before the end is known, and after."""
 
-    def __init__(self, log: Log, topic: str, partition: int, *, at_once: int) -> None:
+    def __init__(
+        self, log: Log, topic: str, partition: int, *, at_once: int, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         self._log, self._at, self._at_once = log, (topic, partition), at_once
+        self._meanwhile = meanwhile
 
     def bounds(self) -> tuple[int, int]:
-        return 0, self._log.ends[self._at]
+        self._meanwhile()
+        end = self._log.ends[self._at]
+        self._meanwhile()
+        return 0, end
 
     def records(self, start: int, end: int) -> Iterable[list[Entry]]:
         found = [entry for entry in self._log.visible[self._at] if start <= entry.at < end]
@@ -298,7 +304,8 @@ class Openings(Opener):
         return made
 
     def reader(self, topic: str, partition: int) -> Any:  # noqa: ANN401 - likewise
-        return Reader(self._process.log, topic, partition, at_once=7)
+        process = self._process
+        return Reader(process.log, topic, partition, at_once=7, meanwhile=lambda: process.meanwhile(process, partition))
 
 
 @dataclass
@@ -334,7 +341,8 @@ class Consumer:
 class Process:
     """A worker, its disk and its consumer.
 
-    watch: told of each partition that opens. doom: at how many more steps it dies; None: it lives.
+    watch: told of each partition that opens. meanwhile: told of one that is about to, so that others may act.
+    doom: at how many more steps it dies; None: it lives.
     """
 
     def __init__(
@@ -347,11 +355,12 @@ class Process:
         ends: dict[TP, int],
         clock: Callable[[], int],
         watch: Callable[[Process, int, Partition], None],
+        meanwhile: Callable[[Process, int], None] = lambda *_: None,
         tally: Counter[str],
         eager: bool,
     ) -> None:
         self.name, self.settings, self.log, self.tally, self.eager = name, settings, log, tally, eager
-        self.watch = watch
+        self.watch, self.meanwhile = watch, meanwhile
         self.consumer = Consumer(ends)
         self.held: list[Any] = []
         self.plan = ""
