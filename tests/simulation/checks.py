@@ -139,7 +139,7 @@ def at_the_end(run: Simulation) -> None:
         _fates(run, oracle)
         calm = _calm(run, oracle)
         _no_remains(run.log.latest(run.changelog, number), oracle)
-        run.tally["scale moved"] += calm["meta"]["prior_nu"] != 1.0
+        run.tally["scale moved"] += calm["meta"].get("prior_nu", 1.0) != 1.0
         for process in run.alive:
             if number in process.worker.owned:
                 _on_disk(run, process, number, calm)
