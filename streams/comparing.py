@@ -17,6 +17,7 @@ import click
 
 from schemas.errors import BadInput, StateMismatch
 from streams import changelog as changelogs
+from streams.reading import Reader
 from streams.store import Store
 from streams.telling import telling
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.changelog import Progress
-    from streams.reading import Reader
-from streams.settings import Settings
+    from streams.settings import Settings
 
 NAMED: Final = 3
 TOLD_EVERY: Final = 10_000

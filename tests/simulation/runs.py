@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from tests.simulation.schedule import Simulation
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 STEPS: Final = 90
 _LAST_STEPS: Final = 12
@@ -30,12 +31,22 @@ class SeedError(AssertionError):
         )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the log of partitions lost and reopened to itself: that is what happens here all the time."""
+    log = logging.getLogger("streams")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def run(seed: int, *, steps: int = STEPS, say: Callable[[str], None] = lambda _: None) -> Counter[str]:
     """Run a seed; returns what has happened in it. `SeedError` when a promise was broken, or anything raised."""
-    logging.getLogger("streams").setLevel(logging.CRITICAL)  # being lost and reopened is what happens here all the time
-    with tempfile.TemporaryDirectory(
-        prefix="skutrend-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None
-    ) as folder:
+    where = _MEMORY if _MEMORY.is_dir() else None
+    with _quiet(), tempfile.TemporaryDirectory(prefix="skutrend-simulation-", dir=where) as folder:
         simulation = Simulation(seed, Path(folder), say=say)
         try:
             simulation.run(steps)
