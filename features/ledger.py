@@ -20,14 +20,14 @@ from features.open_windows import OpenWindow, OpenWindows
 from features.season import Context, Season, context
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
-from schemas.columns import ClickColumns, OrderColumns, PriceColumns, Refusal
+from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
 
 ORDERS, CLICKS, PRICES = 0, 1, 2
 INPUT_NAMES = ("orders", "clicks", "price-changes")
 CHUNK = 16_384  # SKUs closed at a time: bounds memory, and is the largest batch the model runs
 _MATURE_OPENS = 28
 
-Columns = OrderColumns | ClickColumns | PriceColumns
+Columns = InputColumns
 Owns = Callable[[Sequence[bytes]], NDArray[np.bool_]]
 
 

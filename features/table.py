@@ -97,10 +97,9 @@ class SkuTable:
     def keep(self, slots: Slots) -> None:
         """Forget every SKU but those in `slots`, int32 (n,), ascending: slot `slots[i]` becomes slot i."""
         kept = slots.tolist()
-        for name, column in self._columns.items():
+        for column in self._columns.values():
             column[: len(kept)] = column[slots]  # indexing copies before anything is overwritten
             column[len(kept) : len(self.skus)] = 0
-            self._columns[name] = column
         self.skus = [self.skus[slot] for slot in kept]
         self.keys = [self.keys[slot] for slot in kept]
         self.index = dict(zip(self.skus, range(len(kept)), strict=True))

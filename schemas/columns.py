@@ -68,6 +68,9 @@ class PriceColumns:
     currency: list[str]
 
 
+InputColumns = OrderColumns | ClickColumns | PriceColumns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowColumns:
     """One closed window of n SKUs, as in schemas.windows.WindowClosed; `price` is NaN where none is known."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import Malformed
@@ -13,7 +12,7 @@ from schemas.provenance import Source, read_dead_letter_headers
 from streams import letter_files, topics
 from streams.letter_files import Letter, Newest
 from streams.reading import Reader
-from streams.telling import telling
+from streams.telling import moment, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +101,9 @@ def as_letter(message: Message) -> Letter:
 def describe(letter: Letter) -> Iterator[str]:
     """Give the lines that tell of one letter, each of at most `WIDTH` characters."""
     key = "no key" if letter.key is None else f"key {_beginning(letter.key, 24)[0]}"
-    yield from _wrapped(f"{_time(letter.place[0])}  {letter.code}  {letter.source}  {key}", later=_INDENT)
+    yield from _wrapped(
+        f"{moment(letter.place[0], '%Y-%m-%d %H:%M:%S UTC')}  {letter.code}  {letter.source}  {key}", later=_INDENT
+    )
     yield from _wrapped(letter.error, first=_INDENT, later=_INDENT)
     yield _INDENT + _value(letter.value)
 
@@ -131,13 +132,6 @@ def _printable(text: str) -> str:
 
 def _wrapped(text: str, *, first: str = "", later: str = "") -> list[str]:
     return textwrap.wrap(_printable(text), WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
-
-
-def _time(time_ms: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"
 
 
 def _counted(topic: str, counts: Counter[str], *, code: str | None, shown: int) -> Iterator[str]:

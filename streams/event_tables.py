@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.ledger import CLICKS, ORDERS, PRICES, Columns
-from schemas.columns import Refusal
-from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
+from features.ledger import INPUT_NAMES, Columns
+from schemas.decoding import DECODERS
 from schemas.errors import BadInput
 from streams.files import Kind, read
 from streams.replay import encode_rows
-
-_DOORS: Mapping[Kind, tuple[int, Callable[[Sequence[bytes | None]], tuple[Columns, list[Refusal]]]]] = {
-    "orders": (ORDERS, decode_orders),
-    "clicks": (CLICKS, decode_clicks),
-    "price-changes": (PRICES, decode_price_changes),
-}
 
 
 def load(files: Mapping[Kind, Path]) -> dict[int, Columns]:
@@ -33,7 +26,7 @@ def load(files: Mapping[Kind, Path]) -> dict[int, Columns]:
 
 
 def _read(kind: Kind, path: Path) -> tuple[int, Columns]:
-    source, decode = _DOORS[kind]
+    decode = DECODERS[kind]
     parts, first = [], 0
     for batch in read(path, kind):
         values = encode_rows(kind, batch)[1]
@@ -43,7 +36,7 @@ def _read(kind: Kind, path: Path) -> tuple[int, Columns]:
     if not any(len(part.row) for part in parts):
         msg = f"{path} holds no usable {kind}"
         raise BadInput(msg)
-    return source, _joined(parts)
+    return INPUT_NAMES.index(kind), _joined(parts)
 
 
 def _joined(parts: list[Columns]) -> Columns:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from features import rows
 from features.grid import EARLIEST_MS
-from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed, Columns, Ledger
+from features.ledger import INPUT_NAMES, Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.partitioning import partitions_of
 from features.table import Slots
@@ -23,8 +23,8 @@ from features.watermark import Watermark
 from inference import desk
 from inference.alarms import AlarmRules
 from inference.session import Session
-from schemas.columns import Refusal, WindowColumns
-from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
+from schemas.columns import WindowColumns
+from schemas.decoding import DECODERS
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from streams.batch import RecordBatch
 from streams.changelog import Changelog
@@ -35,11 +35,6 @@ from streams.settings import Settings
 from streams.store import Flush, Store
 
 log = logging.getLogger(__name__)
-_DECODE: dict[int, Callable[[Sequence[bytes | None]], tuple[Columns, list[Refusal]]]] = {
-    ORDERS: decode_orders,
-    CLICKS: decode_clicks,
-    PRICES: decode_price_changes,
-}
 _PACK_ROWS = 4_096
 _BULK_ROWS = 2_048
 _RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
@@ -100,8 +95,8 @@ class Partition:
         self._closed_since_flush = False
         self._by_key: list[int] = []
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
-        self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._gone: list[bytes] = []  # of those, what has closed since the last flush
+        self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._last_flush_ms = 0
         self._restore(session)
 
@@ -112,7 +107,7 @@ class Partition:
 
     def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
-        columns, refused = _DECODE[source](batch.values)
+        columns, refused = DECODERS[INPUT_NAMES[source]](batch.values)
         outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
         outcome.refused.extend(refused)
         for refusal in outcome.refused:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas.errors import BadSetting
 from streams.replay import Replay
+from streams.telling import moment
 
 if TYPE_CHECKING:
     from streams.files import Kind
@@ -35,19 +35,11 @@ def replay_files(settings: Settings, files: dict[Kind, Path], speed: str) -> Non
         task = progress.add_task("events", total=replay.total, day="")
 
         def show(sent: Sent) -> None:
-            progress.update(task, completed=sent.sent, day=_day(sent.event_time_ms))
+            progress.update(task, completed=sent.sent, day=moment(sent.event_time_ms, "%Y-%m-%d"))
 
         counts = replay.run(on_progress=show)
     for topic, count in counts.items():
         Console().print(f"{topic}: {count:,} records", highlight=False)
-
-
-def _day(time_ms: int) -> str:
-    """Give the date, as far as it is one: what is not is for the worker to refuse."""
-    try:
-        return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d}"
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"
 
 
 def _speed(text: str) -> float | Literal["max"]:

@@ -8,14 +8,14 @@ marked, or was never sent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
+from schemas.decoding import DECODERS
 from schemas.errors import BadInput
 from schemas.refusals import DECODE_ERRORS, sku_complaint
 from streams import letter_files, topics
@@ -24,7 +24,6 @@ from streams.reading import Reader
 from streams.telling import telling
 
 if TYPE_CHECKING:
-    from schemas.columns import Refusal
     from streams.letter_files import Mended
     from streams.settings import Settings
 
@@ -33,11 +32,6 @@ CLAIM_S: Final = 60.0
 SETTLE_S: Final = 60.0
 ABANDON_S: Final = 10.0
 _NAMED: Final = 5
-_DECODE: Final[dict[str, Callable[[Sequence[bytes | None]], tuple[Any, list[Refusal]]]]] = {
-    topics.ORDERS: decode_orders,
-    topics.CLICKS: decode_clicks,
-    topics.PRICE_CHANGES: decode_price_changes,
-}
 
 
 class _AboutSku(msgspec.Struct):
@@ -109,7 +103,7 @@ def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]
             # the same twice is what a crash of the worker may leave
             msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
             raise BadInput(msg)
-        for refusal in _DECODE[kind]([letter.value])[1]:
+        for refusal in DECODERS[kind]([letter.value])[1]:
             unusable.append(f"{letter.source} in line {letter.line} ({refusal.code}: {refusal.error})")
     if unusable and not force:
         more = f" and {len(unusable) - _NAMED:,} more" if len(unusable) > _NAMED else ""
