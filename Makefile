@@ -28,8 +28,9 @@ demo: $(VENV)/.run
 
 test: lint check
 
+# three at a time, since most tests on Kafka wait: each process has a broker of its own (400 MB)
 check: $(VENV)/.dev $(KAFKA)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # the quick half: no Kafka, no child processes
 unit: $(VENV)/.dev
