@@ -14,6 +14,7 @@
     . BrokerTrouble       Kafka refuses or lacks something
     . FlushFailed         outputs or state could not be written
     . Fenced              another worker has taken a partition over
+  - SnapshotUnusable    a snapshot cannot be written or read: do without
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class BrokerTrouble(Broken):
 
 class Fenced(Broken):
     """Another worker has taken the partition over; what this one had not flushed is for that one to do."""
+
+
+class SnapshotUnusable(SkutrendError):  # noqa: N818  # likewise
+    """A snapshot cannot be written, or is not as it was written; nothing depends on it but time."""
 
 
 class FlushFailed(Broken):

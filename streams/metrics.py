@@ -49,6 +49,12 @@ class Metrics:
         self.recovered = Counter(
             "skutrend_recovered_rows", "Changelog rows read to restore a partition", ("partition",), registry=r
         )
+        self.snapshots = Counter(
+            "skutrend_snapshots", "Snapshots tried, by outcome", ("partition", "outcome"), registry=r
+        )
+        self.snapshot_sequence = Gauge(
+            "skutrend_snapshot_sequence", "Flush that the newest snapshot is of", ("partition",), registry=r
+        )
         self.provider = Gauge("skutrend_model_info", "The model that serves", ("model", "provider"), registry=r)
         self.loss = Gauge(
             "skutrend_live_wql",
@@ -60,7 +66,7 @@ class Metrics:
     def forget(self, number: int) -> None:
         """Drop the gauges of a partition that is no longer here: its new owner shows them."""
         wanted = str(number)
-        for gauge in (self.skus, self.watermark, self.lag, self.paused, self.loss):
+        for gauge in (self.skus, self.watermark, self.lag, self.paused, self.loss, self.snapshot_sequence):
             for sample in next(iter(gauge.collect())).samples:
                 if sample.labels.get("partition") == wanted:
                     gauge.remove_by_labels(sample.labels)

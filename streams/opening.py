@@ -13,6 +13,7 @@ from streams.changelog import Changelog
 from streams.outbox import Outbox
 from streams.partition import Geometry, Partition
 from streams.reading import Reader
+from streams.snapshots import Snapshots
 from streams.store import Store
 
 if TYPE_CHECKING:
@@ -27,30 +28,38 @@ CLAIM_S: Final = 60.0
 class Opener:
     """Opens partitions for a worker; `open` runs in a thread, for different partitions at the same time.
 
-    progress: by partition, of the recoveries that are going on. is_over: set it, and recoveries give up.
+    progress: by partition, of the recoveries that are going on, in words. is_over: set it, and recoveries give up.
     """
 
     def __init__(self, worker: Worker) -> None:
         """Take settings, model, metrics and partition count from `worker`, as they are when a partition is opened."""
         self._worker = worker
-        self.progress: dict[int, changelogs.Progress] = {}
+        self.progress: dict[int, object] = {}
         self.is_over = False
+        self._snapshots = self.snapshots() if worker.settings.snapshot_dir else None
 
     def open(self, number: int) -> Partition:
-        """Open a partition; one whose store is damaged is rebuilt from the changelog, if there is one.
+        """Open a partition from this disk, else from a snapshot, else from the changelog alone.
 
         `Fenced`, `FlushFailed` and `BrokerTrouble` may pass, `StateMismatch` will not.
         """
         settings = self._worker.settings
         path = Path(settings.state_dir) / settings.group / f"partition-{number}"
+        is_fetched, may_fetch = False, True
         try:
-            return self._open_at(path, number)
-        except StateCorrupt as error:
-            if settings.changelog == "off":
-                raise
-            log.error("%s: rebuilding it from the changelog", error)  # the sentence says it all
-            Store.destroy(path)
-            return self._open_at(path, number)
+            while True:
+                is_here = Store.is_at(path)
+                if not is_here and may_fetch:
+                    may_fetch, is_fetched = False, self._fetch(path, number)
+                try:
+                    return self._open_at(path, number)
+                except StateMismatch as error:
+                    is_repairable = is_fetched or (isinstance(error, StateCorrupt) and is_here)
+                    if settings.changelog == "off" or not is_repairable:
+                        raise
+                    log.error("%s: rebuilding it %s", error, "without that snapshot" if is_fetched else "from Kafka")
+                    is_fetched = False
+                    Store.destroy(path)
         finally:
             self.progress.pop(number, None)
 
@@ -68,6 +77,10 @@ class Opener:
                     raise
                 time.sleep(LOCK_RETRY_S)
 
+    def snapshots(self) -> Snapshots:
+        """Find where snapshots are kept."""
+        return Snapshots(self._worker.settings, self._worker.metrics)
+
     def outbox(self, transactional_id: str | None = None) -> Outbox:
         """Make a way out, whose troubles are logged."""
 
@@ -79,6 +92,20 @@ class Opener:
     def reader(self, topic: str, partition: int) -> Reader:
         """Make a reader of one partition of the changelog."""
         return Reader(self._worker.settings.client, topic, partition, what="the changelog")
+
+    def _fetch(self, path: Path, number: int) -> bool:
+        """Look for a snapshot of a partition that is not on this disk; returns whether it is there now."""
+
+        def told(what: str) -> None:
+            self.progress[number] = f"partition {number}: {what}"
+            self._go_on(number)
+
+        return self._snapshots is not None and self._snapshots.bring(number, path, told=told)
+
+    def _go_on(self, number: int) -> None:
+        if self.is_over:
+            msg = f"recovery of partition {number} is given up: the worker is stopping"
+            raise Fenced(msg)
 
     def _open_at(self, path: Path, number: int) -> Partition:
         worker = self._worker
@@ -94,6 +121,7 @@ class Opener:
                 session=worker.session,
                 metrics=worker.metrics,
                 changelog=changelog,
+                keeper=None if self._snapshots is None else self._snapshots.keeper(number),
             )
         except Broken:
             outbox.close()
@@ -121,9 +149,7 @@ class Opener:
         def told(progress: changelogs.Progress) -> None:
             self.progress[progress.partition] = progress
             log.info("%s", progress)
-            if self.is_over:
-                msg = f"recovery of partition {progress.partition} is given up: the worker is stopping"
-                raise Fenced(msg)
+            self._go_on(progress.partition)
 
         reader = self.reader(changelog.topic, changelog.partition)
         done = changelogs.recover(store, reader, topic=changelog.topic, partition=changelog.partition, told=told)

@@ -32,6 +32,7 @@ from streams.letters import DEFAULT_LIMIT_BYTES, Letters
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.settings import Settings
+from streams.snapshots import Keeper
 from streams.store import Flush, Store
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,12 @@ class Partition:
         session: Session | None,
         metrics: Metrics,
         changelog: Changelog | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """Restore what the store holds (`StateMismatch` when it is another's), else start empty.
 
         changelog: None keeps state on this machine only. Its outbox may be `outbox`: then outputs and state are one
-        transaction.
+        transaction. keeper: takes snapshots after flushes.
         """
         self.number = geometry.number
         self.settings = settings
@@ -75,6 +77,7 @@ class Partition:
         self.outbox = outbox
         self.metrics = metrics
         self.changelog = changelog
+        self.keeper = keeper
         self.letters = Letters(
             outbox, settings.topic("dead-letters"), settings.topic("late-events"), geometry.letter_limit_bytes
         )
@@ -230,6 +233,8 @@ class Partition:
         self._changed = self._closed_since_flush = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - started)
+        if self.keeper is not None:
+            self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
     def _flush_record(self) -> Flush:
         ledger, meta = self.ledger, self.meta
@@ -357,6 +362,8 @@ class Partition:
 
     def close(self) -> None:
         """Give the store and the producer up; what was not flushed is forgotten."""
+        if self.keeper is not None:
+            self.keeper.close()
         self.outbox.close()
         if self.changelog is not None and self.changelog.outbox is not self.outbox:
             self.changelog.outbox.close()

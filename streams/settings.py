@@ -101,6 +101,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Milliseconds,
         Meta(description="event time after which a SKU without any event is forgotten, with all its state"),
     ] = 400 * DAY_MS
+    snapshot_dir: Annotated[
+        str,
+        Meta(
+            description="where copies of the state are kept, a directory or an fsspec URL (`s3://bucket/path` with s3fs "
+            "installed): a new machine then reads only what the changelog has since; empty: nowhere"
+        ),
+    ] = ""
+    snapshot_interval_ms: Annotated[
+        int, Meta(ge=1_000, description="how often each partition's state is copied to `SKUTREND_SNAPSHOT_DIR`")
+    ] = 900_000
     silent_windows: Annotated[
         Literal["publish", "skip"], Meta(description="whether windows without events make a `windows` record")
     ] = "publish"

@@ -27,6 +27,7 @@ import msgspec
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     IngestExternalFileOptions,
     Options,
@@ -309,6 +310,12 @@ class Store:
         """Bytes on disk."""
         return sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
 
+    def checkpoint(self, folder: Path) -> None:
+        """Freeze the state as it is in a new directory on the same disk: hard links, and what memtables hold."""
+        shutil.rmtree(folder, ignore_errors=True)
+        with self._writing():
+            Checkpoint(self._db).create_checkpoint(str(folder))
+
     def settle(self) -> None:
         """Write memtables out and compact, so that `size_bytes` is what rests."""
         self._db.flush()
@@ -317,6 +324,11 @@ class Store:
     def close(self) -> None:
         """Close; the lock is free afterwards."""
         self._db.close()
+
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Whether there is a partition's state in a directory."""
+        return (path / "CURRENT").exists()
 
     @staticmethod
     def destroy(path: Path) -> None:
