@@ -1,0 +1,110 @@
+"""What a worker must refuse, or wait for, on Apache Kafka: each ends as the table in deploy/RUNBOOK.md says."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+
+from features.partitioning import partitions_of
+from tests.integration.test_bad_days import send
+from tests.integration.test_trouble import DAY_MS, FIRST_MS, expected, fails, lines, told
+from tests.support.service import Service, read_topic, skutrend
+from tests.support.workers import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+Record = tuple[str, bytes | None, bytes | None, int | None]
+
+
+@pytest.fixture
+def settings(kafka: KafkaBroker, topic_prefix: str) -> dict[str, Any]:
+    made = {
+        "brokers": kafka.bootstrap,
+        "group": f"{topic_prefix}g",
+        "topic_prefix": topic_prefix,
+        "bundle": "none",
+        "idle_timeout_ms": 2_000,
+        "flush_interval_ms": 100,
+    }
+    skutrend("topics", "create", "--partitions", "2", settings=made)
+    return made
+
+
+def send_by_crc32(kafka: KafkaBroker, prefix: str, records: list[Record]) -> None:
+    """Write records as a producer does that was left with librdkafka's own partitioner."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for topic, key, value, _ in records:
+        producer.produce(prefix + topic, value, key)
+        producer.poll(0)
+    assert producer.flush(60) == 0
+
+
+def misplaced(kafka: KafkaBroker, topic: str) -> list[bytes]:
+    """Values of the records that do not lie where murmur2 of their key would have them, ascending."""
+    messages = list(read_topic(kafka.bootstrap, topic))
+    right = partitions_of([message.key() or b"" for message in messages], count=2).tolist()
+    return sorted(m.value() or b"" for m, number in zip(messages, right, strict=True) if m.partition() != number)
+
+
+def letters(kafka: KafkaBroker, prefix: str) -> list[bytes]:
+    """Values of all dead letters, ascending."""
+    return sorted(message.value() or b"" for message in read_topic(kafka.bootstrap, f"{prefix}dead-letters"))
+
+
+def test_a_producer_with_the_wrong_partitioner_stops_the_worker_and_its_records_can_be_sent_again(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    before, after = lines(range(2), skus=400), lines(range(2, 6), skus=400)
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, before))
+        service.stop("w")
+    send_by_crc32(kafka, topic_prefix, after)
+
+    sentence = fails(settings, tmp_path)
+    found = re.search(r"([\d,]+) of the latest ([\d,]+) records of topic \S+orders ", sentence)
+    assert found, sentence
+    wrong, seen = (int(number.replace(",", "")) for number in found.groups())
+    assert seen >= 1_000
+    assert 0.25 * seen < wrong < 0.75 * seen  # half of the keys of two partitions are right by chance
+    assert "partitioner=murmur2_random" in sentence
+
+    out = tmp_path / "letters.jsonl"
+    held_open = {"idle_timeout_ms": 3_600_000}  # or all but the letters would close their windows
+    with Service({**settings, "misplaced_share": 1, **held_open}, tmp_path) as service:
+        service.start("w")
+        wanted = misplaced(kafka, f"{topic_prefix}orders")
+        wait_for(lambda: len(letters(kafka, topic_prefix)) >= len(wanted), within_s=60)
+        assert letters(kafka, topic_prefix) == wanted
+        skutrend("dead-letters", "list", "--out", str(out), settings=settings)
+        skutrend("dead-letters", "replay", str(out), settings=settings)
+        service.stop("w")
+        service.start("w", **settings)
+        service.await_closed(FIRST_MS + 6 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(6), skus=400)
+
+
+def test_a_new_group_reads_rightly_partitioned_topics_after_the_mend(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    records = lines(range(6), skus=400)
+    send_by_crc32(kafka, topic_prefix, records)
+    assert "partitioner=murmur2_random" in fails(settings, tmp_path)
+    again = {**settings, "topic_prefix": f"{topic_prefix}again-", "group": f"{topic_prefix}again"}
+    skutrend("topics", "create", "--partitions", "2", settings=again)
+    send(kafka, f"{topic_prefix}again-", records)
+    with Service(again, tmp_path) as service:
+        service.start("w")
+        service.await_closed(FIRST_MS + 6 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, f"{topic_prefix}again-") == expected(range(6), skus=400)
+    assert not list(read_topic(kafka.bootstrap, f"{topic_prefix}again-dead-letters"))
