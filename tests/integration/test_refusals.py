@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,13 +12,13 @@ from confluent_kafka import Producer
 from features.partitioning import partitions_of
 from tests.integration.test_bad_days import send
 from tests.integration.test_trouble import DAY_MS, FIRST_MS, expected, fails, lines, told
+from tests.support.kafka_broker import KafkaBroker
 from tests.support.service import Service, read_topic, skutrend
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.support.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.kafka
 
@@ -108,3 +109,56 @@ def test_a_new_group_reads_rightly_partitioned_topics_after_the_mend(
         service.stop("w")
     assert told(kafka, f"{topic_prefix}again-") == expected(range(6), skus=400)
     assert not list(read_topic(kafka.bootstrap, f"{topic_prefix}again-dead-letters"))
+
+
+ACCOUNT = {
+    "kafka_security_protocol": "SASL_PLAINTEXT",
+    "kafka_sasl_mechanism": "PLAIN",
+    "kafka_sasl_username": "skutrend",
+    "kafka_sasl_password": "right",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[KafkaBroker]:
+    with KafkaBroker(users={"skutrend": "right"}) as broker:
+        yield broker
+
+
+def test_a_refused_login_stops_every_command_with_the_settings_to_look_at(guarded: KafkaBroker, tmp_path: Path) -> None:
+    settings = {"brokers": guarded.guarded, "group": "refused", "bundle": "none", **ACCOUNT}
+    wrong = {**settings, "kafka_sasl_password": "wrong"}
+    sentences = [
+        fails(wrong, tmp_path),
+        skutrend("topics", "check", settings=wrong, check=False).stderr,
+        skutrend("topics", "create", settings=wrong, check=False).stderr,
+    ]
+    for sentence in sentences:
+        assert "refused authentication" in sentence
+        assert "Invalid username or password" in sentence
+        assert "SKUTREND_KAFKA_SASL_PASSWORD" in sentence
+        assert "wrong" not in sentence, "a password has no place in a log"
+        assert "Traceback" not in sentence
+
+
+def test_with_the_right_password_all_commands_and_the_worker_are_let_in(guarded: KafkaBroker, tmp_path: Path) -> None:
+    settings = {
+        "brokers": guarded.guarded,
+        "group": "let-in",
+        "bundle": "none",
+        "idle_timeout_ms": 2_000,
+        "flush_interval_ms": 100,
+        **ACCOUNT,
+    }
+    skutrend("topics", "create", "--partitions", "2", settings=settings)
+    skutrend("topics", "check", settings=settings)
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        send(guarded, "", lines(range(3)))
+        service.await_closed(FIRST_MS + 3 * DAY_MS, partitions=2)
+        service.stop("w")
+        shutil.rmtree(service.state_dir("w"))
+        service.start("w")
+        assert service.total("skutrend_recovered_rows") > 0
+        service.stop("w")
+    assert told(guarded, "") == expected(range(3))
