@@ -162,3 +162,24 @@ def test_with_the_right_password_all_commands_and_the_worker_are_let_in(guarded:
         assert service.total("skutrend_recovered_rows") > 0
         service.stop("w")
     assert told(guarded, "") == expected(range(3))
+
+
+def test_a_worker_that_is_told_to_stop_while_it_restores_leaves_in_time_and_the_next_one_restores_all(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    slow = f"{topic_prefix}slow"
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(6), skus=2_000)))
+        service.stop("w")
+        shutil.rmtree(service.state_dir("w"))
+        kafka.limit_reading(slow, 5_000)
+        service.start("w", wait=False, kafka_client_id=slow, kafka_fetch_message_max_bytes=10_000)
+        wait_for(lambda: "changelog offsets read" in service.get("w", "/readyz")[1], within_s=60)
+        service.stop("w")
+        send(kafka, topic_prefix, lines(range(6, 8), skus=2_000))
+        service.start("w")
+        assert service.total("skutrend_recovered_rows") > 2_000
+        service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(8), skus=2_000)

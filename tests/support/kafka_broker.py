@@ -195,6 +195,13 @@ class KafkaBroker:
         for made in admin.create_topics(wanted).values():
             made.result()
 
+    def limit_reading(self, client_id: str, bytes_per_s: int) -> None:
+        """Let a client read so much and no more, as an operator does with a quota."""
+        tool = ["java", "-Xmx128m", "-cp", f"{LIBS}/*", "kafka.admin.ConfigCommand", "--bootstrap-server"]
+        what = ["--alter", "--entity-type", "clients", "--entity-name", client_id]
+        command = [*tool, self.bootstrap, *what, "--add-config", f"consumer_byte_rate={bytes_per_s}"]
+        subprocess.run(command, capture_output=True, check=True, timeout=60)  # noqa: S603  # our own command
+
     def stop(self) -> None:
         """End the node in order (SIGTERM), as an operator would."""
         self._end(signal.SIGTERM)
