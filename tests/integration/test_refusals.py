@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -183,3 +186,54 @@ def test_a_worker_that_is_told_to_stop_while_it_restores_leaves_in_time_and_the_
         service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
         service.stop("w")
     assert told(kafka, topic_prefix) == expected(range(8), skus=2_000)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MB where the workers of a `Service` keep their state."""
+    where = tmp_path / "state"
+    where.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", where], check=True, capture_output=True)  # noqa: S603, S607  # our own command
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = f"a small disk cannot be mounted ({error}): run the tests as root"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)  # noqa: S603, S607  # our own command
+
+
+def fill(disk: Path) -> Path:
+    """Write a file until nothing fits any more; returns it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"\1" * 4_096)
+    return filler
+
+
+def test_a_full_disk_is_waited_for_and_all_is_right_once_there_is_room(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path, small_disk: Path
+) -> None:
+    with Service({**settings, "stalled_after_ms": 3_000}, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2), skus=6_000)))
+        filler = fill(small_disk)
+        send(kafka, topic_prefix, lines(range(2, 5), skus=6_000))
+        wait_for(
+            lambda: "cannot be opened since" in service.get("w", "/livez")[1],
+            within_s=60,
+            told=lambda: service.log("w"),
+        )
+        assert "No space left on device" in service.log("w")
+        pauses = [
+            int(ms) for ms in re.findall(r"partition 0 cannot be opened yet, next try in (\d+) ms", service.log("w"))
+        ]
+        assert pauses[:2] == [1_000, 2_000], service.log("w")
+        filler.unlink()
+        service.await_closed(FIRST_MS + 5 * DAY_MS, partitions=2)
+        service.await_ready(["w"])
+        assert service.get("w", "/livez")[0] == 200
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(5), skus=6_000)
