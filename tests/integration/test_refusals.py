@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +23,6 @@ from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.kafka
 
@@ -237,3 +238,40 @@ def test_a_full_disk_is_waited_for_and_all_is_right_once_there_is_room(
         assert service.get("w", "/livez")[0] == 200
         service.stop("w")
     assert told(kafka, topic_prefix) == expected(range(5), skus=6_000)
+
+
+@pytest.fixture
+def small_memory(topic_prefix: str) -> Iterator[Path]:
+    """A memory control group of 16 MB: what a process takes from when it joins it on counts."""
+    root = Path("/sys/fs/cgroup")
+    is_first_version = (root / "memory").is_dir()
+    group = (root / "memory" if is_first_version else root) / topic_prefix
+    try:
+        group.mkdir()
+        limit = group / ("memory.limit_in_bytes" if is_first_version else "memory.max")
+        limit.write_text(str(16 << 20))
+    except OSError as error:
+        reason = f"memory cannot be limited ({error}): run the tests as root, where control groups may be written"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_worker_that_runs_out_of_memory_under_load_is_killed_and_loses_nothing(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path, small_memory: Path
+) -> None:
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2), skus=2_000)))
+        starved = service.processes["w"]
+        (small_memory / "cgroup.procs").write_text(str(starved.pid))
+        send(kafka, topic_prefix, lines(range(2, 8), skus=6_000))
+        assert starved.wait(timeout=60) == -signal.SIGKILL, service.log("w")
+        service.start("w")
+        service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
+        service.stop("w")
+    windows, whole = told(kafka, topic_prefix), expected(range(2, 8), skus=6_000) | expected(range(2), skus=2_000)
+    assert {name: windows[name] for name in whole} == whole
+    assert not letters(kafka, topic_prefix)
