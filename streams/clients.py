@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import ClusterMetadata
 
 log = logging.getLogger("librdkafka")
+_unheard = logging.getLogger("librdkafka.admin")  # what an admin client logs, its error says once more
+_unheard.addHandler(logging.NullHandler())
+_unheard.propagate = False
 
 
 _REFUSED: Final = frozenset({
@@ -35,7 +38,7 @@ class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
         """config: librdkafka properties."""
         self._config = config
         self._refusal = ""
-        super().__init__({**config, "error_cb": self._told}, logger=log)
+        super().__init__({**config, "error_cb": self._told}, logger=_unheard)
 
     def _told(self, error: KafkaError) -> None:
         if error.code() in _REFUSED:
