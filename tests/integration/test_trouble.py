@@ -12,10 +12,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from tests.integration.test_bad_days import send
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker
 from tests.support.service import COMMAND, Service, environment, skutrend, values
+from tests.support.shop import send
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:

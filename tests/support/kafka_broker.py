@@ -80,11 +80,18 @@ class KafkaBroker:
     """
 
     def __init__(
-        self, *, heap_mb: int = 512, settings: dict[str, str] | None = None, start_timeout_s: float = 60
+        self,
+        *,
+        heap_mb: int = 512,
+        settings: dict[str, str] | None = None,
+        start_timeout_s: float = 60,
+        directory: Path | None = None,
     ) -> None:
+        """directory: an empty one for log and data, which the caller removes; None: one that `close` removes."""
         self.heap_mb = heap_mb
         self.start_timeout_s = start_timeout_s
-        self._directory = Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
+        self._is_kept = directory is not None
+        self._directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
         self._properties = self._directory / "server.properties"
         port, controller = free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
@@ -201,9 +208,10 @@ class KafkaBroker:
         self.start()
 
     def close(self) -> None:
-        """End the node and remove its directory."""
+        """End the node and remove its directory, unless that is the caller's."""
         self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._is_kept:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         """Start the node."""
