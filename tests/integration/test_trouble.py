@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from tests.support.hostile import GOOD
-from tests.support.kafka_broker import ROOT, KafkaBroker
+from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, skutrend, values
 from tests.support.shop import send
 from tests.support.workers import wait_for
@@ -221,6 +221,14 @@ def test_a_missing_topic_is_waited_for_and_then_named(kafka: KafkaBroker, topic_
     sentence = fails(settings, tmp_path)
     assert f"topic {topic_prefix}orders is not there" in sentence
     assert "skutrend topics create" in sentence
+
+
+def test_a_worker_that_waits_for_its_brokers_still_leaves_when_asked(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with Service({"brokers": f"127.0.0.1:{port}", "bundle": "none"}, tmp_path) as service:
+        service.start("w", wait=False)
+        wait_for(lambda: "trying again" in service.log("w"), within_s=30)
+        service.stop("w")
 
 
 def test_a_dormant_sku_does_not_come_back_from_the_changelog(
