@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SESSION_TIMEOUT_S: Final = 6.0
 EVERY_S: Final = 2.5  # between two troubles, on average
 LEAVES_WITHIN_S: Final = 90.0
+STARTS_S: Final = 1.5  # an interpreter that is still coming up dies of SIGTERM, with which nothing is wrong
 BROKER: Final = "broker"
 GUEST: Final = "guest"  # a worker more than there should be, for a while
 
@@ -63,7 +64,7 @@ class Step:
 
 def timetable(dice: random.Random, *, lasts_s: float, workers: list[str]) -> list[Step]:
     """Choose what happens within so many seconds; all is mended by the end of the list, in the order of time."""
-    kinds = [*((t, w) for t in WORKER for w in ["worker"]), *((t, BROKER) for t in OTHER), (VISIT, GUEST)]
+    kinds = [*((t, "worker") for t in WORKER), *((t, BROKER) for t in OTHER), (VISIT, GUEST)]
     steps: list[Step] = []
     free_s = dict.fromkeys([*workers, BROKER, GUEST], 0.0)
     at_s = dice.uniform(0, EVERY_S)
@@ -73,7 +74,7 @@ def timetable(dice: random.Random, *, lasts_s: float, workers: list[str]) -> lis
         if free:
             who, over_s = dice.choice(free), at_s + dice.uniform(trouble.least_s, trouble.most_s)
             steps += [Step(at_s, trouble.does, who), Step(over_s, trouble.ends, who)]
-            free_s[who] = over_s + dice.uniform(0, 4)  # a worker may be hit while it starts
+            free_s[who] = over_s + dice.uniform(STARTS_S, 4)  # a worker may be hit while it restores
         at_s += dice.expovariate(1 / EVERY_S)
     return sorted(steps)
 
@@ -88,18 +89,24 @@ class Hands:
     leaving: dict[str, tuple[subprocess.Popen[bytes], float]] = field(default_factory=dict)
 
     def follow(self, steps: list[Step]) -> None:
-        """Do all of it, each step at its time or as soon after as can be; a worker that ends unasked is an error."""
-        started_s = time.monotonic()
+        """Do all of it, with at least the time between steps that the timetable says.
+
+        A worker that ends unasked is an error.
+        """
+        began_s = time.monotonic()
+        late_s = dict.fromkeys((step.who for step in steps), 0.0)  # what came late puts off what follows it
         left = list(steps)
         while left or self.leaving:
             self.look_after()
-            due = [step for step in left if step.at_s <= time.monotonic() - started_s]
+            passed_s = time.monotonic() - began_s
+            due = [step for step in left if step.at_s + late_s[step.who] <= passed_s]
             # who is still leaving is waited for, but not by the others
             step = next((step for step in due if step.who not in self.leaving), None)
             if step is None:
                 time.sleep(0.02)
                 continue
             left.remove(step)
+            late_s[step.who] = passed_s - step.at_s
             self.say(f"{step.at_s:6.1f} s  {step.what} {step.who}")
             if step.who == BROKER:
                 self._to_broker(step.what)
