@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -13,11 +13,12 @@ from confluent_kafka import Producer
 from features.partitioning import partitions_of
 from streams.files import sample_paths
 from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
-from tests.support.hostile import Hostile, order
+from tests.support.hostile import GOOD, Hostile, order
 from tests.support.service import read_topic, values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from threading import Event
 
     from tests.support.kafka_broker import KafkaBroker
 
@@ -43,17 +44,28 @@ def end_of(tables: Tables) -> int:
     return int(end_ms)
 
 
-def encoded(kind: str, table: pd.DataFrame) -> list[Record]:
-    """Make records of a table's rows, in its order."""
-    return [
-        (
-            kind,
-            str(event["sku"]).encode(),
-            msgspec.json.encode({k: None if pd.isna(v) else v for k, v in event.items()}),
-            None,
-        )
-        for event in table.to_dict("records")
-    ]
+def merged(left: Tables, right: Tables) -> Tables:
+    """Put the events of both together."""
+    return {kind: pd.concat([left[kind], right[kind]], ignore_index=True) for kind in KINDS}
+
+
+def daily(tables: Tables) -> range:
+    """Give a moment of each day of these events."""
+    return range(int(tables["orders"].event_time_ms.min()), end_of(tables) - 24 * HOUR_MS, 24 * HOUR_MS)
+
+
+def pulses(partitions: int, times_ms: Iterable[int]) -> Tables:
+    """One event of each kind in each partition at each of these times: event time moves on, with no idle timeout."""
+    names = [f"PULSE{number}" for number in range(40 * partitions)]
+    where = partitions_of([name.encode() for name in names], count=partitions).tolist()
+    tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for at_ms in times_ms:
+        for sku in [names[where.index(number)] for number in range(partitions)]:
+            event = {"event_id": f"pulse-{sku}-{at_ms}", "sku": sku, "event_time_ms": at_ms}
+            tables["orders"].append({**GOOD, **event})
+            tables["clicks"].append({"session_id": "pulse", "kind": "view", **event})
+            tables["price-changes"].append({"price": 2.5, "currency": "GBP", "kind": "list", **event})
+    return {kind: pd.DataFrame(rows) for kind, rows in tables.items()}
 
 
 def disordered(tables: Tables, *, by_ms: int, duplicates: float, seed: int = 11) -> list[Record]:
@@ -61,9 +73,12 @@ def disordered(tables: Tables, *, by_ms: int, duplicates: float, seed: int = 11)
     dice = np.random.default_rng(seed)
     rows: list[tuple[float, Record]] = []
     for kind, table in tables.items():
-        for at_ms, record in zip(table.event_time_ms.tolist(), encoded(kind, table), strict=True):
+        for event in table.to_dict("records"):
+            value = msgspec.json.encode({k: None if pd.isna(v) else v for k, v in event.items()})
+            record = (kind, str(event["sku"]).encode(), value, None)
+            at = float(event["event_time_ms"])
             rows += [
-                (at_ms + dice.uniform(0, by_ms), record)
+                (at + dice.uniform(0, by_ms), record)
                 for _ in range(1 + int(kind == "orders" and dice.random() < duplicates))
             ]
     rows.sort(key=lambda row: row[0])
@@ -85,8 +100,13 @@ def sprinkled(records: list[Record], hostile: Sequence[Hostile]) -> list[Record]
     return mixed
 
 
-def send(kafka: KafkaBroker, prefix: str, records: Sequence[Record], *, over_s: float = 0.0) -> int:
-    """Write records, evenly over some seconds, and wait until Kafka has each of them once; returns how many."""
+def send(
+    kafka: KafkaBroker, prefix: str, records: Sequence[Record], *, over_s: float = 0.0, hurry: Event | None = None
+) -> int:
+    """Write records, evenly over some seconds, and wait until Kafka has each of them once; returns how many.
+
+    hurry: set it, and the rest goes out at once.
+    """
     failed: list[str] = []
     producer = Producer({
         "bootstrap.servers": kafka.bootstrap,
@@ -101,7 +121,8 @@ def send(kafka: KafkaBroker, prefix: str, records: Sequence[Record], *, over_s: 
         producer.produce(
             prefix + topic, value, key, **where, on_delivery=lambda e, _: failed.append(str(e)) if e else None
         )
-        producer.poll(max(0.0, started_s + over_s * count / len(records) - time.monotonic()))
+        wait_s = 0.0 if hurry and hurry.is_set() else started_s + over_s * count / len(records) - time.monotonic()
+        producer.poll(max(0.0, wait_s))
     assert producer.flush(60) == 0
     assert not failed
     return len(records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import shutil
 import tempfile
@@ -11,25 +10,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import pandas as pd
-
-from features.partitioning import partitions_of
-from tests.support.hostile import GOOD, unusable
+from tests.support.hostile import unusable
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.service import Service, skutrend
 from tests.support.shop import (
     HOUR_MS,
-    KINDS,
     TIMEZONE,
-    Record,
     Tables,
+    daily,
     disordered,
-    encoded,
     end_of,
+    merged,
     misplaced,
     month,
+    pulses,
     send,
     sprinkled,
 )
@@ -37,11 +33,6 @@ from tests.support.workers import wait_for
 from tests.torture.checks import Checker, Sent
 from tests.torture.trouble import SESSION_TIMEOUT_S, Hands, timetable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-log = logging.getLogger(__name__)
-DAY_MS: Final = 24 * HOUR_MS
 DAYS: Final = 28  # of the sample's month, which is one round
 ROUND_S: Final = 40.0
 PARTITIONS: Final = 8
@@ -103,7 +94,6 @@ class _Torture:
             # event time runs 60,000 times too fast here: what a dead broker holds up is not silence
             "idle_timeout_ms": HOUR_OF_REAL_TIME_MS,
         }
-        self.pulses = _pulse_skus(PARTITIONS)
         self.sample = month()
         self.sent = Sent()
         self.service = Service(self.settings, folder, apart=True)
@@ -131,7 +121,7 @@ class _Torture:
         """Send a month while things go wrong, then compare; returns up to where windows have closed."""
         tables = shifted(self.sample, round_number=number)
         end_ms = end_of(tables)
-        tables = merged(tables, self._pulses(range(int(tables["orders"].event_time_ms.min()), end_ms - DAY_MS, DAY_MS)))
+        tables = merged(tables, pulses(PARTITIONS, daily(tables)))
         hostile = [*unusable(), misplaced(PARTITIONS)]
         seed = self.dice.randrange(1 << 32)
         records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.01, seed=seed), hostile)
@@ -139,8 +129,8 @@ class _Torture:
         self.say(f"round {number}: {len(records):,} records over {lasts_s:.0f} s, {len(steps)} steps")
         sending = pool.submit(send, self.kafka, PREFIX, records, over_s=lasts_s)
         self.hands.follow(steps)
-        closing = self._pulses([end_ms + LATENESS_MS + HOUR_MS])
-        self.sent.records += sending.result() + send(self.kafka, PREFIX, _records(closing))
+        closing = pulses(PARTITIONS, [end_ms + LATENESS_MS + HOUR_MS])
+        self.sent.records += sending.result() + send(self.kafka, PREFIX, disordered(closing, by_ms=0, duplicates=0.0))
         self.sent.parts += [tables, closing]
         self.sent.hostile += hostile
         began_s = time.monotonic()
@@ -159,39 +149,13 @@ class _Torture:
         self.service.stop(last)
         self.say(self.checker.conservation(self.settings, self.service.state_dir(last), PARTITIONS))
 
-    def _pulses(self, times_ms: Iterable[int]) -> Tables:
-        """One event of each kind in each partition at each of these times, so that event time moves everywhere."""
-        tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-        for at_ms in times_ms:
-            for sku in self.pulses:
-                event = {"event_id": f"pulse-{sku}-{at_ms}", "sku": sku, "event_time_ms": at_ms}
-                tables["orders"].append({**GOOD, **event})
-                tables["clicks"].append({"session_id": "pulse", "kind": "view", **event})
-                tables["price-changes"].append({"price": 2.5, "currency": "GBP", "kind": "list", **event})
-        return {kind: pd.DataFrame(rows) for kind, rows in tables.items()}
-
-
-def _pulse_skus(partitions: int) -> list[str]:
-    """Return a SKU for each partition."""
-    names = [f"PULSE{number}" for number in range(40 * partitions)]
-    where = partitions_of([name.encode() for name in names], count=partitions).tolist()
-    return [names[where.index(number)] for number in range(partitions)]
-
 
 def shifted(tables: Tables, *, round_number: int) -> Tables:
     """Return the same events so many months later, under ids of their own."""
     return {
         kind: table.assign(
             event_id=table.event_id + f"~{round_number}",
-            event_time_ms=table.event_time_ms + round_number * DAYS * DAY_MS,
+            event_time_ms=table.event_time_ms + round_number * DAYS * 24 * HOUR_MS,
         )
         for kind, table in tables.items()
     }
-
-
-def merged(left: Tables, right: Tables) -> Tables:
-    return {kind: pd.concat([left[kind], right[kind]], ignore_index=True) for kind in KINDS}
-
-
-def _records(tables: Tables) -> list[Record]:
-    return [record for kind, table in tables.items() for record in encoded(kind, table)]
