@@ -102,17 +102,15 @@ class _Torture:
 
     def run(self) -> None:
         skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=self.settings)
-        until_s = time.monotonic() + 60 * self.plan.minutes
+        rounds = max(1, round(60 * self.plan.minutes / ROUND_S))
         with self.service, ThreadPoolExecutor(1) as pool:
             try:
                 for name in self.names:
                     self.service.start(name, wait=False)
                 self.service.await_ready(self.names[:PARTITIONS])
-                closed_ms, number = 0, 0
-                while number == 0 or time.monotonic() < until_s - ROUND_S / 4:
-                    lasts_s = min(ROUND_S, until_s - time.monotonic())
-                    closed_ms = self._round(number, max(lasts_s, 5.0), closed_ms, pool)
-                    number += 1
+                closed_ms = 0
+                for number in range(rounds):
+                    closed_ms = self._round(number, 60 * self.plan.minutes / rounds, closed_ms, pool)
                 self._end()
             finally:
                 self.hands.end()
