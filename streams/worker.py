@@ -245,6 +245,11 @@ class Worker:
                     self._align(partition, consumer)
                     self._flush_due(partition)
 
+    def listen_anew(self) -> None:
+        """Judge no input silent by what was before: we slept, and nobody listened."""
+        for partition in self.partitions.values():
+            partition.watermark.listen_anew()
+
     def _look_at_inputs(self, partition: Partition, consumer: Consumer) -> None:
         now = self.clock()
         for source, topic in enumerate(self.topics):

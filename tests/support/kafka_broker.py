@@ -102,10 +102,13 @@ class KafkaBroker:
         settings: dict[str, str] | None = None,
         start_timeout_s: float = 60,
         users: dict[str, str] | None = None,
+        directory: Path | None = None,
     ) -> None:
+        """directory: an empty one for log and data, which the caller removes; None: one that `close` removes."""
         self.heap_mb = heap_mb
         self.start_timeout_s = start_timeout_s
-        self._directory = Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
+        self._is_kept = directory is not None
+        self._directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
         self._properties = self._directory / "server.properties"
         port, controller, guarded = free_ports(3)
         self.bootstrap = f"127.0.0.1:{port}"
@@ -231,9 +234,10 @@ class KafkaBroker:
         self.start()
 
     def close(self) -> None:
-        """End the node and remove its directory."""
+        """End the node and remove its directory, unless that is the caller's."""
         self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._is_kept:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         """Start the node."""
