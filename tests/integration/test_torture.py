@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.torture.driver import Plan, torture
 from tests.torture.trouble import timetable
-
-if TYPE_CHECKING:
-    pass
 
 SEED = 201  # kills, robberies, exits, long pauses, a visitor, a broker that dies and one that stops
 
