@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KAFKA := deploy/kafka/libs/.complete
 
-.PHONY: demo test check unit torture lint kafka bench clean
+.PHONY: demo test check unit torture torture-kafka lint kafka bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml
@@ -39,6 +39,10 @@ unit: $(VENV)/.dev
 # thousands of schedules of crashes, zombies and lost disks; a failing one says how to replay it
 torture: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),5000) --start $(or $(START),0)
+
+# the same on a real Kafka, for as long as asked: workers and broker are killed, stopped and frozen, disks are lost
+torture-kafka: $(VENV)/.dev $(KAFKA)
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

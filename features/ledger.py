@@ -51,6 +51,16 @@ class Absorbed:
     refused: list[Refusal] = field(default_factory=list)
     max_event_ms: int = NEVER_MS
 
+    @property
+    def misplaced(self) -> int:
+        """Records refused because their SKU belongs to another partition."""
+        return sum(refusal.code == "wrong_partition" for refusal in self.refused)
+
+    @property
+    def placed(self) -> int:
+        """Records whose SKU belongs to this partition, whatever became of them."""
+        return self.folded + self.duplicate + len(self.late)
+
 
 @dataclass(frozen=True)
 class Chunk:

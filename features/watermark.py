@@ -60,6 +60,11 @@ class Watermark:
         elif clock.quiet_since_ms is None:
             clock.quiet_since_ms = now_ms
 
+    def listen_anew(self) -> None:
+        """Let every input be silent for the whole idle timeout once more before it counts as idle."""
+        for clock in self.clocks:
+            clock.quiet_since_ms = None
+
     def advance(self, *, now_ms: int, data_end_ms: int) -> int:
         """Move the watermark on and return it. data_end_ms: end of the last open window with events (else NEVER_MS)."""
         speaking = [c for c in self.clocks if not c.is_idle(now_ms=now_ms, idle_timeout_ms=self.idle_timeout_ms)]

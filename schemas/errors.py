@@ -12,6 +12,8 @@
     . StateMismatch       the stored state was written by another format or other settings
       . StateCorrupt        the stored state is damaged; it has to be rebuilt
     . BrokerTrouble       Kafka refuses or lacks something
+      . LoginRefused        the brokers do not let this user in
+    . WrongPartitioner    too much of an input lies on partitions where its keys do not belong
     . FlushFailed         outputs or state could not be written
     . Fenced              another worker has taken a partition over
   - SnapshotUnusable    a snapshot cannot be written or read: do without
@@ -74,6 +76,14 @@ class StateCorrupt(StateMismatch):
 
 class BrokerTrouble(Broken):
     """Kafka refuses, or lacks something this worker needs."""
+
+
+class LoginRefused(BrokerTrouble):
+    """The brokers do not let this user in: trying again would not help."""
+
+
+class WrongPartitioner(Broken):
+    """A producer does not partition by murmur2: to go on would be to bury its topic in the dead letters."""
 
 
 class Fenced(Broken):

@@ -37,6 +37,7 @@ def build(settings: Settings, session: Session | None, partition_counts: dict[st
     worker = Worker(settings, session, input_partitions(partition_counts), tp=TP)
     _agents(app, worker, settings)
     _life(app, worker)
+    _clockwork(app, worker)
     return app, worker
 
 
@@ -97,14 +98,22 @@ def _life(app: faust.App, worker: Worker) -> None:
         if worker.failure is None:
             worker.close()
 
+
+def _clockwork(app: faust.App, worker: Worker) -> None:
+    """Drive what must happen without events."""
+
     @app.task  # type: ignore[untyped-decorator]  # Faust has no types
     async def clockwork() -> None:
-        """Drive what must happen without events."""
-        beat = 0
+        """Tick, and now and then tell the group how far we are."""
+        beat, ticked_ms = 0, worker.clock()
         while not app.should_stop:
             await asyncio.sleep(TICK_S)
             if not worker.assigned or app.rebalancing:
                 continue
+            now = worker.clock()
+            if now - ticked_ms > worker.settings.idle_timeout_ms // 2:
+                worker.listen_anew()
+            ticked_ms = now
             try:
                 await worker.tick(app.consumer)
             except Broken as error:

@@ -181,7 +181,8 @@ def _apply(
             latest[message.key()] = value
             progress.size += len(value or b"")
         progress.rows += len(messages)
-        progress.read = messages[-1].offset() + 1 - start
+        if messages:
+            progress.read = messages[-1].offset() + 1 - start
         if len(latest) >= SPILL_KEYS:
             meta = latest.pop(META, None)
             store.apply(latest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,8 @@ def demo(out: Path) -> None:
 @click.pass_context
 def worker(ctx: click.Context) -> None:
     """Join the group and serve until SIGTERM; then flush and leave with exit code 0."""
+    # until the app has handlers of its own: process 1 of a container would not even die of it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from streams.serve import serve  # noqa: PLC0415
 
     serve(_settings(ctx))

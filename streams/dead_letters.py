@@ -76,7 +76,7 @@ def read(settings: Settings) -> Iterator[Letter]:
 
 def _up_to(reader: Reader, low: int, high: int, advance: Callable[[int], None]) -> Iterator[Letter]:
     at = low
-    for messages in reader.records(low, high):
+    for messages in filter(None, reader.records(low, high)):
         for message in messages:
             if message.offset() < high:
                 yield as_letter(message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from inference.session import Session
 from schemas.columns import WindowColumns
 from schemas.decoding import DECODERS
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
+from schemas.errors import FlushFailed
 from streams.batch import RecordBatch
 from streams.changelog import Changelog
 from streams.letters import DEFAULT_LIMIT_BYTES, Letters
@@ -95,6 +97,7 @@ class Partition:
         self.meta = rows.fresh_meta(self.ledger, model=session.model if session else "none")
         self.flushed_offsets: dict[str, int] = {}
         self._changed = False
+        self._is_torn = False
         self._closed_since_flush = False
         self._by_key: list[int] = []
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
@@ -111,18 +114,26 @@ class Partition:
     def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
         columns, refused = DECODERS[INPUT_NAMES[source]](batch.values)
-        outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
-        outcome.refused.extend(refused)
-        for refusal in outcome.refused:
-            self.letters.bury(batch, refusal)
-            self.metrics.refusals.labels(batch.topic, refusal.code).inc()
-        for late in outcome.late:
-            self.letters.divert(batch, late)
-        self.watermark.observe(source, max_event_ms=outcome.max_event_ms)
-        self.meta.offsets[batch.topic] = batch.next
-        self._count(source, batch, outcome)
+        with self._wholly():
+            outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
+            outcome.refused.extend(refused)
+            for refusal in outcome.refused:
+                self.letters.bury(batch, refusal)
+                self.metrics.refusals.labels(batch.topic, refusal.code).inc()
+            for late in outcome.late:
+                self.letters.divert(batch, late)
+            self.watermark.observe(source, max_event_ms=outcome.max_event_ms)
+            self.meta.offsets[batch.topic] = batch.next
+            self._count(source, batch, outcome)
         self._changed = True
         return outcome
+
+    @contextmanager
+    def _wholly(self) -> Iterator[None]:
+        """Whatever breaks off in here, such as for want of memory, leaves a state that must not be flushed any more."""
+        was_torn, self._is_torn = self._is_torn, True
+        yield
+        self._is_torn = was_torn
 
     def _count(self, source: int, batch: RecordBatch, outcome: Absorbed) -> None:
         counts = self.meta.counts[INPUT_NAMES[source]]
@@ -150,11 +161,12 @@ class Partition:
         if number is None:
             return False
         started = time.perf_counter()
-        for closed in self.desk.close(number, emitted_ms=now_ms):
-            self._publish(closed)
-        self._gone.extend(self._logged.pop(number, ()))
-        self._retire(number)
-        self.meta.windows_closed += 1
+        with self._wholly():
+            for closed in self.desk.close(number, emitted_ms=now_ms):
+                self._publish(closed)
+            self._gone.extend(self._logged.pop(number, ()))
+            self._retire(number)
+            self.meta.windows_closed += 1
         self._changed = self._closed_since_flush = True
         self.metrics.close.observe(time.perf_counter() - started)
         self._report()
@@ -215,8 +227,15 @@ class Partition:
         Outputs first, where they are no part of the transaction: a crash in between repeats them with the same ids,
         and never loses one. The store comes last and may lag behind the changelog by this flush, never lead.
         """
+        if self._is_torn:
+            msg = f"partition {self.number} was left in the midst of a change: nothing since its last flush is written"
+            raise FlushFailed(msg)
         if not self._changed:
             return
+        with self._wholly():
+            self._flush(now_ms=now_ms)
+
+    def _flush(self, *, now_ms: int) -> None:
         started = time.perf_counter()
         record, log_ = self._flush_record(), self.changelog
         finish = self.store.stage(record, also=None if log_ is None else log_.put)

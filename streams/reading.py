@@ -50,7 +50,10 @@ class Reader:
         return low, high
 
     def records(self, start: int, end: int) -> Iterator[list[Message]]:
-        """Give the records from `start` on, in batches, up to the partition's end; none where `end` is not beyond."""
+        """Give the records from `start` on, in batches, up to the partition's end; none where `end` is not beyond.
+
+        While the brokers are silent (a quota, a slow network) batches are empty: whoever reads can give up.
+        """
         if start >= end:
             return
         self._consumer.assign([TopicPartition(*self._at, start)])
@@ -60,7 +63,7 @@ class Reader:
             rows = [message for message in got if message.error() is None]
             if rows:
                 heard_s = time.monotonic()
-                yield rows
+            yield rows
             for message in got:
                 error = message.error()
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # its only name

@@ -97,6 +97,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["fail", "earliest", "latest"],
         Meta(description="what to do when retention has deleted input records that were not read yet"),
     ] = "fail"
+    misplaced_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share of an input's latest 1,000 records on partitions where their SKU does not belong, "
+            "beyond which the worker stops instead of burying the topic; `1`: never, all become dead letters",
+        ),
+    ] = 0.25
     dormant_after_ms: Annotated[
         Milliseconds,
         Meta(description="event time after which a SKU without any event is forgotten, with all its state"),

@@ -16,6 +16,9 @@ All but the last are also the records of the changelog (streams/changelog.py).
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,8 +44,10 @@ from features.rows import Meta
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 
 META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
+log = logging.getLogger(__name__)
 _BLOCK_CACHE_BYTES = 16 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
 
@@ -109,11 +114,16 @@ class Store:
     """RocksDB of one partition. One process at a time: a second one is refused by RocksDB's lock."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. A directory that another process holds, or that RocksDB cannot read, is a `StateMismatch`."""
+        """Open or create. A directory that another process holds, or that RocksDB cannot read, is a `StateMismatch`.
+
+        A full disk, which may pass, is a `FlushFailed`.
+        """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise _full(path, str(error.strerror)) from error
             msg = f"cannot make the directory {path} ({error.strerror}); set SKUTREND_STATE_DIR to one that can be"
             raise StateMismatch(msg) from error
         try:
@@ -121,6 +131,8 @@ class Store:
         except Exception as error:
             if "Corruption" in str(error):
                 raise _damaged(path, str(error)) from error
+            if any(os.strerror(number) in str(error) for number in _NO_ROOM):
+                raise _full(path, str(error)) from error
             msg = (
                 f"cannot open the state in {path}: {error}; "
                 "is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
@@ -150,7 +162,8 @@ class Store:
 
     def set_position(self, offset: int) -> None:
         """Remember up to which offset, exclusive, the changelog is contained."""
-        self._db.put(_POSITION, msgspec.msgpack.encode(offset))
+        with self._writing():
+            self._db.put(_POSITION, msgspec.msgpack.encode(offset))
 
     def write(self, flush: Flush) -> None:
         """Write a flush: all of it or, should the process die in between, nothing."""
@@ -215,8 +228,7 @@ class Store:
         except Exception as error:
             if type(error) is not Exception:  # rocksdict raises nothing finer; what is finer is not its own
                 raise
-            msg = f"the state in {self.path} cannot be written: {error}; see whether the disk is full or gone"
-            raise FlushFailed(msg) from error
+            raise _full(self.path, str(error)) from error
 
     def sku_rows(self, *, at_a_time: int = 16_384) -> Iterator[tuple[list[str], list[bytes]]]:
         """Go through the stored SKU rows in key order, in parts."""
@@ -322,8 +334,16 @@ class Store:
         self._db.compact_range(None, None)
 
     def close(self) -> None:
-        """Close; the lock is free afterwards."""
-        self._db.close()
+        """Close; the lock is free afterwards, also where the disk does not take what RocksDB still holds in memory.
+
+        All of that is in its log or in the changelog, and whoever was told of a flush can find it there.
+        """
+        try:
+            with self._writing():
+                self._db.close()
+        except FlushFailed as error:
+            log.warning("%s", error)
+            del self._db  # the last reference: RocksDB lets go without writing
 
     @staticmethod
     def is_at(path: Path) -> bool:
@@ -338,6 +358,10 @@ class Store:
 
 def _damaged(path: Path, what: str) -> StateCorrupt:
     return StateCorrupt(f"the state in {path} is damaged ({what}); delete that directory to rebuild it")
+
+
+def _full(path: Path, what: str) -> FlushFailed:
+    return FlushFailed(f"the state in {path} cannot be written: {what}; see whether the disk is full or gone")
 
 
 def _tee(records: Iterable[tuple[bytes, bytes]], also: Callable[[bytes, bytes], None]) -> Iterator[tuple[bytes, bytes]]:

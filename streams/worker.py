@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from features.ledger import INPUT_NAMES
+from features.ledger import INPUT_NAMES, Absorbed
+from features.partitioning import Placement
 from inference.session import Session
-from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, WrongPartitioner
 from streams.batch import RecordBatch
 from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
@@ -109,12 +110,13 @@ class Worker:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
         self._opener = self.opener(self)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
+        self._placements = tuple(Placement() for _ in self.topics)
 
     # ------------------------------------------------------------------ batches
     async def take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
         """Fold a batch into its partition and close what is due; a batch that is not the next one is asked for anew."""
         partition = self.partitions.get(batch.partition)
-        if partition is None or not consumer.is_current(batch):
+        if partition is None or self.failure is not None or not consumer.is_current(batch):
             return
         expected = partition.next_offset(batch.topic)
         if batch.start != expected and not (batch.start > expected == 0):
@@ -122,10 +124,23 @@ class Worker:
             return
         with self._losing(partition):
             if len(batch) or batch.next != expected:
-                partition.absorb(source, batch, now_ms=self.clock())
+                self._look_at_placement(source, partition.absorb(source, batch, now_ms=self.clock()))
             await self.close_due(partition)
             if self.partitions.get(partition.number) is partition:  # it may have been taken away in between
                 self._flush_due(partition)
+
+    def _look_at_placement(self, source: int, outcome: Absorbed) -> None:
+        """Stop before a whole topic is buried: nothing of this batch is flushed, so that it comes again."""
+        placement, wrong = self._placements[source], outcome.misplaced
+        placement.note(seen=outcome.placed + wrong, misplaced=wrong)
+        if placement.is_beyond(self.settings.misplaced_share):
+            msg = (
+                f"{placement.misplaced:,} of the latest {placement.seen:,} records of topic {self.topics[source]} lie "
+                "on partitions where their SKU does not belong: let its producer partition by murmur2 of the SKU "
+                "(librdkafka: partitioner=murmur2_random); then let the topic be written anew, or set "
+                "SKUTREND_MISPLACED_SHARE=1 once and send the dead letters again with `skutrend dead-letters replay`"
+            )
+            raise WrongPartitioner(msg)
 
     async def _go_back(self, partition: Partition, batch: RecordBatch, consumer: Consumer) -> None:
         """Read on where the partition stands; where that is no longer kept, do as the settings say."""
@@ -219,6 +234,8 @@ class Worker:
     # ------------------------------------------------------------------ the clock
     async def tick(self, consumer: Consumer) -> None:
         """Do what must happen without events: idle inputs, quiet closes, flushes, source alignment."""
+        if self.failure is not None:
+            return
         await self.reopen_due(consumer)
         for partition in list(self.partitions.values()):
             with self._losing(partition):
@@ -227,6 +244,11 @@ class Worker:
                 if self.partitions.get(partition.number) is partition:
                     self._align(partition, consumer)
                     self._flush_due(partition)
+
+    def listen_anew(self) -> None:
+        """Judge no input silent by what was before: we slept, and nobody listened."""
+        for partition in self.partitions.values():
+            partition.watermark.listen_anew()
 
     def _look_at_inputs(self, partition: Partition, consumer: Consumer) -> None:
         now = self.clock()
@@ -311,7 +333,9 @@ class Worker:
         self.metrics.forget(number)
 
     def flush(self) -> None:
-        """Flush every partition now: the group or the process is about to change."""
+        """Flush every partition now: the group or the process is about to change. Not after a failure."""
+        if self.failure is not None:
+            return
         for partition in list(self.partitions.values()):
             with self._losing(partition):
                 partition.flush(now_ms=self.clock())

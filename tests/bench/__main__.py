@@ -1,4 +1,4 @@
-"""`python -m tests.bench [throughput|state|close|recovery] ...`: every measurement, or one of them."""
+"""`python -m tests.bench [throughput|state|close|recovery|overload] ...`: every measurement, or one of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import argparse
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["all", "throughput", "state", "close", "recovery"], default="all")
+    kinds = ["all", "throughput", "state", "close", "recovery", "overload"]
+    parser.add_argument("what", nargs="?", choices=kinds, default="all")
     parser.add_argument("--events", type=int, default=2_000_000, help="events of the service's throughput run")
     parser.add_argument("--plain-events", type=int, default=60_000, help="events of plain Faust's throughput run")
     parser.add_argument(
         "--skus", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes of the state run"
     )
     parser.add_argument("--recovery-skus", type=int, default=300_000, help="SKUs of the recovery run")
+    parser.add_argument(
+        "--backlogs", type=int, nargs="+", default=[250_000, 1_000_000, 2_000_000], help="events of the overload runs"
+    )
     asked = parser.parse_args()
     if asked.what in {"all", "throughput"}:
         from tests.bench import throughput  # noqa: PLC0415  # each needs its own libraries
@@ -32,6 +36,10 @@ def main() -> None:
         from tests.bench import state  # noqa: PLC0415
 
         state.main(asked.skus)
+    if asked.what in {"all", "overload"}:
+        from tests.bench import overload  # noqa: PLC0415
+
+        overload.main(asked.backlogs)
 
 
 if __name__ == "__main__":

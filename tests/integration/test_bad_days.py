@@ -6,91 +6,38 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import pandas as pd
 import pytest
-from confluent_kafka import Producer
 
-from features.partitioning import partitions_of
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
-from streams.files import sample_paths
-from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
+from tests.support.group_by import assert_equal, measures, published, whole_grid
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.service import Service, read_topic, skutrend, values
+from tests.support.shop import (
+    HOUR_MS,
+    KINDS,
+    PARTITIONS,
+    TIMEZONE,
+    disordered,
+    end_of,
+    misplaced,
+    month,
+    send,
+    sprinkled,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from tests.support.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.kafka
 
-TIMEZONE = "Europe/London"
-PARTITIONS = 4
-HOUR_MS = 3_600_000
-KINDS = ("orders", "clicks", "price-changes")
-Record = tuple[str, bytes | None, bytes | None, int | None]  # topic, key, value, partition (None: by the key)
-
-
-def month() -> dict[str, pd.DataFrame]:
-    """Four weeks around the day of 23 hours, 27 March 2011."""
-    first, last = (int(pd.Timestamp(day, tz=TIMEZONE).timestamp() * 1000) for day in ("2011-03-14", "2011-04-11"))
-    tables = {kind: pd.read_parquet(sample_paths()[kind]) for kind in KINDS}
-    return {kind: table[table.event_time_ms.between(first, last - 1)] for kind, table in tables.items()}
-
-
-def disordered(tables: dict[str, pd.DataFrame], *, by_ms: int, duplicates: float) -> list[Record]:
-    """All events in the order in which a bad network delivers them, some of them twice; seeded."""
-    dice = np.random.default_rng(11)
-    rows: list[tuple[float, Record]] = []
-    for kind, table in tables.items():
-        for event in table.to_dict("records"):
-            value = msgspec.json.encode({k: None if pd.isna(v) else v for k, v in event.items()})
-            record = (kind, str(event["sku"]).encode(), value, None)
-            at = float(event["event_time_ms"])
-            rows += [
-                (at + dice.uniform(0, by_ms), record)
-                for _ in range(1 + int(kind == "orders" and dice.random() < duplicates))
-            ]
-    rows.sort(key=lambda row: row[0])
-    return [record for _, record in rows]
-
-
-def send(kafka: KafkaBroker, prefix: str, records: Iterable[Record]) -> int:
-    """Write records, waiting until Kafka has them; returns how many."""
-    failed: list[str] = []
-    producer = Producer(
-        {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "message.max.bytes": 2_000_000}
-    )
-    count = 0
-    for topic, key, value, partition in records:
-        where = {} if partition is None else {"partition": partition}
-        producer.produce(
-            prefix + topic, value, key, **where, on_delivery=lambda e, _: failed.append(str(e)) if e else None
-        )
-        producer.poll(0)
-        count += 1
-    assert producer.flush(60) == 0
-    assert not failed
-    return count
-
-
-def sprinkled(records: list[Record], hostile: list[Hostile]) -> list[Record]:
-    """Spread hostile records evenly among the others."""
-    elsewhere = (int(partitions_of([b"22423"], count=PARTITIONS)[0]) + 1) % PARTITIONS
-    misplaced = Hostile("wrong_partition", order(event_id="misplaced"), b"22423", elsewhere)
-    step = len(records) // (len(hostile) + 1)
-    mixed = list(records)
-    for i, bad in enumerate([*hostile, misplaced]):
-        mixed.insert(i * (step + 1), ("orders", bad.key, bad.value, bad.partition))
-    return mixed
-
 
 def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
     kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    tables, hostile = month(), unusable()
+    tables, hostile = month(), [*unusable(), misplaced()]
     records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.02), hostile)
     settings = {
         "brokers": kafka.bootstrap,
@@ -103,7 +50,7 @@ def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
         "bundle": "none",
     }
     skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
-    end_ms = int(local_day_ms(tables["orders"].event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+    end_ms = end_of(tables)
     thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
 
     with Service(settings, tmp_path) as service:
@@ -144,7 +91,6 @@ def check_letters(kafka: KafkaBroker, prefix: str, hostile: list[Hostile]) -> No
         assert len(said.error) > 10, said
         found[said.source] = (said.code, message.key(), message.value())  # a kill may repeat one, from the same source
     wanted = [(bad.code, bad.key, bad.value) for bad in hostile]
-    wanted.append(("wrong_partition", b"22423", order(event_id="misplaced")))
     for letter in wanted:
         assert letter in found.values(), f"no dead letter {letter[0]}: {(letter[2] or b'')[:60]!r}"
     assert len(found) == len(wanted)

@@ -16,10 +16,10 @@ from streams.letter_files import Letter, as_line
 from streams.outbox import Outbox
 from streams.settings import Settings
 from streams.store import Flush, Store
-from tests.integration.test_bad_days import send
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.kafka_broker import ROOT
 from tests.support.service import COMMAND, Service, environment, read_topic, skutrend, values
+from tests.support.shop import send
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.test_bad_days import KINDS, PARTITIONS, TIMEZONE, disordered, month, send, sprinkled
-from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
-from tests.support.hostile import order, unusable
-from tests.support.service import Service, read_topic, skutrend, values
+from tests.support.hostile import unusable
+from tests.support.service import Service, skutrend
+from tests.support.shop import (
+    HOUR_MS,
+    PARTITIONS,
+    TIMEZONE,
+    assert_buried,
+    assert_windows,
+    disordered,
+    end_of,
+    misplaced,
+    month,
+    send,
+    sprinkled,
+)
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
@@ -25,7 +36,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-HOUR_MS = 3_600_000
 KILLS = int(os.environ.get("SKUTREND_TEST_KILLS", "6"))
 
 
@@ -33,7 +43,7 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
     kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
     dice = random.Random(3)  # noqa: S311  # reproducible, not secret
-    tables, hostile = month(), [*unusable(), *unusable()]
+    tables, hostile = month(), [*unusable(), *unusable(), misplaced()]
     records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.01), hostile)
     settings = {
         "brokers": kafka.bootstrap,
@@ -46,7 +56,7 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
         "bundle": "none",
     }
     skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
-    end_ms = int(local_day_ms(tables["orders"].event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+    end_ms = end_of(tables)
     parts = [records[i * len(records) // (KILLS + 1) : (i + 1) * len(records) // (KILLS + 1)] for i in range(KILLS + 1)]
     names = ["a", "b", "c"]
     with Service(settings, tmp_path, apart=True) as service:
@@ -68,14 +78,8 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
         for name in names:
             service.stop(name)
 
-    windows = values(kafka.bootstrap, f"{topic_prefix}windows")
-    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
-    expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
-    assert_equal(published(windows), whole_grid(expected, until_ms=end_ms, timezone=TIMEZONE))
-    letters = [(m.key(), m.value()) for m in read_topic(kafka.bootstrap, f"{topic_prefix}dead-letters")]
-    wanted = [(bad.key, bad.value) for bad in hostile] + [(b"22423", order(event_id="misplaced"))]
-    assert sorted(letters, key=repr) == sorted(wanted, key=repr)
-    assert not list(read_topic(kafka.bootstrap, f"{topic_prefix}late-events"))
+    assert_windows(kafka, topic_prefix, tables, until_ms=end_ms)
+    assert_buried(kafka, topic_prefix, hostile)
 
 
 def generations(service: Service, name: str) -> list[str]:
@@ -130,7 +134,7 @@ def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(
         "bundle": "none",
     }
     skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
-    end_ms = int(local_day_ms(tables["orders"].event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
+    end_ms = end_of(tables)
     thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
     with Service(settings, tmp_path, apart=True) as service:
         for name in ("zombie", "heir"):
@@ -147,7 +151,4 @@ def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(
         service.await_closed(end_ms, within_s=120, partitions=PARTITIONS)
         for name in ("zombie", "heir"):
             service.stop(name)
-    windows = values(kafka.bootstrap, f"{topic_prefix}windows")
-    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
-    expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
-    assert_equal(published(windows), whole_grid(expected, until_ms=end_ms, timezone=TIMEZONE))
+    assert_windows(kafka, topic_prefix, tables, until_ms=end_ms)

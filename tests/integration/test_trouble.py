@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from tests.integration.test_bad_days import send
 from tests.support.hostile import GOOD
-from tests.support.kafka_broker import ROOT, KafkaBroker
+from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, skutrend, values
+from tests.support.shop import send
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
@@ -221,6 +222,32 @@ def test_a_missing_topic_is_waited_for_and_then_named(kafka: KafkaBroker, topic_
     sentence = fails(settings, tmp_path)
     assert f"topic {topic_prefix}orders is not there" in sentence
     assert "skutrend topics create" in sentence
+
+
+def test_a_worker_that_waits_for_its_brokers_still_leaves_when_asked(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with Service({"brokers": f"127.0.0.1:{port}", "bundle": "none"}, tmp_path) as service:
+        service.start("w", wait=False)
+        wait_for(lambda: "trying again" in service.log("w"), within_s=30)
+        service.stop("w")
+
+
+def test_what_came_while_the_worker_was_asleep_is_not_late_when_it_wakes_up(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**settings, "idle_timeout_ms": 4_000, "session_timeout_ms": 30_000}
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2), skus=20)))
+        service.processes["w"].send_signal(signal.SIGSTOP)
+        asleep = lines(range(2), skus=40)  # of the same days, half of them duplicates
+        send(kafka, topic_prefix, asleep)
+        time.sleep(5)
+        service.processes["w"].send_signal(signal.SIGCONT)
+        service.await_closed(FIRST_MS + 2 * DAY_MS, partitions=2)
+        assert service.total("skutrend_outcomes", outcome="late") == 0
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(2))
 
 
 def test_a_dormant_sku_does_not_come_back_from_the_changelog(

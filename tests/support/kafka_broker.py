@@ -70,6 +70,20 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+def _guard(open_at: str, guarded_at: str, controller: int, users: dict[str, str]) -> dict[str, str]:
+    """Return the properties of a node with a second listener for these users only."""
+    known = " ".join(f'user_{name}="{password}"' for name, password in users.items())
+    return {
+        "listeners": f"PLAINTEXT://{open_at},GUARDED://{guarded_at},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://{open_at},GUARDED://{guarded_at}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,GUARDED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.name.guarded.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.guarded.plain.sasl.jaas.config": (
+            f"org.apache.kafka.common.security.plain.PlainLoginModule required {known};"
+        ),
+    }
+
+
 class KafkaBroker:
     """One Kafka 4.1 node (KRaft) in a temporary directory; nothing is left behind.
 
@@ -77,18 +91,30 @@ class KafkaBroker:
 
         with KafkaBroker() as broker:
             Producer({"bootstrap.servers": broker.bootstrap})
+
+    users: name to password; with them there is a second listener, `guarded`, that wants SASL/PLAIN.
     """
 
     def __init__(
-        self, *, heap_mb: int = 512, settings: dict[str, str] | None = None, start_timeout_s: float = 60
+        self,
+        *,
+        heap_mb: int = 512,
+        settings: dict[str, str] | None = None,
+        start_timeout_s: float = 60,
+        users: dict[str, str] | None = None,
+        directory: Path | None = None,
     ) -> None:
+        """directory: an empty one for log and data, which the caller removes; None: one that `close` removes."""
         self.heap_mb = heap_mb
         self.start_timeout_s = start_timeout_s
-        self._directory = Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
+        self._is_kept = directory is not None
+        self._directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
         self._properties = self._directory / "server.properties"
-        port, controller = free_ports(2)
+        port, controller, guarded = free_ports(3)
         self.bootstrap = f"127.0.0.1:{port}"
-        self._write_properties(port=port, controller=controller, extra=settings or {})
+        self.guarded = f"127.0.0.1:{guarded}"
+        extra = _guard(self.bootstrap, self.guarded, controller, users) if users else {}
+        self._write_properties(port=port, controller=controller, extra={**extra, **(settings or {})})
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
@@ -172,6 +198,13 @@ class KafkaBroker:
         for made in admin.create_topics(wanted).values():
             made.result()
 
+    def limit_reading(self, client_id: str, bytes_per_s: int) -> None:
+        """Let a client read so much and no more, as an operator does with a quota."""
+        tool = ["java", "-Xmx128m", "-cp", f"{LIBS}/*", "kafka.admin.ConfigCommand", "--bootstrap-server"]
+        what = ["--alter", "--entity-type", "clients", "--entity-name", client_id]
+        command = [*tool, self.bootstrap, *what, "--add-config", f"consumer_byte_rate={bytes_per_s}"]
+        subprocess.run(command, capture_output=True, check=True, timeout=60)  # noqa: S603  # our own command
+
     def stop(self) -> None:
         """End the node in order (SIGTERM), as an operator would."""
         self._end(signal.SIGTERM)
@@ -201,9 +234,10 @@ class KafkaBroker:
         self.start()
 
     def close(self) -> None:
-        """End the node and remove its directory."""
+        """End the node and remove its directory, unless that is the caller's."""
         self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._is_kept:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         """Start the node."""

@@ -176,8 +176,12 @@ class Service:
         )
 
 
-def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
-    """Yield every record of a topic that a read_committed reader sees, from its beginning to its present end."""
+def read_topic(bootstrap: str, topic: str, since: dict[int, int] | None = None) -> Iterator[Message]:
+    """Yield every record of a topic that a read_committed reader sees, from its beginning to its present end.
+
+    since: by partition, where to begin instead; is moved on behind what was read.
+    """
+    positions = {} if since is None else since
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -190,11 +194,14 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
     try:
         partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
         left = set(partitions)
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+        consumer.assign(
+            [TopicPartition(topic, number, positions.get(number, OFFSET_BEGINNING)) for number in partitions]
+        )
         while left:
             for message in consumer.consume(10_000, 0.2):
                 error = message.error()
                 if error is None:
+                    positions[message.partition()] = message.offset() + 1
                     yield message
                 else:
                     assert error.code() == KafkaError._PARTITION_EOF, error.str()  # noqa: SLF001  # the only name it has

@@ -309,3 +309,16 @@ def test_a_model_forecasts_every_live_sku_and_says_who_did_it(broker: str, tmp_p
         assert all(step == sorted(step) for step in forecast["quantiles"])
         assert forecast["emitted_ms"] == NOW_MS
     partition.close()
+
+
+def test_a_batch_that_breaks_off_half_way_is_never_flushed(partition: Partition) -> None:
+    take(partition, ORDERS, order("0", "a", T0))
+    partition.flush(now_ms=NOW_MS)
+    topic = inputs(partition)[ORDERS]
+    torn = batch(topic, [order("1", "a", T0), b"not json"], start=1)
+    torn.keys.clear()  # the letter cannot be written, when the order is folded already
+    with pytest.raises(IndexError):
+        partition.absorb(ORDERS, torn, now_ms=NOW_MS)
+    with pytest.raises(FlushFailed, match="in the midst of a change"):
+        partition.flush(now_ms=NOW_MS)
+    assert partition.flushed_offsets == {topic: 1}

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from features.partitioning import murmur2, partitions_of
+from features.partitioning import JUDGED, Placement, murmur2, partitions_of
 from tests.support.java_murmur2 import MASK, java_murmur2
 
 # org.apache.kafka.common.utils.UtilsTest.testMurmur2, as signed 32-bit numbers
@@ -54,3 +54,36 @@ def test_a_partition_is_the_positive_hash_modulo_the_count(count: int) -> None:
 def test_a_topic_without_partitions_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match="at least one partition"):
         partitions_of([b"a"], count=count)
+
+
+def test_a_thousand_records_are_seen_before_anything_is_said_of_their_placement() -> None:
+    placement = Placement()
+    placement.note(seen=JUDGED - 1, misplaced=JUDGED - 1)
+    assert not placement.is_beyond(0.25)
+    placement.note(seen=1, misplaced=1)
+    assert placement.is_beyond(0.25)
+
+
+def test_a_share_is_exceeded_by_more_than_it_only_and_all_of_them_never() -> None:
+    placement = Placement()
+    placement.note(seen=1_000, misplaced=250)
+    assert not placement.is_beyond(0.25)
+    placement.note(seen=1, misplaced=1)
+    assert placement.is_beyond(0.25)
+    wholly = Placement()
+    wholly.note(seen=5_000, misplaced=5_000)
+    assert not wholly.is_beyond(1.0)
+
+
+def test_a_good_year_does_not_hide_a_bad_minute() -> None:
+    placement = Placement()
+    for _ in range(1_000):
+        placement.note(seen=500, misplaced=0)
+    for _ in range(3):
+        placement.note(seen=100, misplaced=100)
+    assert (placement.seen, placement.misplaced) == (1_300, 300)
+    assert not placement.is_beyond(0.25)
+    placement.note(seen=0, misplaced=0)
+    placement.note(seen=200, misplaced=200)
+    assert (placement.seen, placement.misplaced) == (1_000, 500)
+    assert placement.is_beyond(0.25)

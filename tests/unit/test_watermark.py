@@ -68,6 +68,15 @@ def test_lag_or_a_pause_starts_the_idle_clock_anew() -> None:
     assert advance(mark, NOW + 11 * TIMEOUT) == 9_000
 
 
+def test_who_has_slept_judges_nobody_by_the_silence_before() -> None:
+    mark = started(5_000, 9_000, 9_000)
+    silence(mark, ORDERS)
+    mark.listen_anew()
+    silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
+    assert advance(mark, NOW + 11 * TIMEOUT - 1) == 5_000
+    assert advance(mark, NOW + 11 * TIMEOUT) == 9_000
+
+
 def test_staying_quiet_does_not_restart_the_idle_clock() -> None:
     mark = started(5_000, 9_000, 9_000)
     for second in range(61):

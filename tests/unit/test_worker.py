@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 
 from features.ledger import CLICKS, ORDERS, PRICES
-from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch
+from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, WrongPartitioner
 from streams.embedded import EmbeddedBroker
 from streams.store import Store
 from streams.worker import Worker, input_partitions, now_ms
@@ -272,3 +272,27 @@ def test_inputs_of_different_partition_counts_are_trouble() -> None:
         BrokerTrouble, match=r"found clicks: 3, orders: 4, price-changes: 4; see `skutrend topics check`"
     ):
         input_partitions({"orders": 4, "clicks": 3, "price-changes": 4})
+
+
+# ---------------------------------------------------------------------- placement
+def test_an_input_that_is_mostly_on_wrong_partitions_stops_the_worker_and_nothing_more_is_flushed(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(partitions=2)
+    skus = [f"sku{i}" for i in range(2_000)]
+    bench.take(ORDERS, *(order(sku, sku, T0) for sku in skus[:900]))
+    with pytest.raises(WrongPartitioner, match=r"of the latest 1,000 records of topic .*murmur2_random") as why:
+        bench.take(ORDERS, *(order(sku, sku, T0) for sku in skus[900:1_000]))
+    bench.worker.failure = why.value  # as streams.app does
+    bench.tick(after_ms=5_000)
+    bench.worker.flush()
+    bench.take(ORDERS, order("more", "sku0", T0))
+    assert bench.worker.flushed_offsets() == {bench.tp(ORDERS): 900}
+
+
+def test_misplaced_records_are_buried_without_end_where_the_operator_says_so(make: Callable[..., Bench]) -> None:
+    bench = make(partitions=2, misplaced_share=1.0)
+    bench.take(ORDERS, *(order(f"{i}", f"sku{i}", T0) for i in range(2_000)))
+    counts = bench.partition.meta.counts["orders"]
+    assert counts.folded + counts.rejected == 2_000
+    assert 800 < counts.rejected < 1_200

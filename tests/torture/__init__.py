@@ -1,0 +1,1 @@
+"""Real workers on a real Kafka, and a dice that does them harm for as long as asked."""
