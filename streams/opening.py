@@ -57,7 +57,8 @@ class Opener:
                     is_repairable = is_fetched or (isinstance(error, StateCorrupt) and is_here)
                     if settings.changelog == "off" or not is_repairable:
                         raise
-                    log.error("%s: rebuilding it %s", error, "without that snapshot" if is_fetched else "from Kafka")
+                    without = ", without that snapshot" if is_fetched else ""
+                    log.error("%s: rebuilding it from the changelog%s", error, without)
                     is_fetched = False
                     Store.destroy(path)
         finally:

@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshot_dir: Annotated[
         str,
         Meta(
-            description="where copies of the state are kept, a directory or an fsspec URL (`s3://bucket/path` with s3fs "
+            description="where copies of the state are kept, a directory or an fsspec URL (`s3://...` with s3fs "
             "installed): a new machine then reads only what the changelog has since; empty: nowhere"
         ),
     ] = ""

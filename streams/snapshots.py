@@ -5,7 +5,7 @@ Under SKUTREND_SNAPSHOT_DIR, a directory or any fsspec URL:
     <changelog topic>/<partition>/<sequence>-<owner>/   what one owner of the partition wrote, from that flush on
         000042.sst                                      table files, each once: RocksDB never changes one
         <sequence>-CURRENT, <sequence>-MANIFEST-000005  the few small files that belong to one snapshot
-        <sequence>.json                                 its manifest, written last: without it there is no snapshot
+        <sequence>.manifest                                 its manifest, written last: without it there is no snapshot
 
 A snapshot only saves time. One that is missing, half-written, damaged or of another time is passed over with a warning.
 """
@@ -75,7 +75,7 @@ class Shelf:
             (_sequence(path), path)
             for owner in self.owners(partition)
             for path in self.ls(owner)
-            if path.endswith(".json")
+            if path.endswith(".manifest")
         ]
         if not found:
             return None
@@ -122,7 +122,7 @@ class Keeper:
     upload is done.
     """
 
-    def __init__(  # noqa: PLR0913  # all by name
+    def __init__(
         self,
         shelf: Shelf,
         partition: int,
@@ -207,7 +207,7 @@ class Keeper:
                         self._written[path.name] = file
                 files.append(file)
             manifest = Manifest(FORMAT, sequence, files)
-            fs.pipe_file(f"{owner}/{sequence:020d}.json", msgspec.json.encode(manifest))
+            fs.pipe_file(f"{owner}/{sequence:020d}.manifest", msgspec.json.encode(manifest))
             self._manifests.append(manifest)
             self._prune()
             return manifest
@@ -219,9 +219,9 @@ class Keeper:
             return
         self._manifests = self._manifests[-KEPT:]
         needed = {file.stored for each in self._manifests for file in each.files}
-        needed |= {f"{each.sequence:020d}.json" for each in self._manifests}
+        needed |= {f"{each.sequence:020d}.manifest" for each in self._manifests}
         # manifests first: one without its files would be found and fail
-        for path in sorted(self._shelf.ls(owner), key=lambda path: not path.endswith(".json")):
+        for path in sorted(self._shelf.ls(owner), key=lambda path: not path.endswith(".manifest")):
             if _name(path) not in needed:
                 self._shelf.fs.rm_file(path)
         self._written = {name: file for name, file in self._written.items() if file.stored in needed}

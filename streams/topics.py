@@ -39,6 +39,7 @@ LETTERS: Final = (LATE_EVENTS, DEAD_LETTERS)
 
 TOPIC_SETTINGS: Final[Mapping[str, str]] = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 LETTER_BYTES: Final = 8 << 20
+DAY_MS: Final = 86_400_000
 LETTER_SETTINGS: Final = {**TOPIC_SETTINGS, "max.message.bytes": str(LETTER_BYTES)}
 """Of the topics that take foreign records as they came, with headers added."""
 CHANGELOG_SETTINGS: Final = {
@@ -46,10 +47,11 @@ CHANGELOG_SETTINGS: Final = {
     "min.cleanable.dirty.ratio": "0.3",
     "segment.bytes": str(64 << 20),  # what is in the active segment is not compacted
     "max.message.bytes": str(LETTER_BYTES),
+    # a disk or snapshot that is older would not hear what is gone since (24 h by default)
+    "delete.retention.ms": str(30 * DAY_MS),
 }
 ANSWER_S: Final = 30.0
 LIMIT_ANSWER_S: Final = 1.5
-DAY_MS: Final = 86_400_000
 
 Answer = TypeVar("Answer")
 
