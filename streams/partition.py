@@ -234,6 +234,8 @@ class Partition:
             return
         with self._wholly():
             self._flush(now_ms=now_ms)
+        if self.keeper is not None:
+            self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
     def _flush(self, *, now_ms: int) -> None:
         started = time.perf_counter()
@@ -252,8 +254,6 @@ class Partition:
         self._changed = self._closed_since_flush = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - started)
-        if self.keeper is not None:
-            self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
     def _flush_record(self) -> Flush:
         ledger, meta = self.ledger, self.meta

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
+from features.grid import DAY_MS
 from schemas.errors import BrokerTrouble
 from streams import clients
 from streams.letters import DEFAULT_LIMIT_BYTES
@@ -39,7 +40,6 @@ LETTERS: Final = (LATE_EVENTS, DEAD_LETTERS)
 
 TOPIC_SETTINGS: Final[Mapping[str, str]] = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 LETTER_BYTES: Final = 8 << 20
-DAY_MS: Final = 86_400_000
 LETTER_SETTINGS: Final = {**TOPIC_SETTINGS, "max.message.bytes": str(LETTER_BYTES)}
 """Of the topics that take foreign records as they came, with headers added."""
 CHANGELOG_SETTINGS: Final = {
