@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow.parquet as pq
-from confluent_kafka import Producer
 
 from streams.files import sample_paths
+from tests.support.crowds import pour
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,20 +42,4 @@ def orders(count: int) -> Iterator[tuple[bytes, bytes]]:
 
 def fill(bootstrap: str, topic: str, count: int) -> float:
     """Write so many order lines to a topic; returns the mean size of a value in bytes."""
-    producer = Producer(
-        {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 50, "batch.size": 1 << 20}
-    )
-    size = 0
-    for key, value in orders(count):
-        size += len(value)
-        while True:
-            try:
-                producer.produce(topic, value, key)
-                break
-            except BufferError:
-                producer.poll(0.05)
-        producer.poll(0)
-    deadline = time.monotonic() + 120
-    while producer.flush(1) and time.monotonic() < deadline:
-        pass
-    return size / count
+    return pour(bootstrap, topic, orders(count), compression="none") / count

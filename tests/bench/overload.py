@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.support.crowds import FIRST_MS, crowd, highest_rss_mb, pour, spread
+from tests.support.crowds import FIRST_MS, crowd, encoded, highest_rss_mb, pour, spread
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.service import Service, skutrend
+from tests.support.service import Service, new_group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,17 +38,9 @@ def main(backlogs: list[int]) -> None:
 
 
 def _row(kafka: KafkaBroker, prefix: str, what: str, lines: pd.DataFrame, **more: Any) -> None:  # noqa: ANN401  # settings
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{prefix}g",
-        "topic_prefix": prefix,
-        "bundle": "none",
-        "silent_windows": "skip",
-        "idle_timeout_ms": 2_000,
-        **more,
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
-    size = pour(kafka.bootstrap, f"{prefix}orders", lines)
+    quick = {"silent_windows": "skip", "idle_timeout_ms": 2_000}
+    settings = new_group(kafka.bootstrap, prefix, partitions=PARTITIONS, **{**quick, **more})
+    size = pour(kafka.bootstrap, f"{prefix}orders", encoded(lines))
     with tempfile.TemporaryDirectory() as folder, Service(settings, Path(folder)) as service:
         service.start("w")
         idle_mb, started = highest_rss_mb(service.processes["w"].pid), time.perf_counter()

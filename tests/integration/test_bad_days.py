@@ -12,7 +12,7 @@ import pytest
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
 from tests.support.group_by import assert_equal, measures, published, whole_grid
 from tests.support.hostile import GOOD, Hostile, order, unusable
-from tests.support.service import Service, read_topic, skutrend, values
+from tests.support.service import Service, new_group, read_topic, skutrend, values
 from tests.support.shop import (
     HOUR_MS,
     KINDS,
@@ -39,17 +39,15 @@ def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
 ) -> None:
     tables, hostile = month(), [*unusable(), misplaced()]
     records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.02), hostile)
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "timezone": TIMEZONE,
-        "idle_timeout_ms": 5_000,
-        "allowed_lateness_ms": 3 * HOUR_MS,
-        "flush_interval_ms": 100,
-        "bundle": "none",
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    settings = new_group(
+        kafka.bootstrap,
+        topic_prefix,
+        partitions=PARTITIONS,
+        timezone=TIMEZONE,
+        idle_timeout_ms=5_000,
+        allowed_lateness_ms=3 * HOUR_MS,
+        flush_interval_ms=100,
+    )
     end_ms = end_of(tables)
     thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
 
@@ -115,13 +113,13 @@ def test_absurd_quantities_are_kept_and_leave_forecasts_finite(
     ]
     lines.append({**GOOD, "event_id": "absurd", "quantity": 1e15, "event_time_ms": first_ms + 20 * day_ms})
     lines.append({**GOOD, "event_id": "after", "quantity": 2.0, "event_time_ms": first_ms + 21 * day_ms})
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "idle_timeout_ms": 1_000,
-    }
-    skutrend("topics", "create", "--partitions", "1", settings=settings)
+    settings = new_group(
+        kafka.bootstrap,
+        topic_prefix,
+        partitions=1,
+        idle_timeout_ms=1_000,
+        bundle="shipped",
+    )
     send(kafka, topic_prefix, [("orders", b"22423", msgspec.json.encode(line), None) for line in lines])
     with Service(settings, tmp_path) as service:
         service.start("w")

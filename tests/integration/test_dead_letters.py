@@ -38,20 +38,6 @@ def line(event_id: str, *, day: int, **changes: Any) -> bytes:  # noqa: ANN401  
     return msgspec.json.encode(fields | changes)
 
 
-@pytest.fixture
-def settings(kafka: KafkaBroker, topic_prefix: str) -> dict[str, Any]:
-    made = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}g",
-        "topic_prefix": topic_prefix,
-        "bundle": "none",
-        "idle_timeout_ms": 2_000,
-        "flush_interval_ms": 100,
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=made)
-    return made
-
-
 def typed(settings: dict[str, Any]) -> Settings:
     return Settings(**settings)
 

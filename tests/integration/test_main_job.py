@@ -12,7 +12,7 @@ from schemas.forecasts import Forecast
 from schemas.windows import WindowClosed
 from streams.files import sample_paths
 from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
-from tests.support.service import Service, read_topic, skutrend, values
+from tests.support.service import Service, new_group, read_topic, skutrend, values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,15 +31,9 @@ def sample() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return tuple(pd.read_parquet(paths[kind]) for kind in ("orders", "clicks", "price-changes"))  # type: ignore[return-value]
 
 
-def settings_of(kafka: KafkaBroker, prefix: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # settings
-    return {
-        "brokers": kafka.bootstrap,
-        "group": f"{prefix}group",
-        "topic_prefix": prefix,
-        "timezone": TIMEZONE,
-        "idle_timeout_ms": 3_000,
-        **more,
-    }
+def new_shop(kafka: KafkaBroker, prefix: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # settings
+    usual = {"timezone": TIMEZONE, "idle_timeout_ms": 3_000, "bundle": "shipped"}
+    return new_group(kafka.bootstrap, prefix, **{**usual, **more})
 
 
 def replay(settings: dict[str, Any], paths: Mapping[str, Path]) -> None:
@@ -52,8 +46,7 @@ def test_windows_of_a_year_of_real_sales_equal_a_group_by_of_every_sku_and_day(
     kafka: KafkaBroker, topic_prefix: str, tmp_path: Path, workers: int
 ) -> None:
     # with one worker the model runs as well; two share what is left of the machine without it
-    settings = settings_of(kafka, topic_prefix, bundle="shipped" if workers == 1 else "none")
-    skutrend("topics", "create", "--partitions", "4", settings=settings)
+    settings = new_shop(kafka, topic_prefix, partitions=4, bundle="shipped" if workers == 1 else "none")
     assert "as they should be" in skutrend("topics", "check", settings=settings).stdout
     replay(settings, dict(sample_paths()))
     orders, clicks, prices = sample()
@@ -102,8 +95,9 @@ def test_shorter_windows_equal_a_group_by_too_and_are_forecast_by_the_baseline(
     paths = {kind: tmp_path / f"{kind}.parquet" for kind in ("orders", "clicks", "price-changes")}
     for path, table in zip(paths.values(), tables, strict=True):
         table.to_parquet(path)
-    settings = settings_of(kafka, topic_prefix, window_ms=window_ms, silent_windows="skip", idle_timeout_ms=1_000)
-    skutrend("topics", "create", "--partitions", "2", settings=settings)
+    settings = new_shop(
+        kafka, topic_prefix, partitions=2, window_ms=window_ms, silent_windows="skip", idle_timeout_ms=1_000
+    )
     replay(settings, paths)
     with Service(settings, tmp_path) as service:
         service.start("w")

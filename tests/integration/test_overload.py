@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from confluent_kafka import KafkaException, Producer
 
-from tests.support.crowds import FIRST_MS, NO_CLICKS, NO_PRICES, crowd, highest_rss_mb, pour, spread
+from tests.support.crowds import FIRST_MS, NO_CLICKS, NO_PRICES, crowd, encoded, highest_rss_mb, pour, spread
 from tests.support.group_by import assert_equal, measures, published
-from tests.support.service import Service, skutrend, values
+from tests.support.service import Service, new_group, published_once, values
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
@@ -28,32 +28,20 @@ GROWTH_MB = 150
 
 
 def settings_of(kafka: KafkaBroker, prefix: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # settings
-    made = {
-        "brokers": kafka.bootstrap,
-        "group": f"{prefix}g",
-        "topic_prefix": prefix,
-        "bundle": "none",
-        "silent_windows": "skip",
-        "idle_timeout_ms": 2_000,
-        "flush_interval_ms": 100,
-        **more,
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=made)
-    return made
+    quick = {"silent_windows": "skip", "idle_timeout_ms": 2_000, "flush_interval_ms": 100}
+    return new_group(kafka.bootstrap, prefix, partitions=PARTITIONS, **{**quick, **more})
 
 
 def assert_windows(kafka: KafkaBroker, prefix: str, lines: pd.DataFrame, *, window_ms: int) -> None:
     """Every window with an event is published once and says what a group-by of the lines says."""
-    windows = values(kafka.bootstrap, f"{prefix}windows")
-    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
     expected = measures(lines, NO_CLICKS, NO_PRICES, timezone="UTC", window_ms=window_ms)
-    assert_equal(published(windows), expected)
+    assert_equal(published(published_once(kafka.bootstrap, prefix)), expected)
 
 
 def digest(kafka: KafkaBroker, prefix: str, folder: Path, lines: pd.DataFrame) -> float:
     """Let a new worker work off a backlog of days; returns the most memory it held, in MB."""
     settings = settings_of(kafka, prefix)
-    pour(kafka.bootstrap, f"{prefix}orders", lines)
+    pour(kafka.bootstrap, f"{prefix}orders", encoded(lines))
     folder.mkdir()
     with Service(settings, folder) as service:
         service.start("w")
@@ -81,7 +69,7 @@ def test_a_hot_sku_is_counted_exactly_duplicates_and_all(kafka: KafkaBroker, top
     again = hot.iloc[::10]  # each of these twice, the second time 50 lines later
     at = np.concatenate([np.arange(len(lines)), again.index.to_numpy() + 50.5])
     sent = pd.concat([lines, again]).iloc[np.argsort(at, kind="stable")]
-    pour(kafka.bootstrap, f"{topic_prefix}orders", sent)
+    pour(kafka.bootstrap, f"{topic_prefix}orders", encoded(sent))
     with Service(settings, tmp_path) as service:
         service.start("w")
         service.await_records(len(sent))
@@ -100,7 +88,7 @@ def test_ten_thousand_new_skus_a_minute_are_all_published_from_then_on(
         kafka, topic_prefix, window_ms=MINUTE_MS, allowed_lateness_ms=1_000, silent_windows="publish"
     )
     lines = crowd(np.arange(minutes * new), FIRST_MS + np.arange(minutes * new) * MINUTE_MS // new)
-    pour(kafka.bootstrap, f"{topic_prefix}orders", lines)
+    pour(kafka.bootstrap, f"{topic_prefix}orders", encoded(lines))
     with Service(settings, tmp_path) as service:
         service.start("w")
         service.await_closed(FIRST_MS + minutes * MINUTE_MS, partitions=PARTITIONS)
@@ -123,7 +111,7 @@ def test_a_burst_of_the_largest_minute_is_folded_once(kafka: KafkaBroker, topic_
     sent = pd.concat([lines, lines.iloc[::9]])
     jitter_ms = dice.uniform(0, MINUTE_MS, len(sent))
     sent = sent.iloc[np.argsort(sent.event_time_ms.to_numpy() + jitter_ms)]
-    pour(kafka.bootstrap, f"{topic_prefix}orders", sent)
+    pour(kafka.bootstrap, f"{topic_prefix}orders", encoded(sent))
     with Service(settings, tmp_path) as service:
         service.start("w")
         service.await_closed(FIRST_MS + 4 * MINUTE_MS, partitions=PARTITIONS)
@@ -178,11 +166,11 @@ def test_a_stalled_partition_stalls_no_other_and_catches_up(
             return {dict(key)["partition"] for key, at in marks.items() if at >= FIRST_MS + 5 * DAY_MS}
 
         service.start("w")
-        pour(kafka.bootstrap, f"{topic_prefix}orders", pd.concat(days[:2]))
+        pour(kafka.bootstrap, f"{topic_prefix}orders", encoded(pd.concat(days[:2])))
         service.await_closed(FIRST_MS + DAY_MS, partitions=PARTITIONS)
         with Rogue(kafka.bootstrap, f"{topic_prefix}{settings['group']}-0") as rogue:
             wait_for(lambda: rogue.claims, within_s=20)
-            pour(kafka.bootstrap, f"{topic_prefix}orders", pd.concat(days[2:]))
+            pour(kafka.bootstrap, f"{topic_prefix}orders", encoded(pd.concat(days[2:])))
             wait_for(lambda: closed() >= {"1", "2", "3"}, within_s=20, told=lambda: (closed(), service.log("w")))
             wait_for(
                 lambda: service.total("skutrend_reopened", partition="0") > 0,

@@ -28,20 +28,6 @@ pytestmark = pytest.mark.kafka
 Record = tuple[str, bytes | None, bytes | None, int | None]
 
 
-@pytest.fixture
-def settings(kafka: KafkaBroker, topic_prefix: str) -> dict[str, Any]:
-    made = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}g",
-        "topic_prefix": topic_prefix,
-        "bundle": "none",
-        "idle_timeout_ms": 2_000,
-        "flush_interval_ms": 100,
-    }
-    skutrend("topics", "create", "--partitions", "2", settings=made)
-    return made
-
-
 def send_by_crc32(kafka: KafkaBroker, prefix: str, records: list[Record]) -> None:
     """Write records as a producer does that was left with librdkafka's own partitioner."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap})

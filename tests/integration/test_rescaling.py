@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from tests.support.service import Service, skutrend
+from tests.support.service import Service, new_group
 from tests.support.shop import (
     HOUR_MS,
     TIMEZONE,
@@ -60,16 +60,14 @@ def assert_only_moved_partitions_were_restored(assignments: list[tuple[list[int]
 def test_three_workers_take_over_from_one_and_two_from_three_while_records_come(
     kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "timezone": TIMEZONE,
-        "allowed_lateness_ms": 3 * HOUR_MS,
-        "flush_interval_ms": 100,
-        "bundle": "none",
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    settings = new_group(
+        kafka.bootstrap,
+        topic_prefix,
+        partitions=PARTITIONS,
+        timezone=TIMEZONE,
+        allowed_lateness_ms=3 * HOUR_MS,
+        flush_interval_ms=100,
+    )
     sample, hurry = month(), Event()
     end_ms = end_of(sample)
     tables = merged(merged(sample, pulses(PARTITIONS, daily(sample))), pulses(PARTITIONS, [end_ms + 6 * HOUR_MS]))

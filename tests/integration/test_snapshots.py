@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.test_trouble import DAY_MS, FIRST_MS, expected, lines, told
-from tests.support.service import Service, skutrend
+from tests.support.service import Service
 from tests.support.shop import send
 
 if TYPE_CHECKING:
@@ -21,23 +21,17 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def settings(kafka: KafkaBroker, topic_prefix: str, tmp_path: Path) -> dict[str, Any]:
-    values = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "idle_timeout_ms": 1_000,
-        "flush_interval_ms": 200,
-        "bundle": "none",
-        "snapshot_dir": str(tmp_path / "kept"),
-        "snapshot_interval_ms": 1_000,
-    }
-    skutrend("topics", "create", "--partitions", "2", settings=values)
-    return values
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "kept"
+
+
+@pytest.fixture
+def settings(settings: dict[str, Any], kept: Path) -> dict[str, Any]:
+    return {**settings, "snapshot_dir": str(kept), "snapshot_interval_ms": 1_000}
 
 
 def test_a_new_machine_reads_only_the_tail_and_every_window_is_right(
-    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], kept: Path, tmp_path: Path
 ) -> None:
     def send_day(day: int) -> None:
         service.await_records((day + 1 - first) * send(kafka, topic_prefix, lines(range(day, day + 1))))
@@ -49,7 +43,6 @@ def test_a_new_machine_reads_only_the_tail_and_every_window_is_right(
         service.start("w", **more)
         return service.total("skutrend_recovered_rows")
 
-    kept = tmp_path / "kept"
     with Service(settings, tmp_path) as service:
         service.start("w")
         day = first = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.hostile import unusable
-from tests.support.service import Service, skutrend
+from tests.support.service import Service, new_group
 from tests.support.shop import (
     HOUR_MS,
     PARTITIONS,
@@ -45,17 +45,15 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
     dice = random.Random(3)  # noqa: S311  # reproducible, not secret
     tables, hostile = month(), [*unusable(), *unusable(), misplaced()]
     records = sprinkled(disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.01), hostile)
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "timezone": TIMEZONE,
-        "idle_timeout_ms": 10_000,
-        "allowed_lateness_ms": 3 * HOUR_MS,
-        "flush_interval_ms": 100,
-        "bundle": "none",
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    settings = new_group(
+        kafka.bootstrap,
+        topic_prefix,
+        partitions=PARTITIONS,
+        timezone=TIMEZONE,
+        idle_timeout_ms=10_000,
+        allowed_lateness_ms=3 * HOUR_MS,
+        flush_interval_ms=100,
+    )
     end_ms = end_of(tables)
     parts = [records[i * len(records) // (KILLS + 1) : (i + 1) * len(records) // (KILLS + 1)] for i in range(KILLS + 1)]
     names = ["a", "b", "c"]
@@ -90,16 +88,14 @@ def generations(service: Service, name: str) -> list[str]:
 def test_a_static_member_restarts_without_moving_anything(
     kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "timezone": TIMEZONE,
-        "flush_interval_ms": 200,
-        "bundle": "none",
-        "session_timeout_ms": 30_000,
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    settings = new_group(
+        kafka.bootstrap,
+        topic_prefix,
+        partitions=PARTITIONS,
+        timezone=TIMEZONE,
+        flush_interval_ms=200,
+        session_timeout_ms=30_000,
+    )
     records = disordered(month(), by_ms=0, duplicates=0.0)
     half = len(records) // 2
     with Service(settings, tmp_path, apart=True) as service:
@@ -124,16 +120,14 @@ def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(
 ) -> None:
     tables = month()
     records = disordered(tables, by_ms=0, duplicates=0.0)
-    settings = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}group",
-        "topic_prefix": topic_prefix,
-        "timezone": TIMEZONE,
-        "idle_timeout_ms": 10_000,
-        "flush_interval_ms": 200,
-        "bundle": "none",
-    }
-    skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=settings)
+    settings = new_group(
+        kafka.bootstrap,
+        topic_prefix,
+        partitions=PARTITIONS,
+        timezone=TIMEZONE,
+        idle_timeout_ms=10_000,
+        flush_interval_ms=200,
+    )
     end_ms = end_of(tables)
     thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
     with Service(settings, tmp_path, apart=True) as service:

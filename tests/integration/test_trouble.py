@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
-from tests.support.service import COMMAND, Service, environment, skutrend, values
+from tests.support.service import COMMAND, Service, environment, published_once, skutrend
 from tests.support.shop import send
 from tests.support.workers import wait_for
 
@@ -58,24 +58,7 @@ def expected(days: range, *, skus: int = 40) -> dict[str, float]:
 
 def told(kafka: KafkaBroker, prefix: str) -> dict[str, float]:
     """Units by id of all windows that committed readers see, each id once."""
-    windows = values(kafka.bootstrap, f"{prefix}windows")
-    found = {window["id"]: window["units"] for window in windows}
-    assert len(found) == len(windows), "an id was published twice"
-    return found
-
-
-@pytest.fixture
-def settings(kafka: KafkaBroker, topic_prefix: str) -> dict[str, Any]:
-    made = {
-        "brokers": kafka.bootstrap,
-        "group": f"{topic_prefix}g",
-        "topic_prefix": topic_prefix,
-        "bundle": "none",
-        "idle_timeout_ms": 2_000,
-        "flush_interval_ms": 100,
-    }
-    skutrend("topics", "create", "--partitions", "2", settings=made)
-    return made
+    return {window["id"]: window["units"] for window in published_once(kafka.bootstrap, prefix)}
 
 
 def fails(settings: dict[str, Any], folder: Path, *, within_s: float = 60) -> str:

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from tests.support.hostile import GOOD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 FIRST_MS = 1_300_060_800_000  # 2011-03-14
 NO_CLICKS = pd.DataFrame({"sku": [], "event_time_ms": [], "kind": []})
@@ -49,19 +49,19 @@ def encoded(lines: pd.DataFrame) -> Iterator[tuple[bytes, bytes]]:
         yield line["sku"].encode(), encode({**GOOD, **line})
 
 
-def pour(bootstrap: str, topic: str, lines: pd.DataFrame) -> int:
-    """Write lines, compressed as order buses do, until Kafka has them all; returns the bytes of their values."""
+def pour(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]], *, compression: str = "lz4") -> int:
+    """Write (key, value) pairs until Kafka has them all; returns the bytes of the values."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
             "partitioner": "murmur2_random",
-            "compression.type": "lz4",
+            "compression.type": compression,  # as order buses do
             "linger.ms": 50,
             "batch.size": 1 << 20,
         }
     )
     size = 0
-    for key, value in encoded(lines):
+    for key, value in records:
         size += len(value)
         while True:
             try:

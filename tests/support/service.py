@@ -49,6 +49,20 @@ def skutrend(*arguments: str, settings: dict[str, Any], check: bool = True) -> s
     return done
 
 
+def new_group(bootstrap: str, prefix: str, *, partitions: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # settings
+    """Make the topics of a group; returns the settings of its workers, without a model unless told otherwise."""
+    settings = {"brokers": bootstrap, "group": f"{prefix}g", "topic_prefix": prefix, "bundle": "none", **more}
+    skutrend("topics", "create", "--partitions", str(partitions), settings=settings)
+    return settings
+
+
+def published_once(bootstrap: str, prefix: str) -> list[dict[str, Any]]:
+    """Return all windows that readers of committed records see; no id may be there twice."""
+    windows = values(bootstrap, f"{prefix}windows")
+    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
+    return windows
+
+
 @dataclass
 class Service:
     """`skutrend worker` processes of one group, over one state directory unless `apart`; none outlives the `with`."""

@@ -14,7 +14,7 @@ from features.partitioning import partitions_of
 from streams.files import sample_paths
 from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
 from tests.support.hostile import GOOD, Hostile, order
-from tests.support.service import read_topic, values
+from tests.support.service import published_once, read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -130,9 +130,8 @@ def send(
 
 def assert_windows(kafka: KafkaBroker, prefix: str, tables: Tables, *, until_ms: int) -> None:
     """Every window of every SKU is published once and says what a group-by says."""
-    windows = values(kafka.bootstrap, f"{prefix}windows")
-    assert len(windows) == len({window["id"] for window in windows}), "an id was published twice"
     expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
+    windows = published_once(kafka.bootstrap, prefix)
     assert_equal(published(windows), whole_grid(expected, until_ms=until_ms, timezone=TIMEZONE))
 
 
