@@ -13,6 +13,7 @@
       . StateCorrupt        the stored state is damaged; it has to be rebuilt
     . BrokerTrouble       Kafka refuses or lacks something
       . LoginRefused        the brokers do not let this user in
+      . Unavailable         the brokers cannot answer just now
     . WrongPartitioner    too much of an input lies on partitions where its keys do not belong
     . FlushFailed         outputs or state could not be written
     . Fenced              another worker has taken a partition over
@@ -80,6 +81,10 @@ class BrokerTrouble(Broken):
 
 class LoginRefused(BrokerTrouble):
     """The brokers do not let this user in: trying again would not help."""
+
+
+class Unavailable(BrokerTrouble):
+    """The brokers cannot answer just now: trying again helps."""
 
 
 class WrongPartitioner(Broken):

@@ -15,7 +15,7 @@ from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BrokerTrouble, BundleMismatch
-from streams import clients, topics
+from streams import clients, logs, topics
 from streams.app import build
 from streams.faust_app import run
 from streams.metrics import Health, HttpServer
@@ -32,10 +32,7 @@ _RETRY_S = 1.0
 
 def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if settings.log_level != "debug":  # whose news is which of their services starts and stops
-        for talkative in ("aiokafka", "faust", "mode"):
-            logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.root.level))
+    logs.set_up(settings.log_level)
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":

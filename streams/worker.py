@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from features.ledger import INPUT_NAMES, Absorbed
 from features.partitioning import Placement
 from inference.session import Session
-from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, WrongPartitioner
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, Unavailable, WrongPartitioner
 from streams.batch import RecordBatch
 from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
@@ -322,7 +322,7 @@ class Worker:
             async with self._opening[number]:
                 if is_ours():
                     self.partitions[number] = await asyncio.to_thread(self._opener.open, number)
-        except (Fenced, FlushFailed) as error:
+        except (Fenced, FlushFailed, Unavailable) as error:
             log.warning("partition %d cannot be opened yet: %s", number, error)
             now = self.clock()
             self.reopening[number] = Reopening(now, now + _REOPEN_MS, _REOPEN_MS)

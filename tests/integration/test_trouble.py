@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,9 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from schemas.errors import BrokerTrouble, Unavailable
+from streams import reading
+from streams.reading import Reader
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, published_once, skutrend
@@ -71,6 +75,32 @@ def fails(settings: dict[str, Any], folder: Path, *, within_s: float = 60) -> st
     sentences = [line for line in done.stderr.splitlines() if line.startswith("skutrend: ")]
     assert len(sentences) == 1, done.stderr
     return sentences[0]
+
+
+def test_a_changelog_whose_broker_is_away_is_waited_for_and_one_that_is_not_there_is_not(
+    topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with KafkaBroker() as broker:
+        config = {"bootstrap.servers": broker.bootstrap, "log_level": "0"}
+        settings = {"brokers": broker.bootstrap, "topic_prefix": topic_prefix}
+        skutrend("topics", "create", "--partitions", "1", settings=settings)
+        send(broker, topic_prefix, lines(range(1)))
+        reader = Reader(config, f"{topic_prefix}orders", 0, what="the changelog")
+        assert reader.bounds() == (0, 40)
+        broker.kill()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(reader.bounds)
+            time.sleep(1)
+            assert not waiting.done()
+            broker.start()
+            assert waiting.result(timeout=60) == (0, 40)
+        reader.close()
+        monkeypatch.setattr(reading, "ANSWER_S", 1.0)
+        nothing = Reader(config, f"{topic_prefix}nothing", 0, what="the changelog")
+        with pytest.raises(BrokerTrouble, match="see whether it is there") as why:
+            nothing.bounds()
+        assert not isinstance(why.value, Unavailable)
+        nothing.close()
 
 
 def test_a_broker_that_is_killed_and_comes_back_is_waited_for(topic_prefix: str, tmp_path: Path) -> None:

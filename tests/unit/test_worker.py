@@ -11,8 +11,9 @@ import pytest
 from faust.types import TP
 
 from features.ledger import CLICKS, ORDERS, PRICES
-from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, WrongPartitioner
+from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, Unavailable, WrongPartitioner
 from streams.embedded import EmbeddedBroker
+from streams.opening import Opener
 from streams.store import Store
 from streams.worker import Worker, input_partitions, now_ms
 from tests.support.partitions import DAY_MS, HOUR_MS, T0, batch, click, order, price_change, published, settings_for
@@ -21,6 +22,7 @@ from tests.support.scripted import Bench
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from streams.partition import Partition
     from streams.settings import Settings
 
 IDLE_MS = 60_000
@@ -264,6 +266,34 @@ def test_a_directory_that_stays_locked_is_refused_after_a_while(
     asyncio.run(worker.assign([0], lambda: 1))
     assert worker.ready()[0]
     worker.close()
+
+
+def test_a_partition_whose_changelog_cannot_be_read_yet_is_opened_later_and_the_others_go_on(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(partitions=2)
+    answers = iter(["away", "away", "there"])
+
+    def opened(opener: Opener, number: int) -> Partition:
+        if number == 1 and next(answers) == "away":
+            msg = "no leader"
+            raise Unavailable(msg)
+        return open_it(opener, number)
+
+    open_it = Opener.open
+    monkeypatch.setattr(Opener, "open", opened)
+    bench.assign([])
+    bench.assign([0, 1])
+    assert set(bench.worker.partitions) == {0}
+    assert bench.worker.failure is None
+    assert bench.worker.ready() == (False, "partitions [1] are about to be opened anew")
+    bench.take(ORDERS, order("0", "a", T0))
+    for _ in range(2):
+        assert set(bench.worker.partitions) == {0}
+        bench.tick(after_ms=5_000)
+    assert set(bench.worker.partitions) == {0, 1}
+    assert bench.worker.ready()[0]
+    assert {TP(topic, 1): 0 for topic in bench.worker.topics} in bench.consumer.sought
 
 
 def test_inputs_of_different_partition_counts_are_trouble() -> None:
