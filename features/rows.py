@@ -17,7 +17,7 @@ from features.ledger import INPUT_NAMES, Ledger
 from features.open_windows import FOLDED
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
-from schemas.errors import StateMismatch
+from schemas.errors import StateCorrupt, StateMismatch
 
 FORMAT = 1
 
@@ -53,7 +53,7 @@ class Meta(msgspec.Struct):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
-    input, its newest event time.
+    input, its newest event time; skus: how many SKU rows there are beside it.
     """
 
     format: int
@@ -71,6 +71,7 @@ class Meta(msgspec.Struct):
     model: str
     expected_open: bool
     windows_closed: int
+    skus: int
 
 
 def row_dtype(spec: Sequence[Column]) -> np.dtype[np.void]:
@@ -150,6 +151,7 @@ def fresh_meta(ledger: Ledger, *, model: str) -> Meta:
         model=model,
         expected_open=False,
         windows_closed=0,
+        skus=0,
     )
 
 
@@ -164,3 +166,16 @@ def check(meta: Meta, ledger: Ledger, *, where: str) -> None:
                 "and version that wrote it, or delete that directory to rebuild it from the input topics"
             )
             raise StateMismatch(msg)
+
+
+def check_count(meta: Meta, found: int, *, where: str) -> None:
+    """Refuse state that has lost SKU rows, or kept some that are long gone (`StateCorrupt`).
+
+    The latter is what becomes of a disk that was away for longer than the changelog remembers what was deleted.
+    """
+    if found != meta.skus:
+        msg = (
+            f"the state in {where} has {found:,} SKUs, flush {meta.sequence} left {meta.skus:,}; "
+            "delete that directory to rebuild it"
+        )
+        raise StateCorrupt(msg)

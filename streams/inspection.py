@@ -63,6 +63,7 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             ids = sum(len(part[2]) for part in store.ids())
         finally:
             store.close()
+        rows.check_count(meta, len(ledger.table), where=str(path))
         _balance(meta, path)
         bad = int((~np.isfinite(ledger.table["nu"][: len(ledger.table)])).sum())
         if bad:

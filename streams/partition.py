@@ -269,6 +269,8 @@ class Partition:
             for number, fresh in seen.take_fresh().items():
                 ids[number, source] = fresh
         live = self._live_by_key() if self._closed_since_flush else []
+        if self._closed_since_flush:
+            meta.skus = len(live)
         return Flush(
             meta=meta,
             skus=self._closed_rows(live),
@@ -344,6 +346,7 @@ class Partition:
         self.ledger.table.reserve(self.store.estimate())
         for skus, packed in self.store.sku_rows():
             rows.unpack(self.ledger.table, skus, packed)
+        rows.check_count(meta, len(self.ledger.table), where=str(self.store.path))
         first = meta.first_open
         for stored in self.store.open_rows():
             if first is None or stored.number >= first:

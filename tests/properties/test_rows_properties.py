@@ -82,6 +82,7 @@ metas = st.builds(
     model=st.text(max_size=9),
     expected_open=st.booleans(),
     windows_closed=counts,
+    skus=counts,
 )
 
 

@@ -49,6 +49,7 @@ def meta_of(ledger: Ledger) -> rows.Meta:
     meta.first_open, meta.watermark_ms = ledger.windows.first_open, day_ms(7, 1)
     meta.newest_ms = [day_ms(8, 17), day_ms(8, 15), day_ms(8, 1)]
     meta.prior_nu, meta.currency, meta.expected_open, meta.windows_closed = 1.5, "GBP", True, 7
+    meta.skus = 2
     meta.counts["orders"] = rows.Counts(records=18, folded=14, duplicate=1, late=1, rejected=2)
     return meta
 

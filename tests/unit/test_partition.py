@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from features.ledger import CLICKS, ORDERS, PRICES
 from features.partitioning import partitions_of
-from schemas.errors import FlushFailed, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from streams.embedded import EmbeddedBroker
 from streams.metrics import Metrics
 from streams.serve import open_session
@@ -82,6 +82,19 @@ def test_a_dormant_sku_is_forgotten_with_its_row_and_starts_anew_when_it_returns
     again.flush(now_ms=NOW_MS)
     assert again.store.sku_row("old") is not None
     again.close()
+
+
+@pytest.mark.parametrize("change", [1, -1], ids=["a row too many", "a row too few"])
+def test_a_row_that_should_be_gone_or_there_is_noticed_and_never_folded_on(settings: Settings, change: int) -> None:
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "old", T0), order("2", "busy", T0))
+    reach(opened, T0 + HOUR_MS + 11 * MINUTE_MS)
+    opened.flush(now_ms=NOW_MS)
+    left = opened.meta.skus
+    opened.store.apply({b"sgone": opened.store.sku_row("busy")} if change > 0 else {b"sbusy": None})
+    opened.close()
+    with pytest.raises(StateCorrupt, match=rf"has {left + change} SKUs, flush 1 left {left}; delete that"):
+        open_partition(settings)
 
 
 def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
