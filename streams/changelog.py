@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 4_096  # rows handed to the producer at a time
-SPILL_KEYS: Final = 200_000  # read rows kept in memory before they go to the store
+SPILL_BYTES: Final = 64 << 20  # of rows read, kept in memory before they go to the store
 TOLD_EVERY_S: Final = 2.0
 
 
@@ -175,7 +175,7 @@ def _apply(
 ) -> bytes | None:
     """Apply rows, all but the meta record, which is returned: only with that they count."""
     latest: dict[bytes, bytes | None] = {}
-    told_s = progress.started_s
+    told_s, spilled = progress.started_s, 0
     for messages in batches:
         for message in messages:
             value = message.value()
@@ -184,7 +184,8 @@ def _apply(
         progress.rows += len(messages)
         if messages:
             progress.read = messages[-1].offset() + 1 - start
-        if len(latest) >= SPILL_KEYS:
+        if progress.size - spilled >= SPILL_BYTES:
+            spilled = progress.size
             meta = latest.pop(META, None)
             store.apply(latest)
             latest = {} if meta is None else {META: meta}

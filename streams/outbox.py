@@ -127,7 +127,7 @@ class Outbox:
         `FlushFailed` when some of it is not within `timeout_s`: records may then be there, missing, or still come.
         `Fenced` when another worker has claimed the transactional id: none of it will ever be seen.
         """
-        what = f"{self._pending} records were not written"
+        what, deadline_s = f"{self._pending} records were not written", time.monotonic() + timeout_s
         with self._translated(lambda: what):
             left = self._producer.flush(timeout_s)
         failed, self._failed = self._failed, []
@@ -142,7 +142,7 @@ class Outbox:
             )
             raise FlushFailed(msg)
         if self._in_transaction:
-            self._patiently(self._producer.commit_transaction, timeout_s, what)
+            self._patiently(self._producer.commit_transaction, deadline_s - time.monotonic(), what)
             self._in_transaction = False
         return pending
 

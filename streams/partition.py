@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 _PACK_ROWS = 4_096
 _BULK_ROWS = 2_048
 _RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
-_SETTLE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -221,8 +220,10 @@ class Partition:
         """Whether something changed and the flush interval is over."""
         return self._changed and now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
 
-    def flush(self, *, now_ms: int) -> None:
+    def flush(self, *, now_ms: int, within_s: float = 60.0) -> None:
         """Make outputs, state and offsets durable, as one step seen from a restart (`FlushFailed`, `Fenced`).
+
+        within_s: how long the brokers may take to answer.
 
         Outputs first, where they are no part of the transaction: a crash in between repeats them with the same ids,
         and never loses one. The store comes last and may lag behind the changelog by this flush, never lead.
@@ -233,19 +234,19 @@ class Partition:
         if not self._changed:
             return
         with self._wholly():
-            self._flush(now_ms=now_ms)
+            self._flush(now_ms=now_ms, within_s=within_s)
         if self.keeper is not None:
             self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
-    def _flush(self, *, now_ms: int) -> None:
+    def _flush(self, *, now_ms: int, within_s: float) -> None:
         started = time.perf_counter()
         record, log_ = self._flush_record(), self.changelog
         finish = self.store.stage(record, also=None if log_ is None else log_.put)
         if log_ is not None:
             log_.finish([*self._gone, *map(Flush.sku_key, record.retired)])
-        self.outbox.settle(_SETTLE_S)
+        self.outbox.settle(within_s)
         if log_ is not None:
-            log_.outbox.settle(_SETTLE_S)
+            log_.outbox.settle(within_s)
         finish()
         if log_ is not None and log_.outbox.marked_offset is not None:
             self.store.set_position(log_.outbox.marked_offset + 1)

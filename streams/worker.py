@@ -27,6 +27,9 @@ from streams.partition import Partition
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
+RESTORED_AT_ONCE = 4  # partitions: each holds what it has read and fetched, up to some 130 MB
+SETTLE_S = 60.0
+LEAVING_S = 15.0  # the group waits for us, or whoever sent SIGTERM does
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
 
@@ -100,6 +103,7 @@ class Worker:
     reopening: dict[int, Reopening] = field(default_factory=dict)
     # by partition: one opener at a time, or we fence ourselves
     _opening: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
     _recovering: str = ""
     _progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
     _lags: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -181,7 +185,7 @@ class Worker:
 
     def _flush_due(self, partition: Partition) -> None:
         if partition.flush_due(now_ms=self.clock()):
-            partition.flush(now_ms=self.clock())
+            partition.flush(now_ms=self.clock(), within_s=SETTLE_S)
 
     # ------------------------------------------------------------------ trouble
     @contextmanager
@@ -319,7 +323,7 @@ class Worker:
     async def _restore(self, number: int, is_ours: Callable[[], bool]) -> None:
         """Open one partition without holding the event loop up; where the brokers do not let us, try again later."""
         try:
-            async with self._opening[number]:
+            async with self._restoring, self._opening[number]:
                 if is_ours():
                     self.partitions[number] = await asyncio.to_thread(self._opener.open, number)
         except (Fenced, FlushFailed, Unavailable) as error:
@@ -333,12 +337,18 @@ class Worker:
         self.metrics.forget(number)
 
     def flush(self) -> None:
-        """Flush every partition now: the group or the process is about to change. Not after a failure."""
-        if self.failure is not None:
-            return
-        for partition in list(self.partitions.values()):
+        """Flush every partition now: the group or the process is about to change. Not after a failure.
+
+        Brokers that do not answer get `LEAVING_S` in all: then the rest is left for whoever opens it next to fold.
+        """
+        deadline_s = time.monotonic() + LEAVING_S
+        for partition in list(self.partitions.values()) if self.failure is None else ():
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                log.warning("partition %d stays as last flushed: the brokers did not answer in time", partition.number)
+                continue
             with self._losing(partition):
-                partition.flush(now_ms=self.clock())
+                partition.flush(now_ms=self.clock(), within_s=left_s)
 
     def close(self) -> None:
         """Flush and give everything up, also what is still being opened."""

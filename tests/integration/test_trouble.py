@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from streams import reading
 from streams.reading import Reader
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
-from tests.support.service import COMMAND, Service, environment, published_once, skutrend
+from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend
 from tests.support.shop import send
 from tests.support.workers import wait_for
 
@@ -123,6 +124,25 @@ def test_a_broker_that_is_killed_and_comes_back_is_waited_for(topic_prefix: str,
             service.await_closed(FIRST_MS + 10 * DAY_MS, within_s=120, partitions=2)
             service.stop("w")
         assert told(broker, "") == expected(range(10))
+
+
+def test_sigterm_is_heeded_while_the_brokers_hang_and_nothing_is_lost(topic_prefix: str, tmp_path: Path) -> None:
+    with KafkaBroker() as broker:
+        settings = new_group(broker.bootstrap, topic_prefix, partitions=8, idle_timeout_ms=4_000)
+        with Service(settings, tmp_path) as service:
+            service.start("w", flush_interval_ms=600_000)  # all of it is still to be flushed when the worker leaves
+            service.await_records(send(broker, topic_prefix, lines(range(5))))
+            os.kill(broker.pid, signal.SIGSTOP)
+            try:
+                service.stop("w")
+            finally:
+                os.kill(broker.pid, signal.SIGCONT)
+            assert "did not answer in time" in service.log("w")
+            service.start("w", flush_interval_ms=100)
+            send(broker, topic_prefix, lines(range(5, 8)))
+            service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=8)
+            service.stop("w")
+        assert told(broker, topic_prefix) == expected(range(8))
 
 
 def test_a_lost_disk_is_rebuilt_from_the_changelog(

@@ -55,7 +55,7 @@ FAULTS: Final = ("doom", "silence", "rebalance", "again", "compact", "lose_disk"
 LIMITS: Final = (
     "streams.partition._BULK_ROWS",
     "streams.partition._PACK_ROWS",
-    "streams.changelog.SPILL_KEYS",
+    "streams.changelog.SPILL_BYTES",
     "features.ledger._MATURE_OPENS",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)

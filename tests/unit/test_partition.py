@@ -269,20 +269,17 @@ def test_a_flush_is_due_when_something_changed_and_the_interval_is_over(partitio
     assert partition.flush_due(now_ms=NOW_MS + 1_000)
 
 
-def test_outputs_that_do_not_get_out_leave_the_stored_state_as_it_was(
-    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outputs_that_do_not_get_out_leave_the_stored_state_as_it_was(broker: str, tmp_path: Path) -> None:
     good = settings_for(broker, tmp_path)
     partition = open_partition(good)
     take(partition, ORDERS, order("1", "a", T0))
     partition.flush(now_ms=NOW_MS)
     partition.close()
-    monkeypatch.setattr("streams.partition._SETTLE_S", 0.3)
     cut_off = msgspec.structs.replace(good, brokers="127.0.0.1:1")
     partition = open_partition(cut_off)
     take(partition, ORDERS, order("2", "a", T0), b"?")
     with pytest.raises(FlushFailed):
-        partition.flush(now_ms=NOW_MS)
+        partition.flush(now_ms=NOW_MS, within_s=0.3)
     partition.close()
     again = open_partition(good)
     assert again.next_offset(inputs(again)[ORDERS]) == 1

@@ -243,7 +243,7 @@ def test_only_partitions_that_are_ours_have_an_offset_to_resume_from(make: Calla
 
 
 def test_a_flush_that_fails_is_not_swallowed(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.partition._SETTLE_S", 0.2)
+    monkeypatch.setattr("streams.worker.SETTLE_S", 0.2)
     bench = make(brokers="127.0.0.1:1")
     bench.take(CLICKS, click("0", "a", T0))  # nothing to publish, so this one is stored
     assert bench.worker.flushed_offsets() == {bench.tp(CLICKS): 1}
