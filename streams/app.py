@@ -76,6 +76,7 @@ def _life(app: faust.App, worker: Worker) -> None:
         return worker.offsets(tps)
 
     app.transport.resume_offsets = resume_offsets
+    app.transport.hurry = worker.hurry
     app.transport.instance = worker.settings.instance or None
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
@@ -89,14 +90,14 @@ def _life(app: faust.App, worker: Worker) -> None:
     @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def revoke(app: faust.App, *_: Any, **__: Any) -> None:  # noqa: ANN401
         try:
-            worker.flush()
+            await worker.flush()
         except Broken as error:
             await fail(app, worker, error)
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def leave(app: faust.App, **_: Any) -> None:  # noqa: ANN401
         if worker.failure is None:
-            worker.close()
+            await worker.close()
 
 
 def _clockwork(app: faust.App, worker: Worker) -> None:
@@ -126,6 +127,6 @@ def _clockwork(app: faust.App, worker: Worker) -> None:
 
 async def fail(app: faust.App, worker: Worker, error: Broken) -> None:
     """Stop the worker, nothing acked since the last flush."""
-    worker.failure = worker.failure or error
+    worker.fail(error)
     log.error("stopping: %s", error)
     await app.crash(error)

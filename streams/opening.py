@@ -145,7 +145,7 @@ class Opener:
 
     def _recover(self, store: Store, changelog: Changelog) -> bool:
         """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
-        changelog.outbox.claim(CLAIM_S)
+        changelog.outbox.claim(CLAIM_S, meanwhile=lambda: self._go_on(changelog.partition))
 
         def told(progress: changelogs.Progress) -> None:
             self.progress[progress.partition] = progress

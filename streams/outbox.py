@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
+SLICE_S: Final = 0.5  # how soon somebody who waits hears that he is to hurry
 ANY_PARTITION: Final = -1
 DEFAULTS: Final[Mapping[str, Any]] = {
     "partitioner": "murmur2_random",  # as the Java client and aiokafka do; librdkafka's own default is CRC32
@@ -64,6 +65,7 @@ class Outbox:
         self._on_error = on_error
         self._in_transaction = False
         self._marked: int | None = None
+        self._latest_s = 0.0  # until when what is waited for may take
         properties = {**DEFAULTS, **config, "error_cb": self._troubled}
         if transactional_id is None:
             properties |= {"on_delivery": self._delivered, "delivery.report.only.error": True}
@@ -71,9 +73,13 @@ class Outbox:
             properties = {**TRANSACTIONS, **properties, "transactional.id": transactional_id}
         self._producer = clients.producer(properties)
 
-    def claim(self, timeout_s: float) -> None:
-        """Take the transactional id: its last owner is fenced, and what that left open is undone."""
-        self._patiently(self._producer.init_transactions, timeout_s, "the partition could not be claimed")
+    def claim(self, timeout_s: float, *, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Take the transactional id: its last owner is fenced, and what that left open is undone.
+
+        meanwhile: called now and then while the brokers do not answer; may raise.
+        """
+        self._latest_s = time.monotonic() + timeout_s
+        self._patiently(self._producer.init_transactions, "the partition could not be claimed", meanwhile)
 
     def put(
         self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = ANY_PARTITION
@@ -127,9 +133,10 @@ class Outbox:
         `FlushFailed` when some of it is not within `timeout_s`: records may then be there, missing, or still come.
         `Fenced` when another worker has claimed the transactional id: none of it will ever be seen.
         """
-        what, deadline_s = f"{self._pending} records were not written", time.monotonic() + timeout_s
+        what, self._latest_s = f"{self._pending} records were not written", time.monotonic() + timeout_s
         with self._translated(lambda: what):
-            left = self._producer.flush(timeout_s)
+            while (left := self._producer.flush(self._slice_s())) and time.monotonic() < self._latest_s:
+                continue
         failed, self._failed = self._failed, []
         pending, self._pending = self._pending, 0
         if failed:
@@ -137,40 +144,47 @@ class Outbox:
             raise FlushFailed(msg)
         if left:
             msg = (
-                f"{left} of {pending} records were not acknowledged within {timeout_s:g} s; "
+                f"{left} of {pending} records were not acknowledged within {timeout_s:.1f} s; "
                 "see whether the brokers answer and have enough in-sync replicas"
             )
             raise FlushFailed(msg)
         if self._in_transaction:
-            self._patiently(self._producer.commit_transaction, deadline_s - time.monotonic(), what)
+            self._patiently(self._producer.commit_transaction, what)
             self._in_transaction = False
         return pending
+
+    def hurry(self, by_s: float) -> None:
+        """Let whoever waits in another thread give up by then (time.monotonic); what comes later is not concerned."""
+        self._latest_s = min(self._latest_s, by_s)
 
     def abandon(self, timeout_s: float) -> None:
         """Undo all that was put since the last `settle`, so that readers of committed records need not wait for it."""
         if self._in_transaction:
-            self._in_transaction = False
+            self._in_transaction, self._latest_s = False, time.monotonic() + timeout_s
             with suppress(Fenced, FlushFailed):
                 self._producer.purge()
-                self._patiently(self._producer.abort_transaction, timeout_s, "the transaction was not undone")
+                self._patiently(self._producer.abort_transaction, "the transaction was not undone")
 
     def _begin(self) -> None:
         if self.transactional_id is not None and not self._in_transaction:
             self._producer.begin_transaction()
             self._in_transaction = True
 
-    def _patiently(self, call: Callable[[float], Any], timeout_s: float, what: str) -> None:
+    def _patiently(self, call: Callable[[float], Any], what: str, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Repeat a call about transactions for as long as librdkafka says that repeating helps, within the time."""
-        deadline = time.monotonic() + timeout_s
         with self._translated(lambda: what):
             while True:
                 try:
-                    call(max(0.1, deadline - time.monotonic()))
+                    call(self._slice_s())
                 except KafkaException as error:
-                    if not error.args[0].retriable() or time.monotonic() > deadline:
+                    if not error.args[0].retriable() or time.monotonic() > self._latest_s:
                         raise
                 else:
                     return
+                meanwhile()
+
+    def _slice_s(self) -> float:
+        return min(SLICE_S, max(0.05, self._latest_s - time.monotonic()))
 
     @contextmanager
     def _translated(self, what: Callable[[], str]) -> Iterator[None]:

@@ -238,6 +238,12 @@ class Partition:
         if self.keeper is not None:
             self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
+    def hurry(self, by_s: float) -> None:
+        """Let a flush that another thread waits for give up by then (time.monotonic)."""
+        self.outbox.hurry(by_s)
+        if self.changelog is not None:
+            self.changelog.outbox.hurry(by_s)
+
     def _flush(self, *, now_ms: int, within_s: float) -> None:
         started = time.perf_counter()
         record, log_ = self._flush_record(), self.changelog

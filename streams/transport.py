@@ -25,6 +25,7 @@ Names private to Faust and aiokafka that this leans on are held by tests/unit/te
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 SCHEME: Final = "kbatch"
 FETCH_MAX_WAIT_MS: Final = 250  # Faust fixes 1500, by which the last records of a burst would wait
+LEAVE_S: Final = 5.0
 
 
 class _NoReadOffsets(dict[TP, "int | None"]):
@@ -81,6 +83,14 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = "read_committed"  # noqa: SLF001  # an aborted order was never placed
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group; brokers that do not answer will notice by the session timeout that we are gone."""
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await super().on_thread_stop()
+        except TimeoutError:
+            log.warning("the brokers do not answer: the group was not told that we leave")
 
     async def _fetch_records(
         self,
@@ -208,6 +218,12 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         if back:
             await self._thread.put_back(back.values())
 
+    async def wait_empty(self) -> None:
+        """Wait for the agents to finish the batches they have in hand, which are to hurry: partitions are to go."""
+        if self.transport.hurry is not None:
+            self.transport.hurry()
+        await super().wait_empty()
+
     def is_current(self, batch: RecordBatch) -> bool:
         """Whether a batch may be folded: neither a rebalance nor a seek has come since it was fetched."""
         return self._thread.is_current(batch)
@@ -303,11 +319,13 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     resume_offsets: awaited at the end of every rebalance (within `broker_request_timeout`) with all partitions this
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
     instance: name of a static member of the group, unique in it; None for a dynamic one.
+    hurry: called when partitions are to go and the agents are waited for.
     """
 
     Consumer = BatchConsumer
     resume_offsets: ResumeOffsets | None = None
     instance: str | None = None
+    hurry: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
         """Teach aiokafka about columns; `kbatch://` may have come through the entry point, without `register`."""

@@ -1,7 +1,7 @@
 """One worker: the partitions it owns, and what happens to them when the group, the clock or the process moves on.
 
-The agents hand batches in; everything that touches a partition runs in the one event loop, without an await between
-looking at a partition and changing it.
+The agents hand batches in; whoever changes a partition holds its hand (streams/hands.py). All but the flushes, which
+wait for the brokers in threads, runs in the one event loop.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from features.ledger import INPUT_NAMES, Absorbed
@@ -20,16 +20,21 @@ from features.partitioning import Placement
 from inference.session import Session
 from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, Unavailable, WrongPartitioner
 from streams.batch import RecordBatch
+from streams.hands import Apart, Hands
 from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
 from streams.opening import Opener
+from streams.outbox import SLICE_S
 from streams.partition import Partition
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 RESTORED_AT_ONCE = 4  # partitions: each holds what it has read and fetched, up to some 130 MB
 SETTLE_S = 60.0
-LEAVING_S = 15.0  # the group waits for us, or whoever sent SIGTERM does
+PATIENCE_S = 2.0  # of a batch whose partition is being flushed
+TURN_S = 1.0
+LEAVING_S = 8.0  # the group waits for us, or whoever sent SIGTERM does
+_LEAST_S = 0.1
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
 
@@ -83,7 +88,7 @@ class Worker:
     """Partitions by number, and the rules of their common life.
 
     partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms.
-    letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions.
+    letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions. apart: see `Hands`.
     """
 
     settings: Settings
@@ -94,6 +99,7 @@ class Worker:
     clock: Callable[[], int] = now_ms
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     opener: Callable[[Worker], Opener] = Opener
+    apart: Apart | None = None
     partitions: dict[int, Partition] = field(default_factory=dict)
     paused: set[Any] = field(default_factory=set)
     assigned: bool = False
@@ -101,9 +107,8 @@ class Worker:
     owned: set[int] = field(default_factory=set)
     generation: int = -1
     reopening: dict[int, Reopening] = field(default_factory=dict)
-    # by partition: one opener at a time, or we fence ourselves
-    _opening: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
+    _put_off: set[Any] = field(default_factory=set)  # inputs that are to be read on from where their partition stands
     _recovering: str = ""
     _progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
     _lags: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -113,25 +118,47 @@ class Worker:
         if self.session is not None:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
         self._opener = self.opener(self)
+        self._hands = Hands(self.partition_count, self.apart)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
         self._placements = tuple(Placement() for _ in self.topics)
 
     # ------------------------------------------------------------------ batches
     async def take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
         """Fold a batch into its partition and close what is due; a batch that is not the next one is asked for anew."""
-        partition = self.partitions.get(batch.partition)
-        if partition is None or self.failure is not None or not consumer.is_current(batch):
-            return
-        expected = partition.next_offset(batch.topic)
-        if batch.start != expected and not (batch.start > expected == 0):
-            await self._go_back(partition, batch, consumer)
-            return
-        with self._losing(partition):
-            if len(batch) or batch.next != expected:
-                self._look_at_placement(source, partition.absorb(source, batch, now_ms=self.clock()))
-            await self.close_due(partition)
-            if self.partitions.get(partition.number) is partition:  # it may have been taken away in between
-                self._flush_due(partition)
+        if batch.partition in self.partitions and self.tp(batch.topic, batch.partition) not in self._put_off:
+            await self._hands.alone(self._take(source, batch, consumer))
+
+    async def _take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
+        async with self._hands.hold(batch.partition, within_s=PATIENCE_S) as is_held:
+            if not is_held:
+                self._put_batches_off(self.tp(batch.topic, batch.partition), consumer)
+                return
+            partition = self.partitions.get(batch.partition)
+            if partition is None or self.failure is not None or not consumer.is_current(batch):
+                return
+            expected = partition.next_offset(batch.topic)
+            if batch.start != expected and not (batch.start > expected == 0):
+                await self._go_back(partition, batch, consumer)
+                return
+            with self._losing(partition):
+                if len(batch) or batch.next != expected:
+                    self._look_at_placement(source, partition.absorb(source, batch, now_ms=self.clock()))
+                await self.close_due(partition)
+                await self._flush_due(partition)
+
+    def _put_batches_off(self, tp: Any, consumer: Consumer) -> None:  # noqa: ANN401  # of the transport
+        """Let a partition that waits for its brokers keep no other one waiting: it reads on when it is done."""
+        self._put_off.add(tp)
+        if tp not in self.paused:
+            self.paused.add(tp)
+            consumer.pause([tp])
+
+    async def _read_on(self, partition: Partition, consumer: Consumer) -> None:
+        tps = {self.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
+        put_off = {tp: offset for tp, offset in tps.items() if tp in self._put_off}
+        if put_off:
+            self._put_off -= put_off.keys()
+            await consumer.seek_wait(put_off)
 
     def _look_at_placement(self, source: int, outcome: Absorbed) -> None:
         """Stop before a whole topic is buried: nothing of this batch is flushed, so that it comes again."""
@@ -177,15 +204,24 @@ class Worker:
         return there
 
     async def close_due(self, partition: Partition) -> None:
-        """Close all due windows, giving way between them."""
+        """Close all due windows, giving way between them: to other partitions, and to whoever wants this one."""
         partition.advance_watermark(now_ms=self.clock())
-        while self.partitions.get(partition.number) is partition and partition.close_due(now_ms=self.clock()):
-            self._flush_due(partition)
+        while partition.close_due(now_ms=self.clock()):
+            await self._flush_due(partition)
             await asyncio.sleep(0)
+            if self._hands.is_wanted(partition.number):
+                return
 
-    def _flush_due(self, partition: Partition) -> None:
+    async def _flush_due(self, partition: Partition) -> None:
         if partition.flush_due(now_ms=self.clock()):
-            partition.flush(now_ms=self.clock(), within_s=SETTLE_S)
+            await self._flush(partition, within_s=SETTLE_S)
+
+    async def _flush(self, partition: Partition, *, within_s: float) -> None:
+        """Flush beside the event loop; the partition's hand is held meanwhile."""
+        began_ms = self.clock()
+        await self._hands.apart(partial(partition.flush, now_ms=began_ms, within_s=within_s))
+        if self.clock() - began_ms > self.settings.idle_timeout_ms // 2:
+            partition.watermark.listen_anew()  # what was not read meanwhile is not silence
 
     # ------------------------------------------------------------------ trouble
     @contextmanager
@@ -202,23 +238,16 @@ class Worker:
         number, now = partition.number, self.clock()
         # a fenced worker waits until it must have heard that it is no longer in the group, or the two would take turns
         wait_ms = self.settings.session_timeout_ms if isinstance(error, Fenced) else _REOPEN_MS
-        log.warning("partition %d is given up and opened anew in %d ms: %s", number, wait_ms, error)
+        log.warning("partition %d is given up, to be opened anew in %d ms: %s", number, wait_ms, error)
         if self.partitions.get(number) is partition:
             self.drop(number)
         self.reopening[number] = Reopening(now, now + wait_ms, _REOPEN_MS)
         self.metrics.reopened.labels(str(number), type(error).__name__).inc()
 
-    async def reopen_due(self, consumer: Consumer) -> None:
-        """Open what was given up and is still ours, and read it on from where its state stands."""
-        for number, waiting in list(self.reopening.items()):
-            if number not in self.owned or number in self.partitions:
-                self.reopening.pop(number, None)
-            elif waiting.due_ms <= self.clock():
-                await self._reopen(number, waiting, consumer)
-
     async def _reopen(self, number: int, waiting: Reopening, consumer: Consumer) -> None:
+        """Open what was given up and is still ours, and read it on from where its state stands."""
         generation = self.generation
-        async with self._opening[number]:
+        async with self._hands.hold(number):
             if generation != self.generation:
                 return
             try:
@@ -233,21 +262,39 @@ class Worker:
                 return
             self.partitions[number] = partition
             self.reopening.pop(number, None)
-        await consumer.seek_wait({self.tp(topic, number): partition.next_offset(topic) for topic in self.topics})
+            tps = {self.tp(topic, number): partition.next_offset(topic) for topic in self.topics}
+            self._put_off -= tps.keys()
+            await consumer.seek_wait(tps)
 
     # ------------------------------------------------------------------ the clock
     async def tick(self, consumer: Consumer) -> None:
-        """Do what must happen without events: idle inputs, quiet closes, flushes, source alignment."""
+        """Do what must happen without events: idle inputs, quiet closes, flushes, source alignment, reopening.
+
+        Each partition has a turn of its own; one that takes long, because its brokers do not answer, keeps no other
+        one waiting.
+        """
         if self.failure is not None:
             return
-        await self.reopen_due(consumer)
-        for partition in list(self.partitions.values()):
+        for number, waiting in list(self.reopening.items()):
+            if number not in self.owned or number in self.partitions:
+                self.reopening.pop(number, None)
+            elif waiting.due_ms <= self.clock() and self._hands.is_free(number):
+                self._hands.begin(number, self._reopen(number, waiting, consumer))
+        for number, partition in list(self.partitions.items()):
+            if self._hands.is_free(number):
+                self._hands.begin(number, self._tend(partition, consumer))
+        await self._hands.end_turns(within_s=TURN_S)
+
+    async def _tend(self, partition: Partition, consumer: Consumer) -> None:
+        async with self._hands.hold(partition.number):
+            if self.partitions.get(partition.number) is not partition:
+                return
             with self._losing(partition):
+                await self._read_on(partition, consumer)
                 self._look_at_inputs(partition, consumer)
                 await self.close_due(partition)
-                if self.partitions.get(partition.number) is partition:
-                    self._align(partition, consumer)
-                    self._flush_due(partition)
+                self._align(partition, consumer)
+                await self._flush_due(partition)
 
     def listen_anew(self) -> None:
         """Judge no input silent by what was before: we slept, and nobody listened."""
@@ -305,8 +352,11 @@ class Worker:
         self.owned, self.generation = wanted, now
         self.assigned = False
         self.reopening.clear()
+        self._hurry(set(self.partitions) - kept, by_s=time.monotonic())
         for number in set(self.partitions) - kept:
-            self.drop(number)
+            async with self._hands.hold(number):
+                if number in self.partitions:
+                    self.drop(number)
         missing = sorted(wanted - set(self.partitions))
         self._recovering = f"restoring partitions {missing}" if missing else ""
         await asyncio.gather(*(self._restore(number, lambda: generation() == now) for number in missing))
@@ -315,6 +365,7 @@ class Worker:
             log.warning("generation %d is over while partitions were restored", now)
             return
         self.paused.clear()
+        self._put_off.clear()
         self._progress.clear()
         self._lags.clear()
         self.assigned = bool(wanted)
@@ -323,7 +374,7 @@ class Worker:
     async def _restore(self, number: int, is_ours: Callable[[], bool]) -> None:
         """Open one partition without holding the event loop up; where the brokers do not let us, try again later."""
         try:
-            async with self._restoring, self._opening[number]:
+            async with self._restoring, self._hands.hold(number):
                 if is_ours():
                     self.partitions[number] = await asyncio.to_thread(self._opener.open, number)
         except (Fenced, FlushFailed, Unavailable) as error:
@@ -336,26 +387,50 @@ class Worker:
         self.partitions.pop(number).close()
         self.metrics.forget(number)
 
-    def flush(self) -> None:
+    async def flush(self) -> None:
         """Flush every partition now: the group or the process is about to change. Not after a failure.
 
-        Brokers that do not answer get `LEAVING_S` in all: then the rest is left for whoever opens it next to fold.
+        Brokers that do not answer get `LEAVING_S`: what is not flushed by then is for whoever opens it next to fold.
         """
-        deadline_s = time.monotonic() + LEAVING_S
-        for partition in list(self.partitions.values()) if self.failure is None else ():
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                log.warning("partition %d stays as last flushed: the brokers did not answer in time", partition.number)
-                continue
-            with self._losing(partition):
-                partition.flush(now_ms=self.clock(), within_s=left_s)
+        if self.failure is not None:
+            return
+        by_s = time.monotonic() + LEAVING_S
+        self._hurry(self.partitions, by_s=by_s)
+        flushes = (self._flush_by(partition, by_s) for partition in list(self.partitions.values()))
+        for error in await asyncio.gather(*flushes, return_exceptions=True):
+            if error is not None:
+                raise error
 
-    def close(self) -> None:
+    async def _flush_by(self, partition: Partition, by_s: float) -> None:
+        async with self._hands.hold(partition.number, within_s=_left_s(by_s) + 2 * SLICE_S) as is_held:
+            if not is_held:
+                log.warning("partition %d stays as it was last flushed: it is not let go of", partition.number)
+            elif self.partitions.get(partition.number) is partition:
+                with self._losing(partition):
+                    await self._flush(partition, within_s=_left_s(by_s))
+
+    def hurry(self) -> None:
+        """Let flushes that go on end within `LEAVING_S`: the group or the process is about to change."""
+        self._hurry(self.partitions, by_s=time.monotonic() + LEAVING_S)
+
+    def _hurry(self, numbers: Iterable[int], *, by_s: float) -> None:
+        for number in numbers:
+            self.partitions[number].hurry(by_s)
+
+    async def close(self) -> None:
         """Flush and give everything up, also what is still being opened."""
         self._opener.is_over = True
-        self.flush()
+        await self.flush()
         for number in list(self.partitions):
-            self.drop(number)
+            async with self._hands.hold(number, within_s=_LEAST_S) as is_held:
+                if is_held and number in self.partitions:
+                    self.drop(number)
+
+    def fail(self, error: Broken) -> None:
+        """Fold and flush nothing more: the worker is to end with this error."""
+        self.failure = self.failure or error
+        self._opener.is_over = True
+        self._hurry(self.partitions, by_s=time.monotonic())
 
     def offsets(self, tps: Iterable[Any]) -> dict[Any, int]:
         """Give the offset to resume from for each topic-partition, from our own state: never the group's."""
@@ -405,3 +480,7 @@ def input_partitions(counts: Mapping[str, int]) -> int:
         msg = f"the input topics must have the same number of partitions, found {found}; see `skutrend topics check`"
         raise BrokerTrouble(msg)
     return next(iter(counts.values()))
+
+
+def _left_s(by_s: float) -> float:
+    return max(_LEAST_S, by_s - time.monotonic())

@@ -132,7 +132,7 @@ def at_the_end(run: Simulation) -> None:
     """All that was written has been read, all windows are closed: compare topics, disks and changelog."""
     _outputs(run)
     for process in run.alive:
-        process.worker.close()
+        run.loop.run_until_complete(process.worker.close())
     for number in range(run.count):
         oracle = run.committed[number]
         require(not oracle.windows, f"windows {sorted(oracle.windows)} of {number} stay open")

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
@@ -89,7 +90,6 @@ class Simulation:
         self.thread = ThreadPoolExecutor(1)  # partitions open one after the other, always in the same order
         self.loop.set_default_executor(self.thread)
         self.generation = 0
-        self.ticking: Process | None = None
         self.oracles: dict[tuple[Process, int], Oracle] = {}
         self.processes = {name: self._process(name) for name in "ABC"[: dice.choice([2, 2, 3])]}
         self.dead: set[str] = set()
@@ -141,8 +141,6 @@ class Simulation:
         """A partition begins a new life: with what was committed, nothing less and nothing more."""
         oracle = self.committed[number].reborn()
         checks.compare(partition, oracle)
-        if self.ticking is process:
-            oracle.tick(self._could_speak(process, oracle), now_ms=self.now_ms)
         self.oracles[process, number] = oracle
         self.tally["opened"] += 1
         self.note(f"       {process.name} has opened {number} at {partition.meta.offsets}")
@@ -154,7 +152,7 @@ class Simulation:
             other = self.dice.choice(others)
             self.note(f"       {other.name} flushes while {process.name} opens {number}")
             self.tally["flush of a zombie"] += 1
-            other.worker.flush()
+            asyncio.run_coroutine_threadsafe(other.worker.flush(), self.loop).result()
 
     def _committed(self, transaction: Transaction) -> None:
         """A transaction is seen: it must be the next one of its partition, and say what is to be said."""
@@ -329,22 +327,22 @@ class Simulation:
 
     def _tick(self, process: Process) -> None:
         self.note(f"{process.name} ticks")
-        for (owner, number), oracle in self.oracles.items():
-            if owner is process and number in process.worker.partitions:
-                oracle.tick(self._could_speak(process, oracle), now_ms=self.now_ms)
-        self.ticking = process
-        survived = self.guarded(process, lambda: self.loop.run_until_complete(process.worker.tick(process.consumer)))
-        self.ticking = None
-        if survived:
-            for (owner, number), oracle in self.oracles.items():
-                if owner is process and number in process.worker.partitions:
+        tended = [o for (p, n), o in self.oracles.items() if p is process and n in process.worker.partitions]
+        for oracle in tended:
+            oracle.tick(self._could_speak(process, oracle), now_ms=self.now_ms)
+        if self.guarded(process, lambda: self.loop.run_until_complete(process.worker.tick(process.consumer))):
+            for oracle in tended:
+                if self.oracles.get((process, oracle.number)) is oracle:
                     self._close_all(oracle)
 
     def flush(self) -> None:
         process = self._any()
         if process is not None:
             self.note(f"{process.name} flushes")
-            self.guarded(process, process.worker.flush)
+            self.guarded(process, partial(self._flush, process))
+
+    def _flush(self, process: Process) -> None:
+        self.loop.run_until_complete(process.worker.flush())
 
     def doom(self) -> None:
         """Let a process die at one of its next steps, or at once; what is dead comes back."""
@@ -363,7 +361,7 @@ class Simulation:
         self.note(f"{process.name} will die at step {process.doom} from here")
         if self.dice.random() < 0.7:
             self.now_ms += FLUSH_MS
-            self.guarded(process, process.worker.flush)
+            self.guarded(process, partial(self._flush, process))
 
     def _restart(self, name: str) -> None:
         self.dead.discard(name)
@@ -380,7 +378,7 @@ class Simulation:
             process.plan = self.dice.choice(["fail_before", "fail_after", "refuse_claim"])
             self.note(f"{process.name}: {process.plan} next")
             if self.dice.random() < 0.5:
-                self.guarded(process, process.worker.flush)
+                self.guarded(process, partial(self._flush, process))
 
     def rebalance(self, *, everybody: bool = False) -> None:
         """Give partitions to workers; who does not hear of it is a zombie until it hears of a later one."""
@@ -400,7 +398,7 @@ class Simulation:
             f"{f', unheard by {deaf}' if deaf else ''}"
         )
         for process in list(told):
-            if self.dice.random() < 0.7 and not self.guarded(process, process.worker.flush):
+            if self.dice.random() < 0.7 and not self.guarded(process, partial(self._flush, process)):
                 told.remove(process)
         for process in told:
             numbers = {number for number, home in homes.items() if home is process}
@@ -460,7 +458,7 @@ class Simulation:
                 self.check()
         for process in self.alive:
             try:
-                process.worker.flush()
+                self._flush(process)
             except (Fenced, FlushFailed) as error:
                 require(False, f"the last flush of {process.name} fails: {error}")
         self.check()

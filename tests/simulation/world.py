@@ -123,8 +123,9 @@ class Outbox:
         self._mark: int | None = None
         self._spoilt = False
 
-    def claim(self, timeout_s: float) -> None:
+    def claim(self, timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
         assert self.transactional_id is not None
+        meanwhile()
         assert timeout_s > 0
         self.process.point("claim")
         if self.process.plan == "refuse_claim":
@@ -195,6 +196,9 @@ class Outbox:
         self._marked = self._mark
         self.process.point("settled")
         return count
+
+    def hurry(self, by_s: float) -> None:
+        """Nothing here takes time."""
 
     def _fail(self, plan: str) -> None:
         self._spoilt = True
@@ -338,6 +342,11 @@ class Consumer:
         self.positions.update(offsets)
 
 
+async def at_once(call: Callable[[], None]) -> None:
+    """Flush where a real worker would let a thread do it."""
+    call()
+
+
 class Process:
     """A worker, its disk and its consumer.
 
@@ -366,7 +375,7 @@ class Process:
         self.plan = ""
         self.doom: int | None = None
         self.died_at = ""
-        self.worker = Worker(settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self))
+        self.worker = Worker(settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), apart=at_once)
 
     def point(self, where: str) -> None:
         """Die here, if the time has come."""

@@ -91,6 +91,12 @@ class Bench:
         self.now_ms += after_ms
         asyncio.run(self.worker.tick(self.consumer))
 
+    def flush(self) -> None:
+        asyncio.run(self.worker.flush())
+
+    def close(self) -> None:
+        asyncio.run(self.worker.close())
+
     def unread(self, source: int, count: int) -> None:
         """Say how many records of an input have not been read."""
         tp = self.tp(source)

@@ -304,7 +304,7 @@ def test_dead_letters_are_listed_and_all_written_unless_a_limit_is_given(broker:
     settings = settings_for(broker, tmp_path)
     bench = Bench(settings)
     bench.take(0, *(b"?%d" % n for n in range(25)))
-    bench.worker.close()
+    bench.close()
     mine: dict[str, object] = {"brokers": broker, "topic_prefix": settings.topic_prefix}
     out = tmp_path / "letters.jsonl"
     for limit, shown, written in (([], 20, 25), (["--limit", "3"], 3, 3), (["--limit", "20"], 20, 20)):
@@ -330,7 +330,7 @@ def test_the_state_commands_read_what_a_worker_left(broker: str, tmp_path: Path)
     mine: dict[str, object] = {"state_dir": tmp_path, "window_ms": settings.window_ms, "bundle": "none"}
     held = skutrend("state", "verify", **mine)
     assert_one_sentence(held, about="another worker using SKUTREND_STATE_DIR")
-    bench.worker.close()
+    bench.close()
     shown = skutrend("state", "show", "a", **mine)
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert "3 units in 1 lines" in shown.stdout

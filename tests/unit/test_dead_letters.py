@@ -166,7 +166,7 @@ def buried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         settings = settings_for(broker.bootstrap, tmp_path_factory.mktemp("state"))
         bench = Bench(settings)
         bench.take(ORDERS, *(b"?%d" % n for n in range(20)), *(order("1", "", T0) for _ in range(10)))
-        bench.worker.close()
+        bench.close()
         foreign = Outbox(settings.client, on_error=lambda _: None)
         foreign.put_one(settings.topic("dead-letters"), b"key", b"\xff", [("code", b"mine")])
         foreign.settle(10)

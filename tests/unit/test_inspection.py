@@ -37,7 +37,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         bench.take(CLICKS, click("1", "a", T0), click("2", "b", end))
         bench.take(PRICES, price_change("1", "a", T0, 2.5), price_change("2", "b", end, 9.0))
         bench.take(ORDERS, order("3", "a", end, quantity=2), order("4", "a", end, quantity=-1), order("5", "new", end))
-        bench.worker.close()
+        bench.close()
         yield settings
 
 
@@ -160,7 +160,7 @@ def test_a_sku_is_found_in_whichever_partition_it_is(tmp_path: Path) -> None:
         for number in (0, 1):
             values = [order(f"e{n}", name, T0) for n, name in enumerate(names) if numbers[n] == number]
             bench.hand(ORDERS, batch(bench.worker.topics[ORDERS], values, partition=number))
-        bench.worker.close()
+        bench.close()
     for name, number in zip(names, numbers, strict=True):
         assert show(settings, name)[0] == f"{name} is in partition-{number}, as of flush 1"
     assert [line.split(":")[0] for line in verify(settings)] == ["partition-0", "partition-1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from features.ledger import CLICKS, ORDERS, PRICES
 from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, Unavailable, WrongPartitioner
 from streams.embedded import EmbeddedBroker
 from streams.opening import Opener
+from streams.outbox import Outbox
 from streams.store import Store
 from streams.worker import Worker, input_partitions, now_ms
 from tests.support.partitions import DAY_MS, HOUR_MS, T0, batch, click, order, price_change, published, settings_for
@@ -125,7 +127,8 @@ def test_a_partition_that_is_taken_away_while_its_windows_close_is_let_go(make: 
         while leaving.meta.windows_closed < 3:
             await asyncio.sleep(0)
         bench.now_ms += 10_000
-        bench.worker.drop(0)
+        bench.generation += 2
+        await bench.worker.assign([], lambda: bench.generation)
         await taking
 
     asyncio.run(both())
@@ -144,6 +147,89 @@ def test_a_batch_flushes_when_the_interval_is_over_and_not_before(make: Callable
     assert bench.worker.flushed_offsets() == {bench.tp(ORDERS): 2}
 
 
+# ---------------------------------------------------------------------- brokers that do not answer
+@pytest.fixture
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Partition], threading.Event]]:
+    """Let the flushes of one partition wait until the event is set."""
+    go = threading.Event()
+    settle = Outbox.settle
+
+    def hung(partition: Partition) -> threading.Event:
+        def settled(outbox: Outbox, timeout_s: float) -> int:
+            assert outbox is not partition.outbox or go.wait(60)
+            return settle(outbox, timeout_s)
+
+        monkeypatch.setattr(Outbox, "settle", settled)
+        return go
+
+    monkeypatch.setattr("streams.worker.PATIENCE_S", 0.05)
+    monkeypatch.setattr("streams.worker.TURN_S", 0.05)
+    yield hung
+    go.set()
+
+
+def test_a_partition_that_waits_for_its_brokers_keeps_no_other_one_waiting_and_loses_nothing(
+    make: Callable[..., Bench], hang: Callable[[Partition], threading.Event]
+) -> None:
+    bench = make(partitions=2)
+    worker, consumer = bench.worker, bench.consumer
+    go = hang(worker.partitions[0])
+    sku = {0: "sku30", 1: "a0"}
+    batches = {
+        (source, number): batch(worker.topics[source], [make_one("0", sku[number], T0)], partition=number)
+        for source, make_one in ((ORDERS, order), (CLICKS, click))
+        for number in (0, 1)
+    }
+
+    async def story() -> None:
+        hanging = asyncio.create_task(worker.take(ORDERS, batches[ORDERS, 0], consumer))
+        await asyncio.sleep(0.01)
+        await worker.take(CLICKS, batches[CLICKS, 0], consumer)  # waits a little, then is put off
+        await worker.take(CLICKS, batches[CLICKS, 0], consumer)  # is put off at once
+        assert consumer.paused == {bench.tp(CLICKS, 0)}
+        for source in (ORDERS, CLICKS):
+            await worker.take(source, batches[source, 1], consumer)
+        bench.now_ms += 1_000
+        await worker.tick(consumer)
+        assert worker.flushed_offsets() == {bench.tp(ORDERS, 1): 1, bench.tp(CLICKS, 1): 1}
+        assert not hanging.done()
+        assert consumer.sought == []
+        go.set()
+        await hanging
+
+    asyncio.run(story())
+    assert worker.partitions[0].meta.counts["clicks"].records == 0
+    bench.tick()
+    assert consumer.sought == [{bench.tp(CLICKS, 0): 0}]
+    assert consumer.paused == set()
+    bench.hand(CLICKS, batches[CLICKS, 0])
+    bench.tick(after_ms=1_000)
+    assert worker.flushed_offsets() == {bench.tp(source, number): 1 for source in (ORDERS, CLICKS) for number in (0, 1)}
+
+
+def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.worker.LEAVING_S", 0.2)
+    bench = make(brokers="127.0.0.1:1")
+    stored = bench.worker.partitions[0].store.path
+    fetched = bench.next(ORDERS, b"?")
+
+    async def story() -> None:
+        taking = asyncio.create_task(bench.worker.take(ORDERS, fetched, bench.consumer))
+        await asyncio.sleep(0.3)
+        assert not taking.done()
+        async with asyncio.timeout(30):  # it would wait for a minute
+            with pytest.raises(FlushFailed):
+                await bench.worker.close()
+            with pytest.raises(FlushFailed):
+                await taking
+
+    asyncio.run(story())
+    bench.worker.drop(0)
+    Store(stored).close()
+
+
 # ---------------------------------------------------------------------- the clock
 def test_a_quiet_partition_closes_by_the_clock_once_all_inputs_are_idle(make: Callable[..., Bench]) -> None:
     bench = make()
@@ -159,7 +245,7 @@ def test_a_quiet_partition_closes_by_the_clock_once_all_inputs_are_idle(make: Ca
     assert bench.partition.meta.windows_closed == 1, "end of the window and the allowed lateness have passed"
     bench.tick(after_ms=2 * HOUR_MS)
     assert bench.partition.meta.windows_closed == 2, "and the silence after it is told as well"
-    bench.worker.flush()
+    bench.flush()
     assert [w["units"] for w in published(bench.worker.settings, "windows")] == [1.0, 0.0]
 
 
@@ -202,7 +288,7 @@ def test_assigning_keeps_gives_up_and_restores(make: Callable[..., Bench]) -> No
     for number in (0, 1):
         values = [order(f"e{n}", f"{skus[number]}{n}", T0) for n in range(12)]
         bench.hand(ORDERS, batch(topic, values, partition=number))
-    worker.flush()
+    asyncio.run(worker.flush())
     folded = [worker.partitions[n].meta.counts["orders"].folded for n in (0, 1)]
     assert all(folded)
     bench.assign([1, 2])
@@ -230,7 +316,7 @@ def test_closing_flushes_everything_and_gives_it_up(make: Callable[..., Bench]) 
     bench = make()
     bench.take(ORDERS, order("0", "a", T0))
     bench.take(ORDERS, order("1", "a", T0))
-    bench.worker.close()
+    bench.close()
     assert bench.worker.partitions == {}
     bench.assign([0])
     assert bench.worker.offsets([bench.tp(ORDERS)]) == {bench.tp(ORDERS): 2}
@@ -265,7 +351,7 @@ def test_a_directory_that_stays_locked_is_refused_after_a_while(
     holder.close()
     asyncio.run(worker.assign([0], lambda: 1))
     assert worker.ready()[0]
-    worker.close()
+    asyncio.run(worker.close())
 
 
 def test_a_partition_whose_changelog_cannot_be_read_yet_is_opened_later_and_the_others_go_on(
@@ -315,7 +401,7 @@ def test_an_input_that_is_mostly_on_wrong_partitions_stops_the_worker_and_nothin
         bench.take(ORDERS, *(order(sku, sku, T0) for sku in skus[900:1_000]))
     bench.worker.failure = why.value  # as streams.app does
     bench.tick(after_ms=5_000)
-    bench.worker.flush()
+    bench.flush()
     bench.take(ORDERS, order("more", "sku0", T0))
     assert bench.worker.flushed_offsets() == {bench.tp(ORDERS): 900}
 
