@@ -375,6 +375,7 @@ class Partition:
             self.desk.warm_up()
         meta.model = self.meta.model
         self.meta = meta
+        self.metrics.skus.labels(str(self.number)).set(len(self.ledger.table))
         log.info("partition %d: %d SKUs restored from %s", self.number, len(self.ledger.table), self.store.path)
 
     def _restore_window(self, number: int, skus: list[str], packed: list[bytes]) -> None:

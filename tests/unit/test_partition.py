@@ -214,8 +214,10 @@ def test_every_record_is_counted_once_in_the_state_and_in_the_metrics(settings: 
         assert totals[topic] == sum(parts)
     assert totals[inputs(partition)[ORDERS] + "rejected"] == 2
     partition.close()
-    again = open_partition(settings)
+    metrics = Metrics()
+    again = open_partition(settings, metrics=metrics)
     assert again.meta.counts["orders"] == orders, "the counts go on where they were"
+    assert f'skutrend_skus{{partition="0"}} {len(again.ledger.table)}.0' in metrics.render().decode()
     again.close()
 
 
