@@ -36,7 +36,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams import records
+from streams import clients, records
 from streams.assignor import CoAssignor
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
 
     def _create_worker_consumer(self, transport: BatchTransport) -> Any:  # noqa: ANN401
         consumer = super()._create_worker_consumer(transport)
-        consumer._key_deserializer = records.COLUMNS  # noqa: SLF001  # Faust lets nobody set these five
+        consumer._key_deserializer = records.COLUMNS  # noqa: SLF001  # Faust lets nobody set these
         consumer._group_instance_id = transport.instance  # noqa: SLF001
         consumer._partition_assignment_strategy = (CoAssignor(),)  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = "read_committed"  # noqa: SLF001  # an aborted order was never placed
+        # of each request, apart from the time that Faust gives whole undertakings
+        consumer._client._request_timeout_ms = transport.answer_ms  # noqa: SLF001
         return consumer
 
     async def _fetch_records(
@@ -302,12 +304,14 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
 
     resume_offsets: awaited at the end of every rebalance (within `broker_request_timeout`) with all partitions this
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
-    instance: name of a static member of the group, unique in it; None for a dynamic one.
+    instance: name of a static member of the group, unique in it; None for a dynamic one. answer_ms: how long a broker
+    may take to answer a request before it is taken for lost.
     """
 
     Consumer = BatchConsumer
     resume_offsets: ResumeOffsets | None = None
     instance: str | None = None
+    answer_ms: int = clients.ANSWER_MS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
         """Teach aiokafka about columns; `kbatch://` may have come through the entry point, without `register`."""
