@@ -66,7 +66,7 @@ class _NoReadOffsets(dict[TP, "int | None"]):
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's types are not read
-    """The thread that owns the aiokafka consumer; everything here but `highwater` runs in it."""
+    """The thread that owns the aiokafka consumer; all but `highwater` and `heard_ms` runs in it."""
 
     def __post_init__(self) -> None:
         """Count seeks from zero."""
@@ -116,6 +116,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         stable: int | None = consumer.last_stable_offset(tp)
         end: int | None = consumer.highwater(tp)
         return end if stable is None or stable < 0 else stable
+
+    def heard_ms(self, tp: TP) -> int | None:
+        """See `BatchConsumer.heard_ms`."""
+        at_ms: int | None = self._ensure_consumer().last_poll_timestamp(tp)
+        return at_ms
 
     async def put_back(self, batches: Iterable[RecordBatch]) -> None:
         """Read these batches again later; unless a seek or a rebalance has overtaken them."""
@@ -274,11 +279,17 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
 
     def highwater(self, tp: TP) -> int | None:
         """Offset up to which a partition can be read, as of its latest fetch; None if unknown or not ours."""
+        return self._of_ours(self._thread.highwater, tp)
+
+    def heard_ms(self, tp: TP) -> int | None:
+        """When a broker last answered what there is of a partition, epoch ms; None if never or not ours."""
+        return self._of_ours(self._thread.heard_ms, tp)
+
+    def _of_ours(self, asked: Callable[[TopicPartition], int | None], tp: TP) -> int | None:
         try:
-            end: int | None = self._thread.highwater(TopicPartition(*tp))
+            return asked(TopicPartition(*tp))
         except (ConsumerNotStarted, IllegalStateError, AssertionError, AttributeError, KeyError):
             return None  # not ours, or taken away by the other thread while we looked
-        return end
 
     async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         """First kept offset and the one up to which a partition can be read, as the broker says now."""
