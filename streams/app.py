@@ -11,6 +11,7 @@ from faust.types import TP
 
 from features.ledger import CLICKS, ORDERS, PRICES
 from schemas.errors import Broken
+from streams import clients
 from streams.faust_app import batch_topic, build_app
 from streams.worker import Worker, input_partitions
 
@@ -78,6 +79,7 @@ def _life(app: faust.App, worker: Worker) -> None:
     app.transport.resume_offsets = resume_offsets
     app.transport.hurry = worker.hurry
     app.transport.instance = worker.settings.instance or None
+    app.transport.answer_ms = clients.answer_ms(worker.settings.client)
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def recover(app: faust.App, **_: Any) -> None:  # noqa: ANN401

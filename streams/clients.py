@@ -22,13 +22,22 @@ _unheard.addHandler(logging.NullHandler())
 _unheard.propagate = False
 
 
+# A machine that is lost closes no connection: whoever asks it waits so long, and then asks the others who leads now.
+# More than a quota makes a client wait (11 s), less than the 40 and 60 s that aiokafka and librdkafka would wait.
+ANSWER_MS: Final = 15_000
 _REFUSED: Final = frozenset({
     KafkaError._AUTHENTICATION,  # noqa: SLF001  # librdkafka's own code has no other name
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.UNSUPPORTED_SASL_MECHANISM,
     KafkaError.ILLEGAL_SASL_STATE,
 })  # fmt: skip
+_PATIENCE: Final = {"socket.timeout.ms": ANSWER_MS}
 _REFUSAL_S: Final = 2.0  # by then a refusal is known, and need not be waited for
+
+
+def answer_ms(config: Mapping[str, Any]) -> int:
+    """How long a broker may take to answer. config: librdkafka properties, whose `socket.timeout.ms` says it."""
+    return int(config.get("socket.timeout.ms", ANSWER_MS))
 
 
 class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
@@ -38,7 +47,7 @@ class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
         """config: librdkafka properties."""
         self._config = config
         self._refusal = ""
-        super().__init__({**config, "error_cb": self._told}, logger=_unheard)
+        super().__init__({**_PATIENCE, **config, "error_cb": self._told}, logger=_unheard)
 
     def _told(self, error: KafkaError) -> None:
         if error.code() in _REFUSED:
@@ -79,13 +88,13 @@ def admin(config: Mapping[str, Any]) -> Admin:
 def producer(config: Mapping[str, Any]) -> Producer:
     """Make a producer, likewise."""
     with _sentence():
-        return Producer(dict(config), logger=log)
+        return Producer({**_PATIENCE, **config}, logger=log)
 
 
 def consumer(config: Mapping[str, Any]) -> Consumer:
     """Make a consumer, likewise."""
     with _sentence():
-        return Consumer(dict(config), logger=log)
+        return Consumer({**_PATIENCE, **config}, logger=log)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams import records
+from streams import clients, records
 from streams.assignor import CoAssignor
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _NoReadOffsets(dict[TP, "int | None"]):
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's types are not read
-    """The thread that owns the aiokafka consumer; everything here but `highwater` runs in it."""
+    """The thread that owns the aiokafka consumer; all but `highwater` and `heard_ms` runs in it."""
 
     def __post_init__(self) -> None:
         """Count seeks from zero."""
@@ -77,11 +77,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
 
     def _create_worker_consumer(self, transport: BatchTransport) -> Any:  # noqa: ANN401
         consumer = super()._create_worker_consumer(transport)
-        consumer._key_deserializer = records.COLUMNS  # noqa: SLF001  # Faust lets nobody set these five
+        consumer._key_deserializer = records.COLUMNS  # noqa: SLF001  # Faust lets nobody set these
         consumer._group_instance_id = transport.instance  # noqa: SLF001
         consumer._partition_assignment_strategy = (CoAssignor(),)  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = "read_committed"  # noqa: SLF001  # an aborted order was never placed
+        # of each request, apart from the time that Faust gives whole undertakings
+        consumer._client._request_timeout_ms = transport.answer_ms  # noqa: SLF001
         return consumer
 
     async def on_thread_stop(self) -> None:
@@ -124,6 +126,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         stable: int | None = consumer.last_stable_offset(tp)
         end: int | None = consumer.highwater(tp)
         return end if stable is None or stable < 0 else stable
+
+    def heard_ms(self, tp: TP) -> int | None:
+        """See `BatchConsumer.heard_ms`."""
+        at_ms: int | None = self._ensure_consumer().last_poll_timestamp(tp)
+        return at_ms
 
     async def put_back(self, batches: Iterable[RecordBatch]) -> None:
         """Read these batches again later; unless a seek or a rebalance has overtaken them."""
@@ -288,11 +295,17 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
 
     def highwater(self, tp: TP) -> int | None:
         """Offset up to which a partition can be read, as of its latest fetch; None if unknown or not ours."""
+        return self._of_ours(self._thread.highwater, tp)
+
+    def heard_ms(self, tp: TP) -> int | None:
+        """When a broker last answered what there is of a partition, epoch ms; None if never or not ours."""
+        return self._of_ours(self._thread.heard_ms, tp)
+
+    def _of_ours(self, asked: Callable[[TopicPartition], int | None], tp: TP) -> int | None:
         try:
-            end: int | None = self._thread.highwater(TopicPartition(*tp))
+            return asked(TopicPartition(*tp))
         except (ConsumerNotStarted, IllegalStateError, AssertionError, AttributeError, KeyError):
             return None  # not ours, or taken away by the other thread while we looked
-        return end
 
     async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         """First kept offset and the one up to which a partition can be read, as the broker says now."""
@@ -318,13 +331,15 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
 
     resume_offsets: awaited at the end of every rebalance (within `broker_request_timeout`) with all partitions this
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
-    instance: name of a static member of the group, unique in it; None for a dynamic one.
-    hurry: called when partitions are to go and the agents are waited for.
+    instance: name of a static member of the group, unique in it; None for a dynamic one. answer_ms: how long a broker
+    may take to answer a request before it is taken for lost. hurry: called when partitions are to go and the agents are
+    waited for.
     """
 
     Consumer = BatchConsumer
     resume_offsets: ResumeOffsets | None = None
     instance: str | None = None
+    answer_ms: int = clients.ANSWER_MS
     hurry: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through

@@ -37,6 +37,7 @@ LEAVING_S = 8.0  # the group waits for us, or whoever sent SIGTERM does
 _LEAST_S = 0.1
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
+_DEAF_MS = 5_000  # an answer comes every 250 ms
 
 
 class Consumer(Protocol):
@@ -47,6 +48,9 @@ class Consumer(Protocol):
 
     def highwater(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
         """Offset after the partition's last record, None while unknown."""
+
+    def heard_ms(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
+        """When a broker last answered what there is of the partition, epoch ms; None if never."""
 
     def pause(self, tps: Iterable[Any]) -> None:
         """Stop fetching, losing nothing."""
@@ -306,14 +310,19 @@ class Worker:
         for source, topic in enumerate(self.topics):
             tp = self.tp(topic, partition.number)
             offset, end = partition.next_offset(topic), consumer.highwater(tp)
-            caught_up = end is not None and end <= offset
-            partition.watermark.quiet(source, now_ms=now, could_speak=caught_up and tp not in self.paused)
+            could_speak = end is not None and end <= offset and tp not in self.paused and self._hears(tp, consumer)
+            partition.watermark.quiet(source, now_ms=now, could_speak=could_speak)
             lag = max(0, end - offset) if end is not None else 0
             self.metrics.lag.labels(topic, str(partition.number)).set(lag)
             self._lags[partition.number, source] = lag
             progress = self._progress.setdefault((partition.number, source), Progress(offset, now))
             if progress.offset != offset or lag == 0 or tp in self.paused:
                 progress.offset, progress.moved_ms = offset, now
+
+    def _hears(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
+        """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""
+        heard_ms = consumer.heard_ms(tp)
+        return heard_ms is not None and self.clock() - heard_ms <= min(_DEAF_MS, self.settings.idle_timeout_ms // 2)
 
     def _align(self, partition: Partition, consumer: Consumer) -> None:
         """Pause an input that runs far ahead of the others in event time, resume it when they have caught up."""

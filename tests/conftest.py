@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.kafka_broker import KafkaBroker, why_unavailable
+from tests.support.kafka_broker import KafkaBroker, require_kafka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,11 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaBroker]:
     """One real broker for all tests of the session: use `topic_prefix`, and never stop this one."""
-    reason = why_unavailable()
-    if reason is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{reason} (CI may not skip the tests on real Kafka)")
-        pytest.skip(reason)
+    require_kafka()
     with KafkaBroker() as broker:
         yield broker
 

@@ -55,9 +55,12 @@ share.coordinator.state.topic.num.partitions=8
 EOF
 fi
 
-# An id of our own choosing: formatting again with another one would be refused, with the same one it is skipped.
-java -Xmx128m -cp "$libs/*" kafka.tools.StorageTool \
-    format --ignore-formatted --cluster-id skutrend-single-node0 --config "$properties"
+# An id of our own choosing. What is formatted already is left alone, which saves a restart the start of a JVM.
+logs=$(sed -n 's/^log\.dirs=//p' "$properties")
+if [ ! -e "$logs/meta.properties" ]; then
+    java -Xmx128m -cp "$libs/*" kafka.tools.StorageTool \
+        format --ignore-formatted --cluster-id skutrend-single-node0 --config "$properties"
+fi
 
 # shellcheck disable=SC2086  # the options are meant to be split
 exec java ${KAFKA_JVM_OPTS:--Xms256m -Xmx1g} -cp "$libs/*" kafka.Kafka "$properties"

@@ -328,6 +328,9 @@ class Consumer:
     def highwater(self, tp: TP) -> int | None:
         return self.ends[tp]
 
+    def heard_ms(self, tp: TP) -> int | None:
+        return 1 << 62  # just now: its brokers answer at once
+
     def pause(self, tps: Iterable[TP]) -> None:
         self.paused |= set(tps)
 

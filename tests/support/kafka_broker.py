@@ -1,4 +1,4 @@
-"""A real Apache Kafka node as a child process of the tests.
+"""A real Apache Kafka node as a child process of the tests; tests/support/kafka_cluster.py has three of them.
 
 The jars come once through Maven (`deploy/kafka/pom.xml`) and the node is run by `deploy/kafka/start.sh`, the script a
 developer would use, on free ports and in a directory of its own.
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
+import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 KAFKA = ROOT / "deploy" / "kafka"
 LIBS = KAFKA / "libs"
+INTERNAL = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
 REMEDY = "install a Java 17 runtime and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
 
@@ -40,6 +42,16 @@ def why_unavailable() -> str | None:
     if not (LIBS / ".complete").exists() and not shutil.which("mvn"):
         missing.append("mvn")
     return f"real Kafka needs {' and '.join(missing)}: {REMEDY}" if missing else None
+
+
+def require_kafka() -> None:
+    """Skip the test on a machine that cannot run Kafka; in CI, where none may be skipped, fail it."""
+    reason = why_unavailable()
+    if reason is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason} (CI may not skip the tests on real Kafka)")
+    pytest.skip(reason)
 
 
 def ensure_libs() -> None:
@@ -84,51 +96,24 @@ def _guard(open_at: str, guarded_at: str, controller: int, users: dict[str, str]
     }
 
 
-class KafkaBroker:
-    """One Kafka 4.1 node (KRaft) in a temporary directory; nothing is left behind.
+class Node:
+    """One Kafka 4.1 process over a directory with its properties, log and data.
 
     `stop()` is SIGTERM and `kill()` is SIGKILL; `restart()` brings it up again with the same ports and data.
-
-        with KafkaBroker() as broker:
-            Producer({"bootstrap.servers": broker.bootstrap})
-
-    users: name to password; with them there is a second listener, `guarded`, that wants SASL/PLAIN.
     """
 
     def __init__(
-        self,
-        *,
-        heap_mb: int = 512,
-        settings: dict[str, str] | None = None,
-        start_timeout_s: float = 60,
-        users: dict[str, str] | None = None,
-        directory: Path | None = None,
+        self, directory: Path, settings: dict[str, str], *, bootstrap: str, jvm: str, start_timeout_s: float = 60
     ) -> None:
-        """directory: an empty one for log and data, which the caller removes; None: one that `close` removes."""
-        self.heap_mb = heap_mb
-        self.start_timeout_s = start_timeout_s
-        self._is_kept = directory is not None
-        self._directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
-        self._properties = self._directory / "server.properties"
-        port, controller, guarded = free_ports(3)
-        self.bootstrap = f"127.0.0.1:{port}"
-        self.guarded = f"127.0.0.1:{guarded}"
-        extra = _guard(self.bootstrap, self.guarded, controller, users) if users else {}
-        self._write_properties(port=port, controller=controller, extra={**extra, **(settings or {})})
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
-
-    def _write_properties(self, *, port: int, controller: int, extra: dict[str, str]) -> None:
-        internal = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
-        settings = {
+        """settings: what this node has beyond, or otherwise than, all nodes of tests. jvm: options of its JVM."""
+        self.bootstrap, self.start_timeout_s = bootstrap, start_timeout_s
+        self._directory, self._jvm = directory, jvm
+        self._properties = directory / "server.properties"
+        every = {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
-            "log.dirs": str(self._directory / "log"),
+            "log.dirs": str(directory / "log"),
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": "0",
             # tests send records stamped with event times of years ago
@@ -136,13 +121,12 @@ class KafkaBroker:
             # a node that was killed waits this long for its own ghost before it serves again
             "broker.session.timeout.ms": "2000",
             "broker.heartbeat.interval.ms": "500",
-            **{f"{topic}.replication.factor": "1" for topic in internal},
-            **{f"{topic}.num.partitions": "4" for topic in internal},
-            "transaction.state.log.min.isr": "1",
-            "share.coordinator.state.topic.min.isr": "1",
-            **extra,
+            **{f"{topic}.num.partitions": "4" for topic in INTERNAL},
+            **settings,
         }
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in every.items()))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -150,22 +134,31 @@ class KafkaBroker:
         assert self._process is not None, "the broker is not running"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, frozen or not."""
+        return self._process is not None
+
     def start(self) -> None:
         """Run the node and wait until it answers."""
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        """Run the node without waiting for it: one of several answers only when most of them run."""
         ensure_libs()
-        options = f"-Xms128m -Xmx{self.heap_mb}m -XX:+UseSerialGC"
         self._log = (self._directory / "server.log").open("ab")
         self._process = subprocess.Popen(  # noqa: S603  # our own script
             [str(KAFKA / "start.sh"), str(self._properties)],
-            env={**os.environ, "KAFKA_JVM_OPTS": options},
+            env={**os.environ, "KAFKA_JVM_OPTS": self._jvm},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._wait_until_ready()
 
-    def _wait_until_ready(self) -> None:
+    def await_ready(self) -> None:
+        """Wait until the node answers."""
         deadline = time.monotonic() + self.start_timeout_s
         host, port = self.bootstrap.split(":")
         while time.monotonic() < deadline:
@@ -189,22 +182,6 @@ class KafkaBroker:
         path = self._directory / "server.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
-    def make_topics(self, names: Iterable[str], *, partitions: int, config: dict[str, str] | None = None) -> None:
-        """Create topics and wait until they are there."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        wanted = [
-            NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {}) for name in names
-        ]
-        for made in admin.create_topics(wanted).values():
-            made.result()
-
-    def limit_reading(self, client_id: str, bytes_per_s: int) -> None:
-        """Let a client read so much and no more, as an operator does with a quota."""
-        tool = ["java", "-Xmx128m", "-cp", f"{LIBS}/*", "kafka.admin.ConfigCommand", "--bootstrap-server"]
-        what = ["--alter", "--entity-type", "clients", "--entity-name", client_id]
-        command = [*tool, self.bootstrap, *what, "--add-config", f"consumer_byte_rate={bytes_per_s}"]
-        subprocess.run(command, capture_output=True, check=True, timeout=60)  # noqa: S603  # our own command
-
     def stop(self) -> None:
         """End the node in order (SIGTERM), as an operator would."""
         self._end(signal.SIGTERM)
@@ -212,6 +189,10 @@ class KafkaBroker:
     def kill(self) -> None:
         """End the node at once (SIGKILL), as a power cut would."""
         self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let the node hang (SIGSTOP) until it is killed: it keeps its connections and answers nobody."""
+        os.kill(self.pid, signal.SIGSTOP)
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
@@ -232,6 +213,65 @@ class KafkaBroker:
         """Bring the node up again on the same ports with the same data; ends it first if it runs."""
         self.stop()
         self.start()
+
+    def close(self) -> None:
+        """End the node."""
+        self.kill()
+
+
+class KafkaBroker(Node):
+    """One Kafka 4.1 node (KRaft) in a temporary directory; nothing is left behind.
+
+        with KafkaBroker() as broker:
+            Producer({"bootstrap.servers": broker.bootstrap})
+
+    users: name to password; with them there is a second listener, `guarded`, that wants SASL/PLAIN.
+    """
+
+    def __init__(
+        self,
+        *,
+        heap_mb: int = 512,
+        settings: dict[str, str] | None = None,
+        start_timeout_s: float = 60,
+        users: dict[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        """directory: an empty one for log and data, which the caller removes; None: one that `close` removes."""
+        self._is_kept = directory is not None
+        port, controller, guarded = free_ports(3)
+        bootstrap = f"127.0.0.1:{port}"
+        self.guarded = f"127.0.0.1:{guarded}"
+        own = {
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://{bootstrap},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{bootstrap}",
+            **{f"{topic}.replication.factor": "1" for topic in INTERNAL},
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            **(_guard(bootstrap, self.guarded, controller, users) if users else {}),
+            **(settings or {}),
+        }
+        directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
+        jvm = f"-Xms128m -Xmx{heap_mb}m -XX:+UseSerialGC"
+        super().__init__(directory, own, bootstrap=bootstrap, jvm=jvm, start_timeout_s=start_timeout_s)
+
+    def make_topics(self, names: Iterable[str], *, partitions: int, config: dict[str, str] | None = None) -> None:
+        """Create topics and wait until they are there."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        wanted = [
+            NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {}) for name in names
+        ]
+        for made in admin.create_topics(wanted).values():
+            made.result()
+
+    def limit_reading(self, client_id: str, bytes_per_s: int) -> None:
+        """Let a client read so much and no more, as an operator does with a quota."""
+        tool = ["java", "-Xmx128m", "-cp", f"{LIBS}/*", "kafka.admin.ConfigCommand", "--bootstrap-server"]
+        what = ["--alter", "--entity-type", "clients", "--entity-name", client_id]
+        command = [*tool, self.bootstrap, *what, "--add-config", f"consumer_byte_rate={bytes_per_s}"]
+        subprocess.run(command, capture_output=True, check=True, timeout=60)  # noqa: S603  # our own command
 
     def close(self) -> None:
         """End the node and remove its directory, unless that is the caller's."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from streams.batch import RecordBatch
     from streams.settings import Settings
 
+ALWAYS_MS = 1 << 62
+
 
 @dataclass
 class Scripted:
@@ -27,6 +29,7 @@ class Scripted:
     stale: list[RecordBatch] = field(default_factory=list)
     ends: dict[TP, int | None] = field(default_factory=lambda: defaultdict(int))
     kept: dict[TP, tuple[int, int]] = field(default_factory=dict)
+    heard: dict[TP, int] = field(default_factory=dict)  # when a broker last answered; just now where it does not say
     paused: set[TP] = field(default_factory=set)
     sought: list[dict[TP, int]] = field(default_factory=list)
 
@@ -35,6 +38,9 @@ class Scripted:
 
     def highwater(self, tp: TP) -> int | None:
         return self.ends[tp]
+
+    def heard_ms(self, tp: TP) -> int | None:
+        return self.heard.get(tp, ALWAYS_MS)
 
     def pause(self, tps: Iterable[TP]) -> None:
         assert not self.paused & set(tps), "paused twice"

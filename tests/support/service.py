@@ -49,10 +49,18 @@ def skutrend(*arguments: str, settings: dict[str, Any], check: bool = True) -> s
     return done
 
 
-def new_group(bootstrap: str, prefix: str, *, partitions: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # settings
+def new_group(
+    bootstrap: str,
+    prefix: str,
+    *,
+    partitions: int,
+    replication: int = 1,
+    **more: Any,  # noqa: ANN401  # settings
+) -> dict[str, Any]:
     """Make the topics of a group; returns the settings of its workers, without a model unless told otherwise."""
     settings = {"brokers": bootstrap, "group": f"{prefix}g", "topic_prefix": prefix, "bundle": "none", **more}
-    skutrend("topics", "create", "--partitions", str(partitions), settings=settings)
+    how = ("--partitions", str(partitions), "--replication", str(replication))
+    skutrend("topics", "create", *how, settings=settings)
     return settings
 
 

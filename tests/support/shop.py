@@ -113,6 +113,7 @@ def send(
         "partitioner": "murmur2_random",
         "message.max.bytes": 2_000_000,
         "enable.idempotence": True,
+        "socket.timeout.ms": 4_000,  # where a broker hangs, its partitions must not fall silent for a minute
         "log_level": 0,  # that brokers come and go is no news here
     })  # fmt: skip
     started_s = time.monotonic()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
@@ -112,6 +113,14 @@ def test_the_consumer_reads_these_attributes_when_it_starts() -> None:
         assert f"=self.{name}" in text, f"{name} is handed on after __init__"
     for name in ("seek", "seek_to_beginning", "committed", "commit", "assignment", "highwater", "last_stable_offset"):
         assert callable(getattr(AIOKafkaConsumer, name)), name
+    assert callable(AIOKafkaConsumer.last_poll_timestamp)
+
+
+def test_a_client_asks_for_the_time_of_a_request_whenever_it_connects() -> None:
+    assert "self._client = AIOKafkaClient(" in source(AIOKafkaConsumer.__init__)
+    assert "self._request_timeout_ms =" in source(AIOKafkaClient.__init__)
+    for connecting in (AIOKafkaClient.bootstrap, AIOKafkaClient._get_conn):  # noqa: SLF001 - which is where it does
+        assert "request_timeout_ms=self._request_timeout_ms" in source(connecting)
 
 
 def test_an_assignor_is_asked_through_these_methods() -> None:

@@ -260,6 +260,21 @@ def test_an_input_without_lag_stops_holding_windows_back_after_the_idle_timeout(
     assert bench.partition.meta.windows_closed == 2
 
 
+def test_an_input_whose_broker_does_not_answer_is_not_taken_for_silent(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.take(ORDERS, order("0", "a", T0), order("1", "a", T0 + 3 * HOUR_MS))
+    bench.consumer.heard[bench.tp(CLICKS)] = bench.now_ms
+    for _ in range(10):
+        bench.tick(after_ms=IDLE_MS)
+    assert bench.partition.meta.windows_closed == 0, "what was sold meanwhile may lie with another broker by now"
+    del bench.consumer.heard[bench.tp(CLICKS)]
+    bench.tick()
+    bench.tick(after_ms=IDLE_MS - 1)
+    assert bench.partition.meta.windows_closed == 0, "listened to again, but not for long enough"
+    bench.tick(after_ms=1)
+    assert bench.partition.meta.windows_closed > 0
+
+
 @pytest.mark.parametrize("why", ["lag", "unknown end"])
 def test_an_input_that_has_something_to_read_is_waited_for_however_long(make: Callable[..., Bench], why: str) -> None:
     bench = make()
