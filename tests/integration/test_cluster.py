@@ -182,7 +182,7 @@ def test_the_transactions_coordinator_is_lost_and_then_the_brokers_are_rolled_on
 def test_a_broker_whose_machine_is_lost_answers_nobody_and_is_not_waited_for(
     cluster: KafkaCluster, topic_prefix: str, sales: Sales, tmp_path: Path
 ) -> None:
-    settings = settings_of(cluster, topic_prefix, idle_timeout_ms=10_000, kafka_socket_timeout_ms=4_000)
+    settings = settings_of(cluster, topic_prefix, kafka_socket_timeout_ms=4_000)
     with open_shop(cluster, sales, settings, tmp_path, over_s=150) as shop:
         lost = cluster.nodes[cluster.coordinator(settings["group"])]
         lost.freeze()

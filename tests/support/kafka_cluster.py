@@ -136,7 +136,7 @@ def java_hash(text: str) -> int:
     """Return what Java's `String.hashCode` gives for ASCII.
 
     >>> java_hash("skutrend-0"), java_hash("polygenelubricants")
-    (-1093265467, -2147483648)
+    (-266351549, -2147483648)
     """
     value = 0
     for letter in text.encode("ascii"):
