@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from features.ledger import INPUT_NAMES, Absorbed
 from features.partitioning import Placement
@@ -21,6 +21,7 @@ from inference.session import Session
 from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, Unavailable, WrongPartitioner
 from streams.batch import RecordBatch
 from streams.hands import Apart, Hands
+from streams.inputs import Consumer, Inputs
 from streams.letters import DEFAULT_LIMIT_BYTES
 from streams.metrics import Metrics
 from streams.opening import Opener
@@ -37,45 +38,11 @@ LEAVING_S = 8.0  # the group waits for us, or whoever sent SIGTERM does
 _LEAST_S = 0.1
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
-_DEAF_MS = 5_000  # an answer comes every 250 ms
-
-
-class Consumer(Protocol):
-    """What the worker asks of the transport's consumer (streams.transport.BatchConsumer)."""
-
-    def is_current(self, batch: RecordBatch) -> bool:
-        """Whether the batch was fetched in the present generation and since the last seek."""
-
-    def highwater(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
-        """Offset after the partition's last record, None while unknown."""
-
-    def heard_ms(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
-        """When a broker last answered what there is of the partition, epoch ms; None if never."""
-
-    def pause(self, tps: Iterable[Any]) -> None:
-        """Stop fetching, losing nothing."""
-
-    def resume(self, tps: Iterable[Any]) -> None:
-        """Fetch again."""
-
-    async def seek_wait(self, offsets: Mapping[Any, int]) -> None:
-        """Read on from these offsets."""
-
-    async def bounds(self, tps: Iterable[Any]) -> dict[Any, tuple[int, int]]:
-        """First kept offset and the one after the last, as the broker says now."""
 
 
 def now_ms() -> int:
     """Read the clock: the one place that does, for everything that asks for the time of day."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass
-class Progress:
-    """When a partition's input last moved, to tell idle from stuck."""
-
-    offset: int = -1
-    moved_ms: int = 0
 
 
 @dataclass
@@ -105,17 +72,13 @@ class Worker:
     opener: Callable[[Worker], Opener] = Opener
     apart: Apart | None = None
     partitions: dict[int, Partition] = field(default_factory=dict)
-    paused: set[Any] = field(default_factory=set)
     assigned: bool = False
     failure: Broken | None = None
     owned: set[int] = field(default_factory=set)
     generation: int = -1
     reopening: dict[int, Reopening] = field(default_factory=dict)
     _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
-    _put_off: set[Any] = field(default_factory=set)  # inputs that are to be read on from where their partition stands
     _recovering: str = ""
-    _progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
-    _lags: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Say which model serves."""
@@ -124,18 +87,19 @@ class Worker:
         self._opener = self.opener(self)
         self._hands = Hands(self.partition_count, self.apart)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
+        self.inputs = Inputs(self.settings, self.topics, self.metrics, self.tp, self.clock)
         self._placements = tuple(Placement() for _ in self.topics)
 
     # ------------------------------------------------------------------ batches
     async def take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
         """Fold a batch into its partition and close what is due; a batch that is not the next one is asked for anew."""
-        if batch.partition in self.partitions and self.tp(batch.topic, batch.partition) not in self._put_off:
+        if batch.partition in self.partitions and not self.inputs.is_put_off(batch):
             await self._hands.alone(self._take(source, batch, consumer))
 
     async def _take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
         async with self._hands.hold(batch.partition, within_s=PATIENCE_S) as is_held:
             if not is_held:
-                self._put_batches_off(self.tp(batch.topic, batch.partition), consumer)
+                self.inputs.put_off(batch, consumer)
                 return
             partition = self.partitions.get(batch.partition)
             if partition is None or self.failure is not None or not consumer.is_current(batch):
@@ -149,20 +113,6 @@ class Worker:
                     self._look_at_placement(source, partition.absorb(source, batch, now_ms=self.clock()))
                 await self.close_due(partition)
                 await self._flush_due(partition)
-
-    def _put_batches_off(self, tp: Any, consumer: Consumer) -> None:  # noqa: ANN401  # of the transport
-        """Let a partition that waits for its brokers keep no other one waiting: it reads on when it is done."""
-        self._put_off.add(tp)
-        if tp not in self.paused:
-            self.paused.add(tp)
-            consumer.pause([tp])
-
-    async def _read_on(self, partition: Partition, consumer: Consumer) -> None:
-        tps = {self.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
-        put_off = {tp: offset for tp, offset in tps.items() if tp in self._put_off}
-        if put_off:
-            self._put_off -= put_off.keys()
-            await consumer.seek_wait(put_off)
 
     def _look_at_placement(self, source: int, outcome: Absorbed) -> None:
         """Stop before a whole topic is buried: nothing of this batch is flushed, so that it comes again."""
@@ -266,9 +216,7 @@ class Worker:
                 return
             self.partitions[number] = partition
             self.reopening.pop(number, None)
-            tps = {self.tp(topic, number): partition.next_offset(topic) for topic in self.topics}
-            self._put_off -= tps.keys()
-            await consumer.seek_wait(tps)
+            await self.inputs.read_anew(partition, consumer)
 
     # ------------------------------------------------------------------ the clock
     async def tick(self, consumer: Consumer) -> None:
@@ -294,53 +242,16 @@ class Worker:
             if self.partitions.get(partition.number) is not partition:
                 return
             with self._losing(partition):
-                await self._read_on(partition, consumer)
-                self._look_at_inputs(partition, consumer)
+                await self.inputs.read_on(partition, consumer)
+                self.inputs.look(partition, consumer)
                 await self.close_due(partition)
-                self._align(partition, consumer)
+                self.inputs.align(partition, consumer)
                 await self._flush_due(partition)
 
     def listen_anew(self) -> None:
         """Judge no input silent by what was before: we slept, and nobody listened."""
         for partition in self.partitions.values():
             partition.watermark.listen_anew()
-
-    def _look_at_inputs(self, partition: Partition, consumer: Consumer) -> None:
-        now = self.clock()
-        for source, topic in enumerate(self.topics):
-            tp = self.tp(topic, partition.number)
-            offset, end = partition.next_offset(topic), consumer.highwater(tp)
-            could_speak = end is not None and end <= offset and tp not in self.paused and self._hears(tp, consumer)
-            partition.watermark.quiet(source, now_ms=now, could_speak=could_speak)
-            lag = max(0, end - offset) if end is not None else 0
-            self.metrics.lag.labels(topic, str(partition.number)).set(lag)
-            self._lags[partition.number, source] = lag
-            progress = self._progress.setdefault((partition.number, source), Progress(offset, now))
-            if progress.offset != offset or lag == 0 or tp in self.paused:
-                progress.offset, progress.moved_ms = offset, now
-
-    def _hears(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
-        """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""
-        heard_ms = consumer.heard_ms(tp)
-        return heard_ms is not None and self.clock() - heard_ms <= min(_DEAF_MS, self.settings.idle_timeout_ms // 2)
-
-    def _align(self, partition: Partition, consumer: Consumer) -> None:
-        """Pause an input that runs far ahead of the others in event time, resume it when they have caught up."""
-        now, limit_ms = self.clock(), self.settings.alignment_ms
-        for source, topic in enumerate(self.topics):
-            tp = self.tp(topic, partition.number)
-            lead_ms = partition.watermark.lead_ms(source, now_ms=now)
-            if lead_ms > limit_ms and tp not in self.paused and self._others_lag(partition.number, source):
-                self.paused.add(tp)
-                consumer.pause([tp])
-            elif tp in self.paused and (lead_ms <= limit_ms // 2 or not self._others_lag(partition.number, source)):
-                self.paused.discard(tp)
-                consumer.resume([tp])
-            self.metrics.paused.labels(topic, str(partition.number)).set(tp in self.paused)
-
-    def _others_lag(self, number: int, source: int) -> bool:
-        """Whether another input still has records to read: waiting for one that has none would be for ever."""
-        return any(self._lags.get((number, other), 0) > 0 for other in range(len(self.topics)) if other != source)
 
     # ------------------------------------------------------------------ the group
     async def assign(self, numbers: Iterable[int], generation: Callable[[], int]) -> None:
@@ -373,10 +284,7 @@ class Worker:
         if generation() != now:
             log.warning("generation %d is over while partitions were restored", now)
             return
-        self.paused.clear()
-        self._put_off.clear()
-        self._progress.clear()
-        self._lags.clear()
+        self.inputs.forget()
         self.assigned = bool(wanted)
         log.info("generation %d, partitions %s", now, sorted(self.partitions) or "none")
 
@@ -462,14 +370,8 @@ class Worker:
         for number, waiting in list(self.reopening.items()):
             if now - waiting.lost_ms > self.settings.stalled_after_ms:
                 return False, f"partition {number} cannot be opened since {(now - waiting.lost_ms) // 1000} s"
-        for (number, source), progress in list(self._progress.items()):
-            still_ms = now - progress.moved_ms
-            if still_ms > self.settings.stalled_after_ms:
-                return (
-                    False,
-                    f"{self.topics[source]}[{number}] stands at offset {progress.offset} since {still_ms // 1000} s",
-                )
-        return True, "live"
+        stuck = self.inputs.stuck()
+        return not stuck, stuck or "live"
 
     def ready(self) -> tuple[bool, str]:
         """Whether it owns partitions and has restored them."""

@@ -122,7 +122,7 @@ def test_a_rebalance_forgets_pauses_as_the_transport_does(bench: Bench) -> None:
     bench.tick()
     bench.consumer.paused.clear()  # as the transport does
     bench.assign([0])
-    assert bench.worker.paused == set()
+    assert bench.worker.inputs.paused == set()
     bench.tick()
     assert bench.consumer.paused == {bench.tp(ORDERS)}, "and finds out anew"
 
