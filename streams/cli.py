@@ -112,9 +112,11 @@ def topics() -> None:
 
 @topics.command("create")
 @click.option("--partitions", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--replication", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--replication", type=click.IntRange(1), default=None, help="Copies of each partition.  [default: the cluster's]"
+)
 @click.pass_context
-def topics_create(ctx: click.Context, partitions: int, replication: int) -> None:
+def topics_create(ctx: click.Context, partitions: int, replication: int | None) -> None:
     """Create the topics that are missing."""
     from streams.topics import create  # noqa: PLC0415
 

@@ -21,7 +21,7 @@ from streams.letters import DEFAULT_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from confluent_kafka.admin import AdminClient, ConfigEntry, TopicMetadata
+    from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigEntry, TopicMetadata
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ CHANGELOG_SETTINGS: Final = {
     # a disk or snapshot that is older would not hear what is gone since (24 h by default)
     "delete.retention.ms": str(30 * DAY_MS),
 }
+_CLUSTERS_OWN: Final = -1  # what Kafka calls its default.replication.factor
+_CLUSTER: Final = 3  # brokers, from which on one may be lost
 ANSWER_S: Final = 30.0
 LIMIT_ANSWER_S: Final = 1.5
 
@@ -61,11 +63,14 @@ def names(prefix: str = "") -> list[str]:
     return [prefix + name for name in (*INPUTS, *OUTPUTS)]
 
 
-def create(config: Mapping[str, Any], *, partitions: int, replication: int, prefix: str = "") -> list[tuple[str, bool]]:
+def create(
+    config: Mapping[str, Any], *, partitions: int, replication: int | None = None, prefix: str = ""
+) -> list[tuple[str, bool]]:
     """Make the topics that are missing; returns every full name and whether it was made now.
 
-    config: librdkafka properties. Topics that exist are left as they are; see `check`. replication -1: the cluster's
-    default. `BrokerTrouble` when the cluster refuses or does not answer.
+    config: librdkafka properties. Topics that exist are left as they are; see `check`. replication: copies of each
+    partition; None: the cluster's `default.replication.factor`. `BrokerTrouble` when the cluster refuses or does not
+    answer.
     """
     admin = clients.admin(config)
     _metadata(admin, config)  # a cluster that cannot be reached is said at once, not after a minute
@@ -73,7 +78,7 @@ def create(config: Mapping[str, Any], *, partitions: int, replication: int, pref
         NewTopic(
             prefix + name,
             num_partitions=partitions,
-            replication_factor=replication,
+            replication_factor=_CLUSTERS_OWN if replication is None else replication,
             config=dict(LETTER_SETTINGS if name in LETTERS else TOPIC_SETTINGS),
         )
         for name in (*INPUTS, *OUTPUTS)
@@ -96,7 +101,8 @@ def _created(name: str, future: Future[None]) -> bool:
 def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     """Say what is wrong with the topics, a sentence with the remedy for each trouble; empty when all is well."""
     admin = clients.admin(config)
-    known = _metadata(admin, config)
+    cluster = _cluster(admin, config)
+    known = cluster.topics
     missing = [name for name in names(prefix) if name not in known]
     problems = [f"topic {name} is missing; make it with `skutrend topics create`" for name in missing]
     inputs = {name: known[name] for name in (prefix + each for each in INPUTS) if name in known}
@@ -104,6 +110,7 @@ def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     present = {name: known[name] for name in names(prefix) if name in known}
     for name, settings in _settings(admin, present).items():
         problems += _unsuitable(name, settings, replicas=_replicas(present[name]), is_input=name in inputs)
+    problems += _single(present, brokers=len(cluster.brokers))
     return problems
 
 
@@ -137,7 +144,9 @@ def ensure_replayed(config: Mapping[str, Any], name: str) -> int:
 
 
 def _make_compacted(admin: AdminClient, name: str, *, partitions: int) -> None:
-    wanted = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=dict(CHANGELOG_SETTINGS))
+    wanted = NewTopic(
+        name, num_partitions=partitions, replication_factor=_CLUSTERS_OWN, config=dict(CHANGELOG_SETTINGS)
+    )
     (future,) = admin.create_topics([wanted], request_timeout=ANSWER_S).values()
     if _created(name, future):
         log.info("topic %s made: %d partitions, compacted", name, partitions)
@@ -203,20 +212,35 @@ def _unsuitable(name: str, settings: Mapping[str, str], *, replicas: int, is_inp
     return problems
 
 
+def _single(topics: Mapping[str, TopicMetadata], *, brokers: int) -> list[str]:
+    single = [name for name, topic in topics.items() if _replicas(topic) == 1]
+    if brokers < _CLUSTER or not single:
+        return []
+    return [
+        f"on a cluster of {brokers} brokers, of each partition of {', '.join(single)} there is but one copy, so that a "
+        "lost broker stops the worker and takes records with it; add replicas, or make them again with "
+        "`skutrend topics create --replication 3`"
+    ]
+
+
 def _replicas(topic: TopicMetadata) -> int:
     return min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
 
 
 def _metadata(admin: AdminClient, config: Mapping[str, Any]) -> dict[str, TopicMetadata]:
+    found: dict[str, TopicMetadata] = _cluster(admin, config).topics
+    return found
+
+
+def _cluster(admin: AdminClient, config: Mapping[str, Any]) -> ClusterMetadata:
     try:
-        found: dict[str, TopicMetadata] = admin.list_topics(timeout=ANSWER_S).topics
+        return admin.list_topics(timeout=ANSWER_S)
     except KafkaException as error:
         msg = (
             f"no answer from the brokers {config.get('bootstrap.servers', '(none given)')}: {error.args[0].str()}; "
             "see whether they run and whether SKUTREND_BROKERS and the security settings are right"
         )
         raise BrokerTrouble(msg) from error
-    return found
 
 
 def _settings(admin: AdminClient, topics: Iterable[str], *, answer_s: float = ANSWER_S) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from streams.app import TICK_S
 from tests.support.kafka_broker import require_kafka
 from tests.support.kafka_cluster import KafkaCluster
-from tests.support.service import Service, new_group
+from tests.support.service import Service, new_group, skutrend
 from tests.support.shop import (
     HOUR_MS,
     TIMEZONE,
@@ -54,6 +54,19 @@ def cluster(nodes: KafkaCluster) -> KafkaCluster:
     nodes.start()
     nodes.await_in_sync()
     return nodes
+
+
+def test_topics_get_the_clusters_own_number_of_copies_and_single_ones_are_told(
+    nodes: KafkaCluster, topic_prefix: str
+) -> None:
+    prefixes = {f"{topic_prefix}three-": (), f"{topic_prefix}one-": ("--replication", "1")}
+    for prefix, how in prefixes.items():
+        settings = {"brokers": nodes.bootstrap, "topic_prefix": prefix}
+        skutrend("topics", "create", "--partitions", "1", *how, settings=settings)
+        copies = {len(each.replicas) for each in nodes.partitions(f"{prefix}orders").values()}
+        assert copies == ({1} if how else {3})
+        said = skutrend("topics", "check", settings=settings, check=False).stderr
+        assert (f"{prefix}orders, {prefix}clicks" in said and "there is but one copy" in said) == bool(how), said
 
 
 class Sales:
