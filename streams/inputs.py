@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from streams.partition import Partition
     from streams.settings import Settings
 
-_DEAF_MS = 5_000  # an answer comes every 250 ms
+_DEAF_MS = 5_000  # an answer comes every 250 ms, or somewhat later under load
+_LEAST_DEAF_MS = 1_000
 
 
 class Consumer(Protocol):
@@ -95,7 +96,8 @@ class Inputs:
     def _hears(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
         """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""
         heard_ms = consumer.heard_ms(tp)
-        return heard_ms is not None and self.clock() - heard_ms <= min(_DEAF_MS, self.settings.idle_timeout_ms // 2)
+        deaf_ms = max(_LEAST_DEAF_MS, min(_DEAF_MS, self.settings.idle_timeout_ms // 2))
+        return heard_ms is not None and self.clock() - heard_ms <= deaf_ms
 
     def align(self, partition: Partition, consumer: Consumer) -> None:
         """Pause an input that runs far ahead of the others in event time, resume it when they have caught up."""
