@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,6 +50,15 @@ class Geometry:
     number: int
     count: int
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
+
+
+@dataclass(frozen=True)
+class Flushing:
+    """A flush under way: what is written, and what makes the store see it. started_s: time.perf_counter."""
+
+    record: Flush
+    finish: Callable[[], None]
+    started_s: float
 
 
 class Partition:
@@ -223,44 +232,57 @@ class Partition:
     def flush(self, *, now_ms: int, within_s: float = 60.0) -> None:
         """Make outputs, state and offsets durable, as one step seen from a restart (`FlushFailed`, `Fenced`).
 
-        within_s: how long the brokers may take to answer.
-
         Outputs first, where they are no part of the transaction: a crash in between repeats them with the same ids,
         and never loses one. The store comes last and may lag behind the changelog by this flush, never lead.
+        within_s: how long the brokers may take to answer.
+        """
+        flushing = self.begin_flush()
+        if flushing is not None:
+            self.settle(within_s)
+            self.end_flush(flushing, now_ms=now_ms)
+
+    def begin_flush(self) -> Flushing | None:
+        """Hand all that has changed to the brokers; None where nothing has. First of the three parts of `flush`.
+
+        Until `end_flush` nothing else may touch the partition, and unless it is reached nothing ever flushes it again.
         """
         if self._is_torn:
             msg = f"partition {self.number} was left in the midst of a change: nothing since its last flush is written"
             raise FlushFailed(msg)
         if not self._changed:
-            return
-        with self._wholly():
-            self._flush(now_ms=now_ms, within_s=within_s)
-        if self.keeper is not None:
-            self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
-
-    def hurry(self, by_s: float) -> None:
-        """Let a flush that another thread waits for give up by then (time.monotonic)."""
-        self.outbox.hurry(by_s)
-        if self.changelog is not None:
-            self.changelog.outbox.hurry(by_s)
-
-    def _flush(self, *, now_ms: int, within_s: float) -> None:
-        started = time.perf_counter()
+            return None
+        started_s, self._is_torn = time.perf_counter(), True
         record, log_ = self._flush_record(), self.changelog
         finish = self.store.stage(record, also=None if log_ is None else log_.put)
         if log_ is not None:
             log_.finish([*self._gone, *map(Flush.sku_key, record.retired)])
+        return Flushing(record, finish, started_s)
+
+    def settle(self, within_s: float) -> None:
+        """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread."""
         self.outbox.settle(within_s)
-        if log_ is not None:
-            log_.outbox.settle(within_s)
-        finish()
+        if self.changelog is not None:
+            self.changelog.outbox.settle(within_s)
+
+    def end_flush(self, flushing: Flushing, *, now_ms: int) -> None:
+        """Write to the store what the brokers have now."""
+        log_ = self.changelog
+        flushing.finish()
         if log_ is not None and log_.outbox.marked_offset is not None:
             self.store.set_position(log_.outbox.marked_offset + 1)
-            self._remember_logged(record)
+            self._remember_logged(flushing.record)
         self.flushed_offsets = dict(self.meta.offsets)
-        self._changed = self._closed_since_flush = False
+        self._changed = self._closed_since_flush = self._is_torn = False
         self._last_flush_ms = now_ms
-        self.metrics.flush.observe(time.perf_counter() - started)
+        self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
+        if self.keeper is not None:
+            self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
+
+    def hurry(self, by_s: float) -> None:
+        """Let `settle`, for which another thread waits, give up by then (time.monotonic)."""
+        self.outbox.hurry(by_s)
+        if self.changelog is not None:
+            self.changelog.outbox.hurry(by_s)
 
     def _flush_record(self) -> Flush:
         ledger, meta = self.ledger, self.meta

@@ -1,7 +1,7 @@
 """One worker: the partitions it owns, and what happens to them when the group, the clock or the process moves on.
 
-The agents hand batches in; whoever changes a partition holds its hand (streams/hands.py). All but the flushes, which
-wait for the brokers in threads, runs in the one event loop.
+The agents hand batches in; whoever changes a partition holds its hand (streams/hands.py). All runs in the one event
+loop but the waiting for brokers, which is left to threads.
 """
 
 from __future__ import annotations
@@ -171,9 +171,13 @@ class Worker:
             await self._flush(partition, within_s=SETTLE_S)
 
     async def _flush(self, partition: Partition, *, within_s: float) -> None:
-        """Flush beside the event loop; the partition's hand is held meanwhile."""
+        """Flush; a thread waits for the brokers, while the partition's hand is held."""
         began_ms = self.clock()
-        await self._hands.apart(partial(partition.flush, now_ms=began_ms, within_s=within_s))
+        flushing = partition.begin_flush()
+        if flushing is None:
+            return
+        await self._hands.apart(partial(partition.settle, within_s))
+        partition.end_flush(flushing, now_ms=began_ms)
         if self.clock() - began_ms > self.settings.idle_timeout_ms // 2:
             partition.watermark.listen_anew()  # what was not read meanwhile is not silence
 
