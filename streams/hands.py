@@ -42,6 +42,10 @@ class Hands:
         else:
             await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
+    def end(self) -> None:
+        """Wait until no thread waits any more; none will again."""
+        self._threads.shutdown()
+
     @asynccontextmanager
     async def hold(self, number: int, *, within_s: float | None = None) -> AsyncIterator[bool]:
         """Wait for a partition's hand, and hold it; gives False, and holds nothing, when that takes longer."""

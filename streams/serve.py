@@ -42,6 +42,7 @@ def serve(settings: Settings) -> None:
     try:
         run(app)
     finally:
+        worker.end()
         if server is not None:
             server.stop()
     if worker.failure is not None:

@@ -353,6 +353,12 @@ class Worker:
         self._opener.is_over = True
         self._hurry(self.partitions, by_s=time.monotonic())
 
+    def end(self) -> None:
+        """Let go of threads, stores and producers, after the event loop's end: nothing of them outlives the interpreter."""
+        self._hands.end()
+        for number in list(self.partitions):
+            self.drop(number)
+
     def offsets(self, tps: Iterable[Any]) -> dict[Any, int]:
         """Give the offset to resume from for each topic-partition, from our own state: never the group's."""
         return {
