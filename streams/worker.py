@@ -354,7 +354,7 @@ class Worker:
         self._hurry(self.partitions, by_s=time.monotonic())
 
     def end(self) -> None:
-        """Let go of threads, stores and producers, after the event loop's end: nothing of them outlives the interpreter."""
+        """Let go of threads, stores and producers, after the event loop: nothing outlives the interpreter."""
         self._hands.end()
         for number in list(self.partitions):
             self.drop(number)
