@@ -65,6 +65,11 @@ class Watermark:
         for clock in self.clocks:
             clock.quiet_since_ms = None
 
+    def missed(self, for_ms: int) -> None:
+        """Note that nobody could listen for so long; what is more than half the idle timeout was no silence."""
+        if for_ms > self.idle_timeout_ms // 2:
+            self.listen_anew()
+
     def advance(self, *, now_ms: int, data_end_ms: int) -> int:
         """Move the watermark on and return it. data_end_ms: end of the last open window with events (else NEVER_MS)."""
         speaking = [c for c in self.clocks if not c.is_idle(now_ms=now_ms, idle_timeout_ms=self.idle_timeout_ms)]

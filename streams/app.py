@@ -113,10 +113,9 @@ def _clockwork(app: faust.App, worker: Worker) -> None:
             await asyncio.sleep(TICK_S)
             if not worker.assigned or app.rebalancing:
                 continue
-            now = worker.clock()
-            if now - ticked_ms > worker.settings.idle_timeout_ms // 2:
-                worker.listen_anew()
-            ticked_ms = now
+            now_ms = worker.clock()
+            worker.missed(now_ms - ticked_ms)
+            ticked_ms = now_ms
             try:
                 await worker.tick(app.consumer)
             except Broken as error:

@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BUFFERED_BATCHES: Final = (
-    16  # per agent; with 64 a slow fold held twice the memory and was no faster, with 8 it starved
-)
+# per agent: with 64 a slow fold held twice the memory and was little faster, with 8 it starved
+BUFFERED_BATCHES: Final = 16
 METADATA_MAX_AGE_MS: Final = 30_000  # how soon added partitions are noticed
 REQUEST_TIMEOUT_S: Final = 40.0
 REBALANCE_TIMEOUT_S: Final = 60.0

@@ -133,17 +133,19 @@ class Inputs:
 
     async def read_on(self, partition: Partition, consumer: Consumer) -> None:
         """Read what was put off from where the partition stands; alignment resumes it."""
-        offsets = {self.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
-        behind = {tp: offset for tp, offset in offsets.items() if tp in self._put_off}
+        behind = {tp: offset for tp, offset in self._offsets(partition).items() if tp in self._put_off}
         if behind:
             self._put_off -= behind.keys()
             await consumer.seek_wait(behind)
 
     async def read_anew(self, partition: Partition, consumer: Consumer) -> None:
         """Read all inputs of a partition that was opened anew from where its state stands."""
-        offsets = {self.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
+        offsets = self._offsets(partition)
         self._put_off -= offsets.keys()
         await consumer.seek_wait(offsets)
+
+    def _offsets(self, partition: Partition) -> dict[Any, int]:
+        return {self.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
 
     def stuck(self) -> str:
         """Say which input has records waiting and has not moved for long; nothing where all get on."""

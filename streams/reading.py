@@ -21,7 +21,7 @@ ANSWER_S: Final = 10.0
 RETRY_S: Final = 0.25
 SILENCE_S: Final = 60.0
 _REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
-_LACKS: Final = frozenset({
+_FOR_GOOD: Final = _REFUSALS | frozenset({
     # also what a broker says that comes back and has not read its own metadata yet
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes have no other names
@@ -88,7 +88,7 @@ class Reader:
                 error = message.error()
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # its only name
                     return
-                if error is not None and error.code() in _REFUSALS | _LACKS:
+                if error is not None and error.code() in _FOR_GOOD:
                     raise self._trouble(error)
             if time.monotonic() - heard_s > SILENCE_S:
                 msg = "{}[{}] gave nothing for {:.0f} s".format(*self._at, SILENCE_S)
@@ -101,6 +101,6 @@ class Reader:
     def _trouble(self, error: KafkaError) -> BrokerTrouble:
         topic, partition = self._at
         what = f"{self._what} {topic}[{partition}] cannot be read ({error.name()}: {error.str()})"
-        if error.code() in _REFUSALS | _LACKS:
+        if error.code() in _FOR_GOOD:
             return BrokerTrouble(f"{what}; see whether it is there (`skutrend topics check`) and may be read")
         return Unavailable(f"{what}; see whether the brokers answer")

@@ -178,8 +178,7 @@ class Worker:
             return
         await self._hands.apart(partial(partition.settle, within_s))
         partition.end_flush(flushing, now_ms=began_ms)
-        if self.clock() - began_ms > self.settings.idle_timeout_ms // 2:
-            partition.watermark.listen_anew()  # what was not read meanwhile is not silence
+        partition.watermark.missed(self.clock() - began_ms)
 
     # ------------------------------------------------------------------ trouble
     @contextmanager
@@ -252,10 +251,10 @@ class Worker:
                 self.inputs.align(partition, consumer)
                 await self._flush_due(partition)
 
-    def listen_anew(self) -> None:
-        """Judge no input silent by what was before: we slept, and nobody listened."""
+    def missed(self, for_ms: int) -> None:
+        """Hear of the time since the last tick, which may be our own sleep and not the silence of an input."""
         for partition in self.partitions.values():
-            partition.watermark.listen_anew()
+            partition.watermark.missed(for_ms)
 
     # ------------------------------------------------------------------ the group
     async def assign(self, numbers: Iterable[int], generation: Callable[[], int]) -> None:
@@ -277,10 +276,7 @@ class Worker:
         self.assigned = False
         self.reopening.clear()
         self._hurry(set(self.partitions) - kept, by_s=time.monotonic())
-        for number in set(self.partitions) - kept:
-            async with self._hands.hold(number):
-                if number in self.partitions:
-                    self.drop(number)
+        await self._give_up(set(self.partitions) - kept)
         missing = sorted(wanted - set(self.partitions))
         self._recovering = f"restoring partitions {missing}" if missing else ""
         await asyncio.gather(*(self._restore(number, lambda: generation() == now) for number in missing))
@@ -302,6 +298,13 @@ class Worker:
             log.warning("partition %d cannot be opened yet: %s", number, error)
             now = self.clock()
             self.reopening[number] = Reopening(now, now + _REOPEN_MS, _REOPEN_MS)
+
+    async def _give_up(self, numbers: Iterable[int], *, within_s: float | None = None) -> None:
+        """Drop partitions, each once its hand is free; one whose hand is held for longer than that is left."""
+        for number in numbers:
+            async with self._hands.hold(number, within_s=within_s) as is_held:
+                if is_held and number in self.partitions:
+                    self.drop(number)
 
     def drop(self, number: int) -> None:
         """Forget a partition that is no longer ours; what was not flushed is for its new owner to fold."""
@@ -342,10 +345,7 @@ class Worker:
         """Flush and give everything up, also what is still being opened."""
         self._opener.is_over = True
         await self.flush()
-        for number in list(self.partitions):
-            async with self._hands.hold(number, within_s=_LEAST_S) as is_held:
-                if is_held and number in self.partitions:
-                    self.drop(number)
+        await self._give_up(list(self.partitions), within_s=_LEAST_S)
 
     def fail(self, error: Broken) -> None:
         """Fold and flush nothing more: the worker is to end with this error."""
