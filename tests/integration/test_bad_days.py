@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
-from tests.support.group_by import assert_equal, measures, published, whole_grid
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.service import Service, new_group, read_topic, skutrend, values
 from tests.support.shop import (
     HOUR_MS,
-    KINDS,
     PARTITIONS,
     TIMEZONE,
+    assert_windows,
     disordered,
     end_of,
     misplaced,
     month,
+    parted,
     send,
     sprinkled,
 )
@@ -49,7 +49,7 @@ def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
         flush_interval_ms=100,
     )
     end_ms = end_of(tables)
-    thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
+    thirds = parted(records, 3)
 
     with Service(settings, tmp_path) as service:
         service.start("w")
@@ -72,10 +72,7 @@ def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
     counted = [int(line.split(" event ids, ")[1].split(" ")[0].replace(",", "")) for line in verified.splitlines()]
     assert sum(counted) == len(records) + 1
 
-    expected = whole_grid(
-        measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE), until_ms=end_ms, timezone=TIMEZONE
-    )
-    assert_equal(published(values(kafka.bootstrap, f"{topic_prefix}windows")), expected)
+    assert_windows(kafka, topic_prefix, tables, until_ms=end_ms)
     check_letters(kafka, topic_prefix, hostile)
     check_late(kafka, topic_prefix, late)
 

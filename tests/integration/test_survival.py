@@ -24,6 +24,7 @@ from tests.support.shop import (
     end_of,
     misplaced,
     month,
+    parted,
     send,
     sprinkled,
 )
@@ -55,7 +56,7 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
         flush_interval_ms=100,
     )
     end_ms = end_of(tables)
-    parts = [records[i * len(records) // (KILLS + 1) : (i + 1) * len(records) // (KILLS + 1)] for i in range(KILLS + 1)]
+    parts = parted(records, KILLS + 1)
     names = ["a", "b", "c"]
     with Service(settings, tmp_path, apart=True) as service:
         for name in names:
@@ -129,7 +130,7 @@ def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(
         flush_interval_ms=200,
     )
     end_ms = end_of(tables)
-    thirds = [records[i * len(records) // 3 : (i + 1) * len(records) // 3] for i in range(3)]
+    thirds = parted(records, 3)
     with Service(settings, tmp_path, apart=True) as service:
         for name in ("zombie", "heir"):
             service.start(name, wait=False)

@@ -129,6 +129,11 @@ def send(
     return len(records)
 
 
+def parted(records: Sequence[Record], count: int) -> list[Sequence[Record]]:
+    """Cut records into so many parts of about one size."""
+    return [records[i * len(records) // count : (i + 1) * len(records) // count] for i in range(count)]
+
+
 def assert_windows(kafka: KafkaBroker, prefix: str, tables: Tables, *, until_ms: int) -> None:
     """Every window of every SKU is published once and says what a group-by says."""
     expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
