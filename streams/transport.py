@@ -52,6 +52,9 @@ log = logging.getLogger(__name__)
 SCHEME: Final = "kbatch"
 FETCH_MAX_WAIT_MS: Final = 250  # Faust fixes 1500, by which the last records of a burst would wait
 LEAVE_S: Final = 5.0
+# while a partition is paused or its agent's queue is full: Faust waits a whole second for the others' records before it
+# looks whether the partition may be read again, by when the queue has long been empty
+WITHHELD_S: Final = 0.05
 
 
 class _NoReadOffsets(dict[TP, "int | None"]):
@@ -209,6 +212,11 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Yield what one fetch brought; what belongs to partitions paused meanwhile goes back to be read again."""
+        if self._held or self._buffered_partitions:
+            timeout = min(timeout, WITHHELD_S)
+            if not self._get_active_partitions():
+                await asyncio.sleep(timeout)
+                return
         fetched, _ = await self._wait_next_records(timeout)
         back: dict[TP, RecordBatch] = {}
         for aiokafka_tp, batches in (fetched or {}).items():

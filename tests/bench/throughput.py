@@ -32,6 +32,7 @@ PARTITIONS = 4
 TICKS = os.sysconf("SC_CLK_TCK")
 CORE = max(os.sched_getaffinity(0))
 LIMIT_S = 400.0
+STILL = 25  # looks, 0.1 s apart and more, at which no window has closed any more: all that are due have
 
 
 @dataclass
@@ -157,11 +158,13 @@ def ours(kafka: KafkaBroker, events: int, folder: Path, **settings: object) -> R
         timezone="UTC",
         bundle="none",
         silent_windows="skip",
-        idle_timeout_ms=500,
+        idle_timeout_ms=2_000,  # half of which a busy turn of the clock must not exceed, or nothing counts as idle
         http_host="127.0.0.1",
         http_port=port,
         **settings,
     )
+
+    closed: list[float] = [0.0]
 
     def done() -> bool:
         try:
@@ -169,12 +172,17 @@ def ours(kafka: KafkaBroker, events: int, folder: Path, **settings: object) -> R
                 lines = answer.read().decode().splitlines()
         except (urllib.error.URLError, OSError):
             return False
-        taken = sum(float(line.split()[-1]) for line in lines if line.startswith("skutrend_records_total"))
-        return taken >= events
+        taken, windows = _total(lines, "skutrend_records_total"), _total(lines, "skutrend_windows_closed_total")
+        closed[:] = [*closed, windows] if windows == closed[-1] else [windows]
+        return taken >= events and len(closed) > STILL
 
     name = " ".join(("skutrend", *map(str, settings.values())))
     job = Job(name, kafka.bootstrap, f"{prefix}windows", events)
     return measure(job, command=[*COMMAND, "worker"], env=env, done=done)
+
+
+def _total(lines: list[str], name: str) -> float:
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 def plain(kafka: KafkaBroker, events: int, folder: Path) -> Run:

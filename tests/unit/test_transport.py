@@ -227,6 +227,32 @@ def test_acks_commit_nothing_where_the_worker_resumes_from_its_own_offsets(consu
     assert private(consumer, "_acked")[tp] == [], "what was acked is not remembered for ever"
 
 
+def test_a_full_queue_lets_no_fetch_wait_long_for_the_other_partitions(
+    consumer: transport.BatchConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def wait(timeout: float) -> tuple[dict[TP, Any], None]:
+        waited.append(timeout)
+        return {}, None
+
+    async def fetched() -> list[Any]:
+        return [each async for each in consumer.getmany(timeout=1.0)]
+
+    monkeypatch.setattr(consumer, "_wait_next_records", wait)
+    orders, clicks = TP("orders", 0), TP("clicks", 0)
+    consumer.resume_partitions([orders, clicks])
+    for act in (lambda: None, lambda: consumer.on_buffer_full(orders), lambda: consumer.on_buffer_full(clicks)):
+        act()
+        assert consumer.app.loop.run_until_complete(fetched()) == []
+    assert waited == [1.0, transport.WITHHELD_S], "with all queues full nobody is asked, and no partition read for all"
+    consumer.on_buffer_drop(orders)
+    consumer.app.loop.run_until_complete(fetched())
+    consumer.on_buffer_drop(clicks)
+    consumer.app.loop.run_until_complete(fetched())
+    assert waited == [1.0, transport.WITHHELD_S, transport.WITHHELD_S, 1.0]
+
+
 def test_the_scheme_leads_to_the_transport_also_without_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TRANSPORTS, "aliases", {})
     transport.register()
