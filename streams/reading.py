@@ -52,6 +52,7 @@ class Reader:
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 100_000,
+                "queued.max.messages.kbytes": 16_384,
             }
         )
 
