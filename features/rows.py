@@ -112,9 +112,10 @@ def unpack(table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
         )
         raise StateMismatch(msg)
     packed = np.frombuffer(raw, dtype)
-    slots = table.add(skus)
+    first = len(table)
+    table.add(skus)
     for column in table.spec:
-        table[column.name][slots] = packed[column.name]
+        table[column.name][first : len(table)] = packed[column.name]
 
 
 def season_state(ledger: Ledger) -> SeasonState:
