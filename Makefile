@@ -42,7 +42,8 @@ torture: $(VENV)/.dev
 
 # the same on a real Kafka, for as long as asked: workers and broker are killed, stopped and frozen, disks are lost
 torture-kafka: $(VENV)/.dev $(KAFKA)
-	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3)
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3) \
+	  --guarantee $(or $(GUARANTEE),exactly_once)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

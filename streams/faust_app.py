@@ -63,7 +63,7 @@ def build_app(  # all by name
     """
     transport.register()
     request_timeout_s = max(REQUEST_TIMEOUT_S, session_timeout_ms / 1000)
-    return faust.App(
+    app = faust.App(
         group,
         broker=[f"{transport.SCHEME}://{broker}" for broker in brokers],
         broker_credentials=credentials(client),
@@ -91,6 +91,8 @@ def build_app(  # all by name
         web_enabled=False,
         worker_redirect_stdouts=False,
     )
+    app.boot_strategy.enable_kafka_producer = False  # everything is written by streams.outbox
+    return app
 
 
 def batch_topic(app: faust.App, name: str) -> faust.Topic:

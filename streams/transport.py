@@ -27,10 +27,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import TRANSPORTS
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 
 SCHEME: Final = "kbatch"
 FETCH_MAX_WAIT_MS: Final = 250  # Faust fixes 1500, by which the last records of a burst would wait
+ARRIVE_S: Final = 60.0
+RETRY_S: Final = 1.0
 LEAVE_S: Final = 5.0
 # while a partition is paused or its agent's queue is full: Faust waits a whole second for the others' records before it
 # looks whether the partition may be read again, by when the queue has long been empty
@@ -88,6 +91,21 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         # of each request, apart from the time that Faust gives whole undertakings
         consumer._client._request_timeout_ms = transport.answer_ms  # noqa: SLF001
         return consumer
+
+    async def on_start(self) -> None:
+        """Connect; brokers that went away a moment ago, for we have just talked to them, are waited for."""
+        deadline_s = time.monotonic() + ARRIVE_S
+        while not self.should_stop:
+            try:
+                await super().on_start()
+            except KafkaConnectionError as error:
+                await self._consumer.stop()
+                if time.monotonic() > deadline_s:
+                    raise
+                log.warning("%s; trying again", error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     async def on_thread_stop(self) -> None:
         """Leave the group; brokers that do not answer will notice by the session timeout that we are gone."""

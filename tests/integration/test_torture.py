@@ -27,6 +27,7 @@ def test_a_timetable_follows_from_its_seed_and_mends_all_it_breaks() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("kafka")  # skips or fails where there is none; the one that is harmed is another
-def test_half_a_minute_of_trouble_leaves_every_window_right() -> None:
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_half_a_minute_of_trouble_leaves_every_window_right(guarantee: str) -> None:
     """When it fails it says how to replay it, and keeps logs and state."""
-    torture(Plan(seed=SEED, minutes=0.4), print)
+    torture(Plan(seed=SEED, minutes=0.4, guarantee=guarantee), print)

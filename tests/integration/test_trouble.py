@@ -22,7 +22,7 @@ from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend
 from tests.support.shop import send
-from tests.support.workers import wait_for
+from tests.support.workers import Crew, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +102,30 @@ def test_a_changelog_whose_broker_is_away_is_waited_for_and_one_that_is_not_ther
             nothing.bounds()
         assert not isinstance(why.value, Unavailable)
         nothing.close()
+
+
+def test_a_consumer_that_finds_no_broker_waits_for_one_but_not_beyond_a_signal(
+    topic_prefix: str, tmp_path: Path
+) -> None:
+    with KafkaBroker() as broker, Crew(broker.bootstrap, topic_prefix, tmp_path) as crew:
+        skutrend(
+            "topics",
+            "create",
+            "--partitions",
+            "1",
+            settings={"brokers": broker.bootstrap, "topic_prefix": topic_prefix},
+        )
+        send(broker, topic_prefix, lines(range(1)))
+        broker.kill()
+        for name in ("patient", "called off"):
+            crew.start(name)
+            wait_for(
+                lambda n=name: crew.log(n).count("Unable connect") > 2, within_s=30, told=lambda n=name: crew.log(n)
+            )
+        assert crew.stop("called off") == 0, crew.log("called off")
+        broker.start()
+        wait_for(lambda: crew.rows() >= 40, within_s=60, told=lambda: crew.log("patient"))
+        assert crew.stop("patient") == 0, crew.log("patient")
 
 
 def test_a_broker_that_is_killed_and_comes_back_is_waited_for(topic_prefix: str, tmp_path: Path) -> None:

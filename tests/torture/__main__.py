@@ -16,9 +16,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="of trouble; checks and the end come on top")
     parser.add_argument("--seed", type=int, help="decides what goes wrong and when; without it a new one is drawn")
     parser.add_argument("--workers", type=int, default=3, help="how many there should be; one more comes and goes")
+    parser.add_argument("--guarantee", default="exactly_once", choices=["exactly_once", "at_least_once"])
     asked = parser.parse_args()
     seed = random.randrange(1 << 32) if asked.seed is None else asked.seed  # noqa: S311  # not secret
-    plan = Plan(seed, asked.minutes, asked.workers)
+    plan = Plan(seed, asked.minutes, asked.workers, asked.guarantee)
     logging.basicConfig(level=logging.ERROR)
     print(plan, flush=True)
     started_s = time.monotonic()

@@ -48,10 +48,14 @@ class Plan:
     seed: int
     minutes: float
     workers: int = 3
+    guarantee: str = "exactly_once"
 
     def __str__(self) -> str:
         """Say how to do it again."""
-        return f"python -m tests.torture --minutes {self.minutes:g} --seed {self.seed} --workers {self.workers}"
+        return (
+            f"python -m tests.torture --minutes {self.minutes:g} --seed {self.seed} --workers {self.workers} "
+            f"--guarantee {self.guarantee}"
+        )
 
 
 class TortureError(AssertionError):
@@ -88,6 +92,7 @@ class _Torture:
             "topic_prefix": PREFIX,
             "timezone": TIMEZONE,
             "bundle": "none",
+            "guarantee": plan.guarantee,
             "allowed_lateness_ms": LATENESS_MS,
             "flush_interval_ms": 100,
             "session_timeout_ms": int(1000 * SESSION_TIMEOUT_S),
@@ -98,7 +103,7 @@ class _Torture:
         self.sent = Sent()
         self.service = Service(self.settings, folder, apart=True)
         self.hands = Hands(self.service, kafka, say)
-        self.checker = Checker(kafka, PREFIX, self.sent)
+        self.checker = Checker(kafka, PREFIX, self.sent, may_repeat=plan.guarantee == "at_least_once")
 
     def run(self) -> None:
         skutrend("topics", "create", "--partitions", str(PARTITIONS), settings=self.settings)
@@ -145,6 +150,8 @@ class _Torture:
         self.service.await_all_partitions({last: self.service.processes[last]}, PARTITIONS)
         wait_for(lambda: self.service.total("skutrend_lag") == 0, within_s=60)
         self.service.stop(last)
+        if self.checker.may_repeat:
+            self.say(f"{self.checker.repeated:,} windows were published again, and said the same")
         self.say(self.checker.conservation(self.settings, self.service.state_dir(last), PARTITIONS))
 
 
