@@ -51,8 +51,9 @@ class Outbox:
     still trying to mend, such as a broker that does not answer; called from within `put` and `settle`. With a
     transactional_id, `claim` comes before the first `put`.
 
-    Calls block: `put` while the producer's queue is full, `settle` until the broker has answered. Not thread-safe
-    between `put` and `settle`. After `FlushFailed` or `Fenced` an outbox is of no more use than to be closed.
+    Calls block: `put` while the producer's queue is full and the brokers take some of it, `settle` until they have
+    answered. Not thread-safe between `put` and `settle`. After `FlushFailed` or `Fenced` an outbox is of no more use
+    than to be closed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Outbox:
         self._on_error = on_error
         self._in_transaction = False
         self._marked: int | None = None
+        self._answer_s = clients.answer_ms(config) / 1000
         self._latest_s = 0.0  # until when what is waited for may take
         properties = {**DEFAULTS, **config, "error_cb": self._troubled}
         if transactional_id is None:
@@ -84,7 +86,7 @@ class Outbox:
     def put(
         self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = ANY_PARTITION
     ) -> None:
-        """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is refused."""
+        """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is not taken."""
         produce, key = self._producer.produce, b""
         with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
             self._begin()
@@ -93,7 +95,7 @@ class Outbox:
                     try:
                         produce(topic, value, key, partition)
                     except BufferError:
-                        self._producer.poll(POLL_S)
+                        self._await_room()
                     else:
                         break
             self._pending += len(keys)
@@ -117,10 +119,19 @@ class Outbox:
                 try:
                     self._producer.produce(topic, value, key, **how)
                 except BufferError:
-                    self._producer.poll(POLL_S)
+                    self._await_room()
                 else:
                     break
             self._pending += 1
+
+    def _await_room(self) -> None:
+        """Let the network take some of a full queue; it fails when that takes none for as long as an answer may."""
+        before, by_s = len(self._producer), time.monotonic() + self._answer_s
+        while len(self._producer) >= before:
+            if time.monotonic() > by_s:
+                msg = f"the brokers took none of {before} records within {self._answer_s:g} s; see whether they answer"
+                raise FlushFailed(msg)
+            self._producer.poll(POLL_S)
 
     @property
     def marked_offset(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,6 +86,16 @@ def test_more_than_the_queue_holds_gets_through(broker: str, make: Callable[...,
         outbox.put_one(topic, b"k", b"v")
     assert outbox.settle(30) == 1_100
     assert len(read_topic(broker, topic)) == 1_100
+
+
+def test_a_full_queue_is_waited_for_no_longer_than_an_answer(make: Callable[..., Outbox], topic_prefix: str) -> None:
+    outbox = make(bootstrap_servers="127.0.0.1:1", queue_buffering_max_messages="50", socket_timeout_ms="1000")
+    started_s = time.monotonic()
+    with pytest.raises(FlushFailed, match="took none of 50 records within 1 s"):
+        outbox.put(topic_prefix + "windows", [b"k"] * 51, [b"v"] * 51)
+    assert time.monotonic() - started_s >= 1
+    with pytest.raises(FlushFailed, match="took none"):
+        outbox.put_one(topic_prefix + "dead-letters", b"k", b"v")
 
 
 def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callable[..., Outbox]) -> None:
