@@ -88,9 +88,13 @@ class Hands:
         self._turns[number] = asyncio.ensure_future(turn)
 
     async def end_turns(self, *, within_s: float) -> None:
-        """Wait for the turns that have begun; what takes longer goes on. Raises what the first of them raised."""
+        """Wait for the turns that have begun; what takes longer goes on. Raises as `forget_turns` does."""
         if self._turns:
             await asyncio.wait(self._turns.values(), timeout=within_s)
+        self.forget_turns()
+
+    def forget_turns(self) -> None:
+        """Make room for new turns where the last ones have ended. Raises what the first of them raised."""
         ended = [number for number, turn in self._turns.items() if turn.done()]
         errors = [error for number in ended if (error := self._turns.pop(number).exception()) is not None]
         if errors:

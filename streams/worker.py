@@ -230,6 +230,7 @@ class Worker:
         """
         if self.failure is not None:
             return
+        self._hands.forget_turns()
         for number, waiting in list(self.reopening.items()):
             if number not in self.owned or number in self.partitions:
                 self.reopening.pop(number, None)

@@ -169,6 +169,11 @@ class Oracle:
                 self.quiet_since_ms.pop(source, None)
         self._move_watermark(now_ms)
 
+    def missed(self, for_ms: int) -> None:
+        """Nobody listened for so long: that was no silence."""
+        if for_ms > IDLE_MS / 2:
+            self.quiet_since_ms.clear()
+
     def _move_watermark(self, now_ms: int) -> None:
         speaking = [s for s in range(3) if now_ms - self.quiet_since_ms.get(s, now_ms) < IDLE_MS]
         newest = [self.newest_ms.get(source) for source in speaking]

@@ -1,8 +1,8 @@
 """What happens, and when: all of it follows from one integer.
 
 A step is one of: records are written, delivered, delivered again; the clock moves; a worker ticks, flushes, dies at
-its n-th step from now, is told of a rebalance or is not; a flush gets no answer; the changelog is compacted; a disk is
-lost.
+its n-th step from now, is told of a rebalance or is not; a flush gets no answer, or none for now; the changelog is
+compacted; a disk is lost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,11 +28,12 @@ from streams.store import META, Store
 from tests.simulation import checks
 from tests.simulation.checks import require
 from tests.simulation.inputs import Inputs, batch_of
+from tests.simulation.loop import VirtualLoop
 from tests.simulation.oracle import IDLE_MS, INPUTS, LATENESS_MS, MAX_AHEAD_MS, WINDOW_MS, Oracle
 from tests.simulation.world import Crash, Log, Process, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from streams.partition import Partition
 
@@ -47,12 +49,14 @@ WEIGHTS: Final = {
     "flush": 8,
     "doom": 6,
     "silence": 4,
+    "hang": 6,
+    "answer": 10,
     "rebalance": 5,
     "again": 4,
     "compact": 2,
     "lose_disk": 2,
 }
-FAULTS: Final = ("doom", "silence", "rebalance", "again", "compact", "lose_disk")
+FAULTS: Final = ("doom", "silence", "hang", "rebalance", "again", "compact", "lose_disk")
 LIMITS: Final = (
     "streams.partition._BULK_ROWS",
     "streams.partition._PACK_ROWS",
@@ -60,6 +64,23 @@ LIMITS: Final = (
     "features.ledger._MATURE_OPENS",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What a process has begun. source: the input whose batch it is about.
+
+    then: what follows once it is done; told whether it was held up meanwhile.
+    """
+
+    process: Process
+    task: asyncio.Future[Any]
+    then: Callable[[bool], None]
+    source: int | None = None
+
+
+def nothing(_: bool) -> None:
+    """Follow with nothing."""
 
 
 class Simulation:
@@ -86,7 +107,8 @@ class Simulation:
             p: Oracle(p, self.inputs.at_home[p], skips_silence=self.silent == "skip") for p in range(self.count)
         }
         self.owed: Counter[Any] = Counter()  # outputs that must be there
-        self.loop = asyncio.new_event_loop()
+        self.loop = VirtualLoop()
+        self.undone: list[Undone] = []
         self.thread = ThreadPoolExecutor(1)  # partitions open one after the other, always in the same order
         self.loop.set_default_executor(self.thread)
         self.generation = 0
@@ -128,6 +150,7 @@ class Simulation:
             clock=lambda: self.now_ms,
             watch=self._opened,
             meanwhile=self._meanwhile,
+            missed=self._missed,
             tally=self.tally,
             eager=self.eager,
         )
@@ -147,12 +170,26 @@ class Simulation:
 
     def _meanwhile(self, process: Process, number: int) -> None:
         """While one reads the changelog, another that thinks it owns the partition tries to add to it."""
-        others = [p for p in self.alive if p is not process and number in p.worker.partitions and p.doom is None]
+        others = [
+            p
+            for p in self.alive
+            if p is not process
+            and number in p.worker.partitions
+            and p.doom is None
+            and not p.silences
+            and not p.plan.startswith("hang")
+        ]
         if others and self.dice.random() < 0.3:
             other = self.dice.choice(others)
             self.note(f"       {other.name} flushes while {process.name} opens {number}")
             self.tally["flush of a zombie"] += 1
             asyncio.run_coroutine_threadsafe(other.worker.flush(), self.loop).result()
+
+    def _missed(self, process: Process, number: int, for_ms: int) -> None:
+        """A partition has waited so long for its brokers, and could not listen."""
+        oracle = self.oracles.get((process, number))
+        if oracle is not None:
+            oracle.missed(for_ms)
 
     def _committed(self, transaction: Transaction) -> None:
         """A transaction is seen: it must be the next one of its partition, and say what is to be said."""
@@ -214,22 +251,47 @@ class Simulation:
     def check(self) -> None:
         for (process, number), oracle in self.oracles.items():
             partition = process.worker.partitions.get(number)
-            if partition is not None:
+            if partition is not None and not process.is_silent(number):
                 checks.compare(partition, oracle)
 
-    def guarded(self, process: Process, act: Callable[[], object]) -> bool:
-        """Let a process do something; whether it has survived that."""
-        try:
-            act()
-        except Crash:
-            self._die(process)
-            return False
-        return True
+    def do(
+        self,
+        process: Process,
+        work: Coroutine[Any, Any, None],
+        then: Callable[[bool], None] = nothing,
+        *,
+        source: int | None = None,
+    ) -> bool:
+        """Let a process begin something, and everything go on as far as it gets; whether it has survived that."""
+        begun = Undone(process, self.loop.create_task(work), then, source)
+        self.undone.append(begun)
+        self._go_on(begun)
+        return process in self.alive
+
+    def _go_on(self, begun: Undone | None = None) -> None:
+        self.loop.rest()
+        for each in [each for each in self.undone if each.task.done()]:
+            if each not in self.undone:  # its process has died of another
+                continue
+            self.undone.remove(each)
+            error = each.task.exception()
+            if isinstance(error, Crash):
+                self._die(each.process)
+            elif error is not None:
+                raise error
+            else:
+                each.then(each is not begun)
 
     def _die(self, process: Process) -> None:
-        pending = asyncio.all_tasks(self.loop)
-        if pending:
-            self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        process.died_at = process.died_at or "killed"
+        mourned = [each.task for each in self.undone if each.process is process]
+        self.undone = [each for each in self.undone if each.process is not process]
+        for silence in list(process.silences):
+            process.answer(silence)
+        self.loop.rest()
+        for task in mourned:
+            if task.done():
+                task.exception()  # is known
         self.thread.submit(int).result()  # what was being opened has met its end as well
         process.bury()
         self.note(f"       {process.name} has died at {process.died_at!r}")
@@ -240,6 +302,10 @@ class Simulation:
     @property
     def alive(self) -> list[Process]:
         return [process for name, process in self.processes.items() if name not in self.dead]
+
+    def _busy(self, process: Process) -> set[str]:
+        """Topics whose agent has a batch in hand."""
+        return {INPUTS[each.source] for each in self.undone if each.process is process and each.source is not None}
 
     def _any(self) -> Process | None:
         return self.dice.choice(self.alive) if self.alive else None
@@ -260,7 +326,7 @@ class Simulation:
             (process, tp)
             for process in self.alive
             for tp, position in process.consumer.positions.items()
-            if position < self.ends[tp] and tp not in process.consumer.paused
+            if position < self.ends[tp] and tp not in process.consumer.paused and tp.topic not in self._busy(process)
         ]
         if not choices:
             self.write()
@@ -282,7 +348,8 @@ class Simulation:
         if stale:
             process.consumer.stale.append(batch)
         oracle = self.oracles.get((process, number)) if number in process.worker.partitions else None
-        takes = oracle is not None and not stale and oracle.offsets.get(source, 0) == start
+        comes_early = process.is_silent(number) or process.worker.inputs.is_put_off(batch)
+        takes = oracle is not None and not stale and not comes_early and oracle.offsets.get(source, 0) == start
         self.note(
             f"{process.name} gets {tp.topic}[{number}] {start}..{following}"
             f"{'' if takes else ' (which it must not take)'}"
@@ -290,13 +357,17 @@ class Simulation:
         if oracle is not None and takes:
             oracle.take(source, records, following, now_ms=self.now_ms)
         elif oracle is not None:
-            self.tally["refused by offset" if not stale else "refused as stale"] += 1
-        take = process.worker.take(source, batch, process.consumer)
-        if self.guarded(process, lambda: self.loop.run_until_complete(take)) and oracle is not None and takes:
-            self._close_all(oracle)
+            why = "put off" if comes_early else "refused as stale" if stale else "refused by offset"
+            self.tally[why] += 1
+        then = partial(self._close_all, process, oracle) if oracle is not None and takes else nothing
+        self.do(process, process.worker.take(source, batch, process.consumer), then, source=source)
 
-    def _close_all(self, oracle: Oracle) -> None:
-        while oracle.close_next():
+    def _close_all(self, process: Process, oracle: Oracle, held_up: bool) -> None:
+        """Close what is due; a partition whose hand is wanted may leave some of that to whoever comes next."""
+        partition = process.worker.partitions.get(oracle.number)
+        if partition is None or self.oracles.get((process, oracle.number)) is not oracle:
+            return
+        while (not held_up or oracle.closed < partition.meta.windows_closed) and oracle.close_next():
             self.tally["windows closed"] += 1
 
     def again(self) -> None:
@@ -305,6 +376,8 @@ class Simulation:
         if process is None or not process.consumer.positions:
             return
         tp = self.dice.choice(list(process.consumer.positions))
+        if tp.topic in self._busy(process):
+            return
         stale = self.dice.random() < 0.3
         oracle = self.oracles.get((process, tp.partition))
         expected = oracle.offsets.get(INPUTS.index(tp.topic), 0) if oracle else 0
@@ -327,22 +400,32 @@ class Simulation:
 
     def _tick(self, process: Process) -> None:
         self.note(f"{process.name} ticks")
-        tended = [o for (p, n), o in self.oracles.items() if p is process and n in process.worker.partitions]
+        tended = [
+            oracle
+            for (each, number), oracle in self.oracles.items()
+            if each is process and number in process.worker.partitions and not process.is_silent(number)
+        ]
         for oracle in tended:
             oracle.tick(self._could_speak(process, oracle), now_ms=self.now_ms)
-        if self.guarded(process, lambda: self.loop.run_until_complete(process.worker.tick(process.consumer))):
-            for oracle in tended:
-                if self.oracles.get((process, oracle.number)) is oracle:
-                    self._close_all(oracle)
+        self.do(process, process.worker.tick(process.consumer), partial(self._ticked, process, tended))
+
+    def _ticked(self, process: Process, tended: list[Oracle], held_up: bool) -> None:
+        """Follow the turns of a tick, those that go on once they are over."""
+        for oracle in tended:
+            turn = process.worker._hands._turns.get(oracle.number)  # noqa: SLF001 - nothing else shows it
+            if turn is None:
+                self._close_all(process, oracle, held_up)
+            else:
+                self.undone.append(Undone(process, turn, partial(self._close_all, process, oracle)))
 
     def flush(self) -> None:
         process = self._any()
         if process is not None:
             self.note(f"{process.name} flushes")
-            self.guarded(process, partial(self._flush, process))
+            self._flush(process)
 
-    def _flush(self, process: Process) -> None:
-        self.loop.run_until_complete(process.worker.flush())
+    def _flush(self, process: Process) -> bool:
+        return self.do(process, process.worker.flush())
 
     def doom(self) -> None:
         """Let a process die at one of its next steps, or at once; what is dead comes back."""
@@ -361,7 +444,7 @@ class Simulation:
         self.note(f"{process.name} will die at step {process.doom} from here")
         if self.dice.random() < 0.7:
             self.now_ms += FLUSH_MS
-            self.guarded(process, partial(self._flush, process))
+            self._flush(process)
 
     def _restart(self, name: str) -> None:
         self.dead.discard(name)
@@ -378,7 +461,24 @@ class Simulation:
             process.plan = self.dice.choice(["fail_before", "fail_after", "refuse_claim"])
             self.note(f"{process.name}: {process.plan} next")
             if self.dice.random() < 0.5:
-                self.guarded(process, partial(self._flush, process))
+                self._flush(process)
+
+    def hang(self) -> None:
+        """Let the next flush wait for its brokers, until they answer or it is to hurry."""
+        process = self._any()
+        if process is not None:
+            process.plan = f"hang, {self.dice.choice(['', 'fail_before', 'fail_after'])}"
+            self.note(f"{process.name}: {process.plan} next")
+
+    def answer(self) -> None:
+        """Let brokers answer that kept somebody waiting."""
+        waiting = [(process, silence) for process in self.alive for silence in process.silences]
+        if waiting:
+            process, silence = self.dice.choice(waiting)
+            how = self.dice.choice(["", "", "fail_before", "fail_after"])
+            self.note(f"{process.name} gets an answer for {silence.partition.number}: {how or 'done'}")
+            process.answer(silence, how)
+            self._go_on()
 
     def rebalance(self, *, everybody: bool = False) -> None:
         """Give partitions to workers; who does not hear of it is a zombie until it hears of a later one."""
@@ -398,13 +498,12 @@ class Simulation:
             f"{f', unheard by {deaf}' if deaf else ''}"
         )
         for process in list(told):
-            if self.dice.random() < 0.7 and not self.guarded(process, partial(self._flush, process)):
+            if self.dice.random() < 0.7 and not self._flush(process):
                 told.remove(process)
         for process in told:
             numbers = {number for number, home in homes.items() if home is process}
             self.tally["moved"] += len(numbers - process.worker.owned)
-            generation = self.generation
-            self.guarded(process, lambda p=process, n=numbers, g=generation: p.assign(n, g, self.loop))
+            self.do(process, process.assign(numbers, self.generation))
 
     def compact(self) -> None:
         number = self.dice.randrange(self.count)
@@ -435,6 +534,9 @@ class Simulation:
         self.note("no more faults")
         for process in self.alive:
             process.doom, process.plan = None, ""
+            for silence in list(process.silences):
+                process.answer(silence)
+        self._go_on()
         for name in sorted(self.dead):
             self.dead.discard(name)
             self.processes[name] = self._process(name)

@@ -12,6 +12,7 @@ MUST_HAVE_HAPPENED = (
     *("fail_before", "fail_after", "fenced", "zombies", "flush of a zombie", "moved", "killed"),
     *("disks lost", "compacted", "scale moved"),
     *("refused by offset", "refused as stale"),
+    *("hung", "hurried", "put off"),
     *(f"crash at {step}" for step in ("open", "claim", "claimed", "apply", "applied", "ingest", "ingested")),
     *(f"crash at {step}" for step in ("stage", "staged", "finished", "settle", "settled")),
     *(f"crash at {step}" for step in ("write", "written", "set_position", "position_set")),

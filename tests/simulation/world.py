@@ -198,7 +198,8 @@ class Outbox:
         return count
 
     def hurry(self, by_s: float) -> None:
-        """Nothing here takes time."""
+        """Let whoever waits for the brokers in vain hear of it."""
+        self.process.hurried(self)
 
     def _fail(self, plan: str) -> None:
         self._spoilt = True
@@ -345,15 +346,21 @@ class Consumer:
         self.positions.update(offsets)
 
 
-async def at_once(call: Callable[[], None]) -> None:
-    """Flush where a real worker would let a thread do it."""
-    call()
+@dataclass
+class Silence:
+    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `Outbox.settle`."""
+
+    partition: Partition
+    answered: asyncio.Future[str]
+    in_a_hurry: str
+    since_ms: int
 
 
 class Process:
     """A worker, its disk and its consumer.
 
-    watch: told of each partition that opens. meanwhile: told of one that is about to, so that others may act.
+    watch: told of each partition that opens. meanwhile: told of one that is about to, so that others may act. missed:
+    told of one that has waited for its brokers, and for how long.
     doom: at how many more steps it dies; None: it lives.
     """
 
@@ -368,17 +375,21 @@ class Process:
         clock: Callable[[], int],
         watch: Callable[[Process, int, Partition], None],
         meanwhile: Callable[[Process, int], None] = lambda *_: None,
+        missed: Callable[[Process, int, int], None] = lambda *_: None,
         tally: Counter[str],
         eager: bool,
     ) -> None:
         self.name, self.settings, self.log, self.tally, self.eager = name, settings, log, tally, eager
-        self.watch, self.meanwhile = watch, meanwhile
+        self.watch, self.meanwhile, self.missed = watch, meanwhile, missed
         self.consumer = Consumer(ends)
         self.held: list[Any] = []
         self.plan = ""
+        self.silences: list[Silence] = []
         self.doom: int | None = None
         self.died_at = ""
-        self.worker = Worker(settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), apart=at_once)
+        self.worker = Worker(
+            settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), apart=self._wait
+        )
 
     def point(self, where: str) -> None:
         """Die here, if the time has come."""
@@ -390,13 +401,46 @@ class Process:
         if self.died_at:
             raise Crash(where)
 
+    async def _wait(self, call: Callable[[], None]) -> None:
+        """Let the brokers answer a flush, at once or when `answer` or `hurried` says; a worker has a thread for it.
+
+        plan: `hang, fail_before` waits, and when it is to hurry does `fail_before`.
+        """
+        what, _, in_a_hurry = self.plan.partition(", ")
+        if what == "hang":
+            self.plan = ""
+            self.tally["hung"] += 1
+            partition: Partition = call.func.__self__  # type: ignore[attr-defined]  # the worker's partial of settle
+            answered = asyncio.get_running_loop().create_future()
+            silence = Silence(partition, answered, in_a_hurry, self.worker.clock())
+            self.silences.append(silence)
+            self.plan = await silence.answered
+        call()
+
+    def answer(self, silence: Silence, how: str = "") -> None:
+        """End a silence."""
+        self.silences.remove(silence)
+        self.missed(self, silence.partition.number, self.worker.clock() - silence.since_ms)
+        silence.answered.set_result(how)
+
+    def hurried(self, outbox: Outbox) -> None:
+        """End the silence that an outbox waits in; one that takes place later is not concerned."""
+        for silence in list(self.silences):
+            if outbox is silence.partition.outbox:
+                self.tally["hurried"] += 1
+                self.answer(silence, silence.in_a_hurry)
+
+    def is_silent(self, number: int) -> bool:
+        """Whether a partition waits for its brokers."""
+        return any(silence.partition.number == number for silence in self.silences)
+
     def opened(self, number: int, partition: Partition) -> None:
         self.watch(self, number, partition)
 
-    def assign(self, numbers: Iterable[int], generation: int, loop: asyncio.AbstractEventLoop) -> None:
+    async def assign(self, numbers: Iterable[int], generation: int) -> None:
         """Hear from the group, and read on from where the state stands."""
         self.consumer.paused.clear()
-        loop.run_until_complete(self.worker.assign(numbers, lambda: generation))
+        await self.worker.assign(numbers, lambda: generation)
         tps = [TP(topic, number) for number in self.worker.partitions for topic in self.worker.topics]
         self.consumer.positions.update(self.worker.offsets(tps))
 
