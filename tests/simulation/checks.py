@@ -15,6 +15,7 @@ from schemas.provenance import read_dead_letter_headers, read_late_event_headers
 from streams import changelog as changelogs
 from streams.metrics import Metrics
 from streams.partition import Geometry, Partition
+from streams.snapshots import Snapshots
 from streams.store import Store
 from tests.simulation.inputs import batch_of
 from tests.simulation.oracle import INPUTS, Oracle, grouped
@@ -143,7 +144,10 @@ def at_the_end(run: Simulation) -> None:
         for process in run.alive:
             if number in process.worker.owned:
                 _on_disk(run, process, number, calm)
-        for name in (*run.processes, "new"):
+        fetched = Snapshots(run._settings("fetched"), Metrics(), in_background=False) if run.keeps_snapshots else None  # noqa: SLF001
+        if fetched is not None:
+            run.tally["restored from a snapshot"] += fetched.bring(number, run.path("fetched", number))
+        for name in (*run.processes, "new", "fetched"):
             equal(_recovered(run, name, number), calm, f"state of {number} as {name} would restore it")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -96,6 +97,7 @@ class Simulation:
         self.exactly_once = dice.random() < 0.8
         self.eager = dice.random() < 0.5
         self.silent = dice.choice(["publish", "publish", "skip"])
+        self.keeps_snapshots = dice.random() < 0.5
         self.small = dice.random() < 0.5  # whether what is for many rows is done for few
         self.weights = {
             name: weight * (dice.choice([0, 1, 1, 3]) if name in FAULTS else 1) for name, weight in WEIGHTS.items()
@@ -118,6 +120,7 @@ class Simulation:
         self.note(
             f"{self.count} partitions, {len(self.processes)} workers, "
             f"{'exactly_once' if self.exactly_once else 'at_least_once'}, silent windows: {self.silent}, "
+            f"{'snapshots' if self.keeps_snapshots else 'no snapshots'}, "
             f"{'small' if self.small else 'large'} limits, fenced {'at once' if self.eager else 'at the next settle'}"
         )
 
@@ -138,6 +141,8 @@ class Simulation:
             bundle="none",
             guarantee="exactly_once" if self.exactly_once else "at_least_once",
             silent_windows=self.silent,
+            snapshot_dir=str(self.folder / "snapshots") if self.keeps_snapshots else "",
+            snapshot_interval_ms=FLUSH_MS,
         )
 
     def _process(self, name: str) -> Process:
@@ -229,8 +234,12 @@ class Simulation:
     # ------------------------------------------------------------------ a run
     def run(self, steps: int) -> None:
         """Take so many steps, then let everything come to its end, and compare."""
+        tags = random.Random(0)  # noqa: S311 - of the owners of snapshots, which the dice must not notice
         with ExitStack() as stack:
             stack.callback(self.close)
+            stack.enter_context(
+                mock.patch("streams.snapshots.uuid.uuid4", side_effect=lambda: uuid.UUID(int=tags.getrandbits(128)))
+            )
             if self.small:
                 for name in LIMITS:
                     stack.enter_context(mock.patch(name, 2))
@@ -440,7 +449,7 @@ class Simulation:
             self.tally["killed"] += 1
             self._die(process)
             return
-        process.doom = self.dice.randint(1, 16)
+        process.doom = self.dice.randint(1, 20)
         self.note(f"{process.name} will die at step {process.doom} from here")
         if self.dice.random() < 0.7:
             self.now_ms += FLUSH_MS
@@ -519,6 +528,22 @@ class Simulation:
     def lose_disk(self) -> None:
         """Lose the copies of the state that nobody has open."""
         self._lose(self.dice.choice(list(self.processes)))
+        if self.dice.random() < 0.5:
+            self._harm_snapshot()
+
+    def _harm_snapshot(self) -> None:
+        """Cut a file of a snapshot short, or take it away."""
+        files = sorted(
+            path for kind in ("CURRENT", ".manifest") for path in self.folder.glob(f"snapshots/*/*/*/*{kind}")
+        )
+        if files:
+            path = self.dice.choice(files)
+            self.note(f"snapshot file {path.name} is damaged")
+            self.tally["snapshots damaged"] += 1
+            if self.dice.random() < 0.5:
+                path.unlink()
+            else:
+                path.write_bytes(path.read_bytes()[:-1])
 
     def _lose(self, name: str) -> None:
         held = self.processes[name].worker.partitions if name not in self.dead else {}

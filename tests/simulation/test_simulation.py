@@ -13,6 +13,8 @@ MUST_HAVE_HAPPENED = (
     *("disks lost", "compacted", "scale moved"),
     *("refused by offset", "refused as stale"),
     *("hung", "hurried", "put off"),
+    *("snapshots fetched", "snapshots damaged", "restored from a snapshot"),
+    *(f"crash at {step}" for step in ("upload", "manifest", "snapshot kept")),
     *(f"crash at {step}" for step in ("open", "claim", "claimed", "apply", "applied", "ingest", "ingested")),
     *(f"crash at {step}" for step in ("stage", "staged", "finished", "settle", "settled")),
     *(f"crash at {step}" for step in ("write", "written", "set_position", "position_set")),

@@ -16,6 +16,7 @@ from faust.types import TP
 
 from schemas.errors import Fenced, FlushFailed
 from streams.opening import Opener
+from streams.snapshots import Snapshots
 from streams.store import Store
 from streams.worker import Worker
 
@@ -285,12 +286,36 @@ class CrashingStore(Store):
             super().close()
 
 
+class CrashingShelf:
+    """A file system for snapshots, whose user may die in between; not by table file, for their number is RocksDB's."""
+
+    def __init__(self, fs: Any, point: Callable[[str], None]) -> None:  # noqa: ANN401 - fsspec has no types
+        self._fs, self._point = fs, point
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - likewise
+        return getattr(self._fs, name)
+
+    def makedirs(self, *args: Any, **how: Any) -> None:  # noqa: ANN401 - likewise
+        self._point("upload")
+        self._fs.makedirs(*args, **how)
+
+    def pipe_file(self, *args: Any) -> None:  # noqa: ANN401 - likewise
+        self._point("manifest")
+        self._fs.pipe_file(*args)
+        self._point("snapshot kept")
+
+    def rm_file(self, path: str) -> None:
+        if path.endswith(".manifest"):
+            self._point("prune")
+        self._fs.rm_file(path)
+
+
 class Openings(Opener):
     """Opens partitions over the simulated log."""
 
     def __init__(self, process: Process, worker: Worker) -> None:
-        super().__init__(worker)
         self._process = process
+        super().__init__(worker)
 
     def open(self, number: int) -> Partition:
         self._process.point("open")
@@ -302,6 +327,17 @@ class Openings(Opener):
         store = CrashingStore(path, self._process.point)
         self._process.held.append(store)
         return store
+
+    def snapshots(self) -> Snapshots:
+        snapshots = Snapshots(self._worker.settings, self._worker.metrics, in_background=False)
+        shelf = snapshots._shelf  # noqa: SLF001 - nobody else wants to be in between
+        shelf.fs = CrashingShelf(shelf.fs, self._process.point)
+        return snapshots
+
+    def _fetch(self, path: Path, number: int) -> bool:
+        is_fetched = super()._fetch(path, number)
+        self._process.tally["snapshots fetched"] += is_fetched
+        return is_fetched
 
     def outbox(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - stands in for another class
         made = Outbox(self._process.log, self._process, transactional_id)
