@@ -137,6 +137,7 @@ def test_an_assignor_is_asked_through_these_methods() -> None:
     ("kind", "name", "expected"),
     [
         (driver.AIOKafkaConsumerThread, "_create_worker_consumer", ["self", "transport"]),
+        (driver.AIOKafkaConsumerThread, "on_start", ["self"]),
         (
             driver.AIOKafkaConsumerThread,
             "_fetch_records",
