@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.simulation.runs import run
 
-SEEDS = 150
+SEEDS = 200
 MUST_HAVE_HAPPENED = (
     *("folded", "duplicate", "late", "rejected", "windows published", "commits"),
     *("fail_before", "fail_after", "fenced", "zombies", "flush of a zombie", "moved", "killed"),
