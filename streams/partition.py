@@ -217,12 +217,16 @@ class Partition:
     def _report(self) -> None:
         number = str(self.number)
         self.metrics.windows.labels(number).inc()
-        self.metrics.skus.labels(number).set(len(self.ledger.table))
-        first = self.ledger.windows.first_open
-        if first is not None:
-            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first))
+        self._report_standing()
         for source in self.desk.live.loss:
             self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
+
+    def _report_standing(self) -> None:
+        """Report what is true of a partition whether or not it ever closes another window."""
+        number, first = str(self.number), self.ledger.windows.first_open
+        self.metrics.skus.labels(number).set(len(self.ledger.table))
+        if first is not None:
+            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first))
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
@@ -397,7 +401,7 @@ class Partition:
             self.desk.warm_up()
         meta.model = self.meta.model
         self.meta = meta
-        self.metrics.skus.labels(str(self.number)).set(len(self.ledger.table))
+        self._report_standing()
         log.info("partition %d: %d SKUs restored from %s", self.number, len(self.ledger.table), self.store.path)
 
     def _restore_window(self, number: int, skus: list[str], packed: list[bytes]) -> None:

@@ -217,7 +217,15 @@ def test_every_record_is_counted_once_in_the_state_and_in_the_metrics(settings: 
     metrics = Metrics()
     again = open_partition(settings, metrics=metrics)
     assert again.meta.counts["orders"] == orders, "the counts go on where they were"
-    assert f'skutrend_skus{{partition="0"}} {len(again.ledger.table)}.0' in metrics.render().decode()
+    first = again.ledger.windows.first_open
+    assert first is not None
+    shown = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+    assert shown["skutrend_skus"] == len(again.ledger.table)
+    assert shown["skutrend_watermark_ms"] == again.ledger.grid.start_ms(first), "without waiting for the next close"
     again.close()
 
 
