@@ -32,7 +32,7 @@ PARTITIONS = 4
 TICKS = os.sysconf("SC_CLK_TCK")
 CORE = max(os.sched_getaffinity(0))
 LIMIT_S = 400.0
-STILL = 25  # looks, 0.1 s apart and more, at which no window has closed any more: all that are due have
+STILL_S = 4.0  # without another window all that are due have been closed
 
 
 @dataclass
@@ -72,6 +72,20 @@ class Run:
             f"{self.name:<34}{self.events:>10,} events {self.seconds:>7.1f} s {self.rate:>10,.0f} events/s "
             f"{self.cpu_us:>8.2f} CPU-us/event {self.rss_mb:>6.0f} MB RSS {self.windows:>9,} windows"
         )
+
+
+@dataclass
+class Still:
+    """A count that was looked at again and again."""
+
+    value: float = -1.0
+    since_s: float = 0.0
+
+    def at(self, value: float) -> bool:
+        """Whether the count, which is this now, has not moved for `STILL_S`."""
+        if value != self.value:
+            self.value, self.since_s = value, time.monotonic()
+        return time.monotonic() - self.since_s > STILL_S
 
 
 def cpu_s(pid: int) -> float:
@@ -164,7 +178,7 @@ def ours(kafka: KafkaBroker, events: int, folder: Path, **settings: object) -> R
         **settings,
     )
 
-    closed: list[float] = [0.0]
+    is_still = Still()
 
     def done() -> bool:
         try:
@@ -172,9 +186,8 @@ def ours(kafka: KafkaBroker, events: int, folder: Path, **settings: object) -> R
                 lines = answer.read().decode().splitlines()
         except (urllib.error.URLError, OSError):
             return False
-        taken, windows = _total(lines, "skutrend_records_total"), _total(lines, "skutrend_windows_closed_total")
-        closed[:] = [*closed, windows] if windows == closed[-1] else [windows]
-        return taken >= events and len(closed) > STILL
+        is_over = is_still.at(_total(lines, "skutrend_windows_closed_total"))
+        return is_over and _total(lines, "skutrend_records_total") >= events
 
     name = " ".join(("skutrend", *map(str, settings.values())))
     job = Job(name, kafka.bootstrap, f"{prefix}windows", events)
@@ -191,12 +204,10 @@ def plain(kafka: KafkaBroker, events: int, folder: Path) -> Run:
     kafka.make_topics([prefix + name for name in ("orders", "windows")], partitions=PARTITIONS)
     fill(kafka.bootstrap, f"{prefix}orders", events)
     command = [sys.executable, "-m", "tests.bench.plain_faust", kafka.bootstrap, prefix, str(folder / prefix)]
-    history: list[tuple[float, int]] = []
+    is_still = Still()
 
     def done() -> bool:
-        history.append((time.monotonic(), written(kafka.bootstrap, f"{prefix}windows")))
-        still = [count for at, count in history if at > time.monotonic() - 4]
-        return len(still) > 10 and history[-1][0] - history[0][0] > 5 and still[0] == still[-1]
+        return is_still.at(written(kafka.bootstrap, f"{prefix}windows"))
 
     job = Job("plain Faust agent, RocksDB table", kafka.bootstrap, f"{prefix}windows", events)
     return measure(job, command=[*command, "worker", "-l", "warn", "--without-web"], env=environment(), done=done)

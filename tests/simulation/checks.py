@@ -144,10 +144,12 @@ def at_the_end(run: Simulation) -> None:
         for process in run.alive:
             if number in process.worker.owned:
                 _on_disk(run, process, number, calm)
-        fetched = Snapshots(run._settings("fetched"), Metrics(), in_background=False) if run.keeps_snapshots else None  # noqa: SLF001
-        if fetched is not None:
-            run.tally["restored from a snapshot"] += fetched.bring(number, run.path("fetched", number))
-        for name in (*run.processes, "new", "fetched"):
+        names = [*run.processes, "new"]
+        if run.keeps_snapshots:
+            snapshots = Snapshots(run._settings("fetched"), Metrics(), in_background=False)  # noqa: SLF001 - as below
+            run.tally["restored from a snapshot"] += snapshots.bring(number, run.path("fetched", number))
+            names.append("fetched")
+        for name in names:
             equal(_recovered(run, name, number), calm, f"state of {number} as {name} would restore it")
 
 

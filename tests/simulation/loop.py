@@ -25,7 +25,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # noqa: ANN401
         """As ever; until its result has arrived time does not jump."""
-        future = asyncio.ensure_future(super().run_in_executor(executor, func, *args), loop=self)
+        future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
         self._elsewhere += 1
         future.add_done_callback(self._back)
         return future
