@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 from features.grid import WindowGrid
-from streams import changelog as changelogs
-from streams.changelog import Changelog
-from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
-from streams.reading import Reader
+from streams.kafka.output_producer import Outbox
+from streams.kafka.partition_reader import Reader
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
 from streams.settings import load
-from streams.store import Store
+from streams.state import changelog as changelogs
+from streams.state.changelog import Changelog
+from streams.state.store import Store
 from tests.bench.shop import FIRST_MS, session
 from tests.bench.state import batches
 from tests.bench.throughput import CORE

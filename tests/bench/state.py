@@ -15,13 +15,13 @@ import msgspec
 
 from features import rows
 from features.grid import DAY_MS, WindowGrid
-from streams.batch import RecordBatch
-from streams.embedded import EmbeddedBroker
-from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
+from streams.kafka.batch import RecordBatch
+from streams.kafka.embedded import EmbeddedBroker
+from streams.kafka.output_producer import Outbox
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
 from streams.settings import load
-from streams.store import Store
+from streams.state.store import Store
 from tests.bench.shop import FIRST_MS, LINES_A_DAY, session
 from tests.support.kafka_broker import ROOT
 

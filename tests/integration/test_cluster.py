@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from streams.app import TICK_S
+from streams.worker.app import TICK_S
 from tests.support.kafka_broker import require_kafka
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.service import Service, new_group, skutrend

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from features.partitioning import partitions_of
-from streams import resending
-from streams.letter_files import Letter, as_line
-from streams.outbox import Outbox
+from streams.dead_letters import resending
+from streams.dead_letters.letter_files import Letter, as_line
+from streams.kafka.murmur2 import partitions_of
+from streams.kafka.output_producer import Outbox
 from streams.settings import Settings
-from streams.store import Flush, Store
+from streams.state.store import Flush, Store
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.kafka_broker import ROOT
 from tests.support.service import COMMAND, Service, environment, read_topic, skutrend, values

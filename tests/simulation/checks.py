@@ -12,11 +12,11 @@ import msgspec
 
 from features.ledger import INPUT_NAMES
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
-from streams import changelog as changelogs
-from streams.metrics import Metrics
-from streams.partition import Geometry, Partition
-from streams.snapshots import Snapshots
-from streams.store import Store
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
+from streams.state import changelog as changelogs
+from streams.state.snapshots import Snapshots
+from streams.state.store import Store
 from tests.simulation.inputs import batch_of
 from tests.simulation.oracle import INPUTS, Oracle, grouped
 from tests.simulation.world import Log, Outbox, Process, Reader

@@ -25,7 +25,7 @@ from faust.types import TP
 from features.rows import Meta
 from schemas.errors import Fenced, FlushFailed
 from streams.settings import Settings
-from streams.store import META, Store
+from streams.state.store import META, Store
 from tests.simulation import checks
 from tests.simulation.checks import require
 from tests.simulation.inputs import Inputs, batch_of
@@ -36,7 +36,7 @@ from tests.simulation.world import Crash, Log, Process, Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from streams.partition import Partition
+    from streams.partition.partition import Partition
 
 START_MS: Final = 1_700_000_000_000 // WINDOW_MS * WINDOW_MS
 FLUSH_MS: Final = 1_000
@@ -59,9 +59,9 @@ WEIGHTS: Final = {
 }
 FAULTS: Final = ("doom", "silence", "hang", "rebalance", "again", "compact", "lose_disk")
 LIMITS: Final = (
-    "streams.partition._BULK_ROWS",
-    "streams.partition._PACK_ROWS",
-    "streams.changelog.SPILL_BYTES",
+    "streams.partition.partition._BULK_ROWS",
+    "streams.partition.partition._PACK_ROWS",
+    "streams.state.changelog.SPILL_BYTES",
     "features.ledger._MATURE_OPENS",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
@@ -238,7 +238,9 @@ class Simulation:
         with ExitStack() as stack:
             stack.callback(self.close)
             stack.enter_context(
-                mock.patch("streams.snapshots.uuid.uuid4", side_effect=lambda: uuid.UUID(int=tags.getrandbits(128)))
+                mock.patch(
+                    "streams.state.snapshots.uuid.uuid4", side_effect=lambda: uuid.UUID(int=tags.getrandbits(128))
+                )
             )
             if self.small:
                 for name in LIMITS:

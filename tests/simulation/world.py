@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from faust.types import TP
 
 from schemas.errors import Fenced, FlushFailed
-from streams.opening import Opener
-from streams.snapshots import Snapshots
-from streams.store import Store
-from streams.worker import Worker
+from streams.state.snapshots import Snapshots
+from streams.state.store import Store
+from streams.worker.opening import Opener
+from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from streams.batch import RecordBatch
-    from streams.partition import Partition
+    from streams.kafka.batch import RecordBatch
+    from streams.partition.partition import Partition
     from streams.settings import Settings
-    from streams.store import Flush
+    from streams.state.store import Flush
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -111,7 +111,7 @@ class Log:
 
 
 class Outbox:
-    """Stands in for streams.outbox.Outbox.
+    """Stands in for streams.kafka.output_producer.Outbox.
 
     Of its process it asks where to die (`point`), what the next settle of a transaction is to do (`plan`), and whether
     a fenced producer hears of it at the next put already, not only when it settles (`eager`).
@@ -223,7 +223,7 @@ class Outbox:
 
 
 class Reader:
-    """Stands in for streams.changelog.Reader. meanwhile: what others do before the end is known, and after."""
+    """Stands in for streams.state.changelog.Reader. meanwhile: what others do before the end is known, and after."""
 
     def __init__(
         self, log: Log, topic: str, partition: int, *, at_once: int, meanwhile: Callable[[], None] = lambda: None

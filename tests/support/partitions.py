@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed
-from streams.batch import RecordBatch
-from streams.embedded import PARTITIONS
-from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
+from streams.kafka.batch import RecordBatch
+from streams.kafka.embedded import PARTITIONS
+from streams.kafka.output_producer import Outbox
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
 from streams.settings import Settings
-from streams.store import Store
+from streams.state.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

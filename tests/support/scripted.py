@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from faust.types import TP
 
 from features.ledger import INPUT_NAMES
-from streams.worker import Worker
+from streams.worker.worker import Worker
 from tests.support.partitions import NOW_MS, batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from streams.batch import RecordBatch
+    from streams.kafka.batch import RecordBatch
     from streams.settings import Settings
 
 ALWAYS_MS = 1 << 62
