@@ -295,8 +295,17 @@ def test_a_replay_to_a_broker_that_does_not_answer_ends_in_a_sentence(orders: st
 
 @pytest.mark.parametrize("arguments", [["topics", "create"], ["topics", "check"]], ids=" ".join)
 def test_a_kafka_property_that_nobody_knows_is_one_sentence(arguments: list[str]) -> None:
-    """Kubernetes sets SKUTREND_KAFKA_SERVICE_HOST by itself where a service is called `skutrend-kafka`."""
-    assert_one_sentence(skutrend(*arguments, kafka_service_host="10.0.0.1"), about=r"service\.host|SERVICE_HOST")
+    assert_one_sentence(skutrend(*arguments, kafka_foo="1"), about=r"SKUTREND_KAFKA_FOO .*'foo'")
+
+
+def test_a_kubernetes_service_of_our_name_does_no_harm(broker: str) -> None:
+    links = {"kafka_service_host": "10.0.0.1", "http_port": "tcp://10.0.0.1:80", "kafka_port_9092_tcp_addr": "10.0.0.1"}
+    done = skutrend("topics", "check", brokers=broker, topic_prefix="nowhere-", **links)
+    assert "topic nowhere-orders is missing" in done.stderr
+    assert "unusable" not in done.stderr
+    shown = skutrend("settings", **links)
+    assert shown.exit_code == 0
+    assert "SKUTREND_HTTP_PORT = 8080  (default)" in shown.stdout
 
 
 # ---------------------------------------------------------------------- dead letters

@@ -51,11 +51,72 @@ def test_the_process_s_own_environment_is_read_when_no_other_is_given(monkeypatc
 
 
 def test_a_variable_that_is_no_setting_is_ignored_aloud(caplog: pytest.LogCaptureFixture) -> None:
-    """Kubernetes puts such variables there by itself."""
-    settings = load(environment={"SKUTREND_SERVICE_HOST": "10.0.0.1", "PATH": "/bin", "skutrend_group": "x"})
+    settings = load(environment={"SKUTREND_GRUOP": "mine", "PATH": "/bin", "skutrend_group": "x"})
     assert settings == Settings()
     (message,) = caplog.messages
-    assert "SKUTREND_SERVICE_HOST" in message
+    assert "SKUTREND_GRUOP" in message
+
+
+def links(service: str, port: int, name: str = "", protocol: str = "tcp") -> dict[str, str]:
+    """Return what Kubernetes puts into every container for a Service, as of its docs on service links."""
+    at, variable = f"{protocol}://10.0.0.1:{port}", service.upper().replace("-", "_")
+    by_port = f"{variable}_PORT_{port}_{protocol.upper()}"
+    return {
+        f"{variable}_SERVICE_HOST": "10.0.0.1",
+        f"{variable}_SERVICE_PORT": str(port),
+        **({f"{variable}_SERVICE_PORT_{name.upper()}": str(port)} if name else {}),
+        f"{variable}_PORT": at,
+        by_port: at,
+        f"{by_port}_PROTO": protocol,
+        f"{by_port}_PORT": str(port),
+        f"{by_port}_ADDR": "10.0.0.1",
+    }
+
+
+@pytest.mark.parametrize("service", ["skutrend", "skutrend-kafka", "skutrend-http", "skutrend-group", "skutrend-state"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
+def test_links_to_a_kubernetes_service_are_no_settings_and_told_once(
+    service: str, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load(environment=links(service, 9092, "metrics", protocol)) == Settings()
+    (message,) = caplog.messages
+    assert f"the Service {service}," in message
+    assert "enableServiceLinks: false" in message
+
+
+def test_each_service_is_told_of_and_settings_beside_their_links_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load(
+        environment={
+            **links("skutrend-kafka", 9093, "broker"),
+            **links("skutrend-http", 80),
+            "SKUTREND_BROKERS": "b:9092",
+            "SKUTREND_KAFKA_SASL_KERBEROS_SERVICE_NAME": "kafka",
+            "SKUTREND_KAFKA_CLIENT_ID": "a",
+        }
+    )
+    assert settings == Settings(brokers="b:9092", kafka={"sasl.kerberos.service.name": "kafka", "client.id": "a"}), (
+        "the port of the Service does not become ours"
+    )
+    assert sorted(message.partition("the Service ")[2].split(",")[0] for message in caplog.messages) == [
+        "skutrend-http",
+        "skutrend-kafka",
+    ]
+
+
+def test_a_port_that_is_a_number_is_a_setting_and_one_that_is_neither_is_refused() -> None:
+    assert load(environment={"SKUTREND_HTTP_PORT": "9000"}).http_port == 9_000
+    with pytest.raises(BadSetting, match="SKUTREND_HTTP_PORT is 'web'"):
+        load(environment={"SKUTREND_HTTP_PORT": "web"})
+
+
+def test_a_port_in_the_file_holds_where_the_environment_has_a_link(tmp_path: Path) -> None:
+    assert load(toml(tmp_path, "http_port = 9000"), links("skutrend-http", 80)).http_port == 9_000
+
+
+@pytest.mark.parametrize("name", ["stats_cb", "default.topic.config", "logger"])
+def test_what_no_text_can_set_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadSetting, match=name):
+        load(toml(tmp_path, f'[kafka]\n"{name}" = "x"'), {})
 
 
 def test_a_name_in_the_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:
