@@ -22,11 +22,12 @@ from msgspec import Meta
 
 from features.grid import DAY_MS, WindowGrid
 from schemas.errors import BadSetting
-from streams import service_links
+from streams import naming, service_links
 
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
+_LONGEST_TOPIC = "replenishment-policies"  # of all that are or will be read or written
 # what the Kafka client of Python takes as an object, which a text cannot be
 _NO_TEXT = frozenset({
     "default.topic.config", "error_cb", "logger", "oauth_cb", "on_commit", "on_delivery", "stats_cb", "throttle_cb"
@@ -181,6 +182,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
     _ = settings.grid
+    _check_names(settings)
     unusable = sorted(_NO_TEXT.intersection(settings.kafka))
     if unusable:
         msg = f"the Kafka property {unusable[0]!r} cannot be set by a text; take it out of [kafka] or the environment"
@@ -191,6 +193,15 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         )
         raise BadSetting(msg)
     return settings
+
+
+def _check_names(settings: Settings) -> None:
+    """Refuse what cannot be part of a topic, a group, a transactional id or a directory, before anything is made."""
+    for name in ("group", "instance", "topic_prefix"):
+        naming.check_part(PREFIX + name.upper(), getattr(settings, name))
+    naming.check_lengths(f"{PREFIX}INSTANCE", [settings.instance])
+    naming.check_lengths(f"{PREFIX}TOPIC_PREFIX", [settings.topic(_LONGEST_TOPIC)])
+    naming.check_lengths(f"{PREFIX}TOPIC_PREFIX and {PREFIX}GROUP", [settings.changelog_topic])
 
 
 def _from_toml(path: Path) -> dict[str, Any]:

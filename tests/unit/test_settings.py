@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.errors import BadSetting
 from streams.settings import KAFKA_PREFIX, PREFIX, Settings, describe, load
@@ -153,6 +156,35 @@ def test_a_name_in_the_file_that_is_no_setting_is_refused(tmp_path: Path) -> Non
 def test_a_value_that_cannot_be_is_refused_with_the_variable_s_name(variable: str, value: str) -> None:
     with pytest.raises(BadSetting, match=variable):
         load(environment={variable: value})
+
+
+@pytest.mark.parametrize("variable", ["SKUTREND_GROUP", "SKUTREND_INSTANCE", "SKUTREND_TOPIC_PREFIX"])
+@pytest.mark.parametrize("name", ["shop:eu", "größe", "../outside", "a/b", "a b", "x\n", "a\x00", "..", "."])
+def test_what_cannot_name_a_topic_and_a_directory_is_refused(variable: str, name: str) -> None:
+    with pytest.raises(BadSetting, match=rf"^{variable} is .*topics, directories and transactional ids"):
+        load(environment={variable: name})
+
+
+@given(st.text(max_size=300), st.text("ab.-_", max_size=260), st.text("ab.-_", max_size=260))
+def test_every_name_that_is_taken_is_one_for_kafka_and_for_the_disk(group: str, prefix: str, instance: str) -> None:
+    try:
+        settings = load(None, {}, group=group, topic_prefix=prefix, instance=instance)
+    except BadSetting:
+        return
+    for name in (settings.changelog_topic, settings.topic("orders"), settings.group, *([instance] if instance else [])):
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name)
+        assert name not in {".", ".."}
+
+
+def test_a_group_may_be_as_long_as_its_changelog_s_name_and_no_longer() -> None:
+    longest = "g" * (249 - len("skutrend--changelog"))
+    assert load(None, {}, group=longest).group == longest
+    with pytest.raises(BadSetting, match=r"SKUTREND_GROUP make the name .* of 250 characters.*shorten them by 1"):
+        load(None, {}, group=longest + "g")
+    with pytest.raises(BadSetting, match="SKUTREND_TOPIC_PREFIX make"):
+        load(None, {}, topic_prefix="p" * 240)
+    with pytest.raises(BadSetting, match="SKUTREND_INSTANCE make"):
+        load(None, {}, instance="i" * 250)
 
 
 def test_a_refusal_says_what_was_found_and_what_was_expected() -> None:
