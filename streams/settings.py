@@ -2,7 +2,8 @@
 
 Sources, later ones win: the defaults here, a TOML file (`--config`, or SKUTREND_CONFIG), the environment
 (`SKUTREND_<NAME>`). Anything Kafka clients need beyond that (TLS, SASL) is a librdkafka property: `[kafka]` in the TOML
-file, or `SKUTREND_KAFKA_<PROPERTY>` with underscores for dots.
+file, or `SKUTREND_KAFKA_<PROPERTY>` with underscores for dots. What Kubernetes puts into the environment by itself is
+told apart from settings (streams/service_links.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,16 @@ from msgspec import Meta
 
 from features.grid import DAY_MS, WindowGrid
 from schemas.errors import BadSetting
+from streams import naming, service_links
 
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
+_LONGEST_TOPIC = "replenishment-policies"  # of all that are or will be read or written
+# what the Kafka client of Python takes as an object, which a text cannot be
+_NO_TEXT = frozenset({
+    "default.topic.config", "error_cb", "logger", "oauth_cb", "on_commit", "on_delivery", "stats_cb", "throttle_cb"
+})  # fmt: skip
 
 Text = Annotated[str, Meta(min_length=1)]
 Milliseconds = Annotated[int, Meta(ge=0)]
@@ -174,12 +182,26 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
     _ = settings.grid
+    _check_names(settings)
+    unusable = sorted(_NO_TEXT.intersection(settings.kafka))
+    if unusable:
+        msg = f"the Kafka property {unusable[0]!r} cannot be set by a text; take it out of [kafka] or the environment"
+        raise BadSetting(msg)
     if settings.guarantee == "exactly_once" and settings.changelog == "off":
         msg = (
             "SKUTREND_GUARANTEE is exactly_once, which needs the changelog: set SKUTREND_CHANGELOG=on, or at_least_once"
         )
         raise BadSetting(msg)
     return settings
+
+
+def _check_names(settings: Settings) -> None:
+    """Refuse what cannot be part of a topic, a group, a transactional id or a directory, before anything is made."""
+    for name in ("group", "instance", "topic_prefix"):
+        naming.check_part(PREFIX + name.upper(), getattr(settings, name))
+    naming.check_lengths(f"{PREFIX}INSTANCE", [settings.instance])
+    naming.check_lengths(f"{PREFIX}TOPIC_PREFIX", [settings.topic(_LONGEST_TOPIC)])
+    naming.check_lengths(f"{PREFIX}TOPIC_PREFIX and {PREFIX}GROUP", [settings.changelog_topic])
 
 
 def _from_toml(path: Path) -> dict[str, Any]:
@@ -211,15 +233,21 @@ def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
 def _from_environment(env: Mapping[str, str], kafka: Mapping[str, str]) -> dict[str, Any]:
     names = set(Settings.__struct_fields__) - {"kafka"}
     values: dict[str, Any] = {}
+    links: defaultdict[str, list[str]] = defaultdict(list)
     for variable, value in env.items():
-        if variable.startswith(KAFKA_PREFIX):
+        service = service_links.service_of(variable, value) if variable.startswith(PREFIX) else None
+        if service is not None:
+            links[service].append(variable)
+        elif variable.startswith(KAFKA_PREFIX):
             kafka = {**kafka, variable[len(KAFKA_PREFIX) :].lower().replace("_", "."): value}
         elif variable.startswith(PREFIX) and variable != PREFIX + "CONFIG":
             name = variable[len(PREFIX) :].lower()
             if name in names:
                 values[name] = value
-            else:  # not refused: Kubernetes puts SKUTREND_SERVICE_HOST and the like there by itself
+            else:  # not refused: whoever runs the worker may have uses of his own for the prefix
                 log.warning("there is no setting %s, it is ignored; `skutrend settings` lists them all", variable)
+    for service, variables in links.items():
+        log.warning("%s", service_links.skipped(service, variables))
     return values | ({"kafka": dict(kafka)} if kafka else {})
 
 

@@ -27,6 +27,7 @@ from inference import bundle as bundles
 from inference.desk import Closed, Desk, columns
 from inference.session import Session
 from schemas.errors import BadInput
+from streams import directories
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
 from streams.events.files import Kind
@@ -49,6 +50,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     if not out.parent.is_dir():
         msg = f"there is no directory {out.parent} to write {out.name} to"
         raise BadInput(msg)
+    directories.probe(out.parent, what=f"the directory {out.parent} (--out)", error=BadInput)
     console = Console(stderr=True)
     grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)

@@ -14,7 +14,8 @@ from features.ledger import INPUT_NAMES
 from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
-from schemas.errors import BrokerTrouble, BundleMismatch
+from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch
+from streams import directories
 from streams.kafka import clients, topics
 from streams.kafka.faust_app import run
 from streams.observe import logs
@@ -34,6 +35,8 @@ _RETRY_S = 1.0
 def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logs.set_up(settings.log_level)
+    state = Path(settings.state_dir) / settings.group
+    directories.prepare(state, what=f"the state directory {state} (SKUTREND_STATE_DIR)", error=BadSetting)
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":

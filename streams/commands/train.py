@@ -17,6 +17,7 @@ from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
+from streams import directories
 from streams.events import tables as event_tables
 from streams.events.files import Kind
 
@@ -47,6 +48,7 @@ def train_bundle(
     from inference.training.fit import fit  # noqa: PLC0415
     from inference.training.history import collect  # noqa: PLC0415
 
+    directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)  # now, not after the training
     console = Console(stderr=True)
     grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     until_ms = local_ms(until, grid) if until else None

@@ -26,6 +26,7 @@ from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
 from inference.bundle import load
 from schemas.errors import BadInput, Broken
+from streams import directories
 from streams.demo import report as demo_report
 from streams.demo.collector import Collector
 from streams.events.files import sample_paths
@@ -103,7 +104,7 @@ def run(out: Path) -> None:
     """Run the demo and leave its outputs in `out`; ends by itself in about a minute."""
     console = Console()
     shutil.rmtree(out / "state", ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
+    directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)
     manifest = load(expected_fingerprint=fingerprint()).manifest
     console.print(
         "[bold]skutrend[/bold] replays a year of a gift shop's real sales (Online Retail, UCI, CC BY 4.0; the "

@@ -25,6 +25,7 @@ from msgspec import UNSET, UnsetType
 
 from schemas.errors import BadSetting, BrokerTrouble
 from streams.events.files import COLUMNS, Kind, Survey, Times, event_times, read_in_order, survey
+from streams.kafka import clients
 
 log = logging.getLogger(__name__)
 
@@ -185,11 +186,8 @@ class Replay:
     def _connect(self) -> kafka.Producer:
         """Make the producer and see that every topic is there, without Kafka making it by itself."""
         servers = self._config.get("bootstrap.servers", "(no bootstrap.servers given)")
-        try:
+        with clients.setting_named(self._config, kafka.Producer):
             producer = kafka.Producer({**self._config, "logger": log, "error_cb": self._on_error})
-        except kafka.KafkaException as error:
-            msg = f"a Kafka setting cannot be used: {error.args[0].str()}"
-            raise BadSetting(msg) from error
         try:
             known = producer.list_topics(timeout=_BROKER_TIMEOUT_S).topics
         except kafka.KafkaException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,9 +36,29 @@ _PATIENCE: Final = {"socket.timeout.ms": ANSWER_MS}
 _REFUSAL_S: Final = 2.0  # by then a refusal is known, and need not be waited for
 
 
+_NAMED: Final = re.compile(r'property:? "([^"]+)"')
+
+
 def answer_ms(config: Mapping[str, Any]) -> int:
-    """How long a broker may take to answer. config: librdkafka properties, whose `socket.timeout.ms` says it."""
-    return int(config.get("socket.timeout.ms", ANSWER_MS))
+    """How long a broker may take to answer. config: librdkafka properties, whose `socket.timeout.ms` says it.
+
+    `BadSetting` where that is no number.
+    """
+    given = config.get("socket.timeout.ms", ANSWER_MS)
+    try:
+        return int(given)
+    except ValueError as error:
+        msg = f"{variable('socket.timeout.ms')} is {given!r}: expected a number of milliseconds"
+        raise BadSetting(msg) from error
+
+
+def variable(name: str) -> str:
+    """Name the variable of the environment that sets a librdkafka property.
+
+    >>> variable("sasl.username")
+    'SKUTREND_KAFKA_SASL_USERNAME'
+    """
+    return f"SKUTREND_KAFKA_{name.upper().replace('.', '_')}"
 
 
 class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
@@ -81,28 +102,52 @@ class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
 
 def admin(config: Mapping[str, Any]) -> Admin:
     """Make an admin client; it connects when first asked. config: librdkafka properties (`BadSetting` if unusable)."""
-    with _sentence():
+    with setting_named(config, Producer):
         return Admin(config)
 
 
 def producer(config: Mapping[str, Any]) -> Producer:
     """Make a producer, likewise."""
-    with _sentence():
+    with setting_named(config, Producer):
         return Producer({**_PATIENCE, **config}, logger=log)
 
 
 def consumer(config: Mapping[str, Any]) -> Consumer:
     """Make a consumer, likewise."""
-    with _sentence():
+    with setting_named(config, Consumer):
         return Consumer({**_PATIENCE, **config}, logger=log)
 
 
 @contextmanager
-def _sentence() -> Iterator[None]:
+def setting_named(config: Mapping[str, Any], kind: type[Producer | Consumer]) -> Iterator[None]:
+    """Name the setting that librdkafka cannot use, by the variable that an operator would look for."""
     try:
         yield
     except KafkaException as error:
-        msg = (
-            f"a Kafka setting cannot be used: {error.args[0].str()}; see [kafka] and SKUTREND_KAFKA_... in the settings"
-        )
+        reason = str(error.args[0].str()).strip()
+        name = _culprit(config, kind, reason)
+        if name is None:
+            msg = f"a Kafka setting cannot be used: {reason}; see [kafka] and SKUTREND_KAFKA_... in the settings"
+        else:
+            what = "which is no property of librdkafka" if reason.startswith("No such") else f"unusable: {reason}"
+            msg = (
+                f"{variable(name)} (or [kafka] in the settings file) sets the Kafka property {name!r}, {what}; correct "
+                "it or take it out"
+            )
         raise BadSetting(msg) from error
+
+
+def _culprit(config: Mapping[str, Any], kind: type[Producer | Consumer], reason: str) -> str | None:
+    """Find which of these properties librdkafka complains of; it may name another, of which ours is an alias."""
+    found = _NAMED.search(reason)
+    if found is None or found[1] in config:
+        return None if found is None else found[1]
+    own = {"group.id": "-"} if kind is Consumer else {}
+    for name, value in config.items():
+        if isinstance(value, str):
+            try:
+                kind({**own, name: value}, logger=_unheard)
+            except KafkaException as error:
+                if found[1] in str(error.args[0].str()):
+                    return name
+    return None

@@ -293,10 +293,46 @@ def test_a_replay_to_a_broker_that_does_not_answer_ends_in_a_sentence(orders: st
     assert "Traceback" not in done.stderr
 
 
+def test_a_state_directory_that_cannot_be_is_told_before_any_broker_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_impatiently("worker", brokers="127.0.0.1:1", bundle="none", state_dir=str(tmp_path / "file" / "state"))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"skutrend: the state directory {tmp_path}/file/state/skutrend (SKUTREND_STATE_DIR) cannot")
+    assert f"{tmp_path}/file is a file" in line
+
+
+@pytest.mark.parametrize("name", ["shop:eu", "größe", "../outside", "g" * 240])
+def test_a_group_that_cannot_name_a_topic_is_one_sentence(name: str) -> None:
+    for arguments in (["worker"], ["topics", "check"], ["state", "verify"]):
+        assert_one_sentence(skutrend(*arguments, group=name), about="SKUTREND_GROUP")
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "backtest"])
+def test_what_cannot_be_written_in_the_end_is_told_in_the_beginning(orders: str, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file" / "out")
+    options = {
+        "demo": [],
+        "train": ["--orders", orders],
+        "backtest": ["--orders", orders, "--first-origin", "2011-01-01", "--every", "1", "--count", "1"],
+    }[command]
+    assert_one_sentence(skutrend(command, *options, "--out", out), about=r"(no directory|file is a file)")
+
+
 @pytest.mark.parametrize("arguments", [["topics", "create"], ["topics", "check"]], ids=" ".join)
 def test_a_kafka_property_that_nobody_knows_is_one_sentence(arguments: list[str]) -> None:
-    """Kubernetes sets SKUTREND_KAFKA_SERVICE_HOST by itself where a service is called `skutrend-kafka`."""
-    assert_one_sentence(skutrend(*arguments, kafka_service_host="10.0.0.1"), about=r"service\.host|SERVICE_HOST")
+    assert_one_sentence(skutrend(*arguments, kafka_foo="1"), about=r"SKUTREND_KAFKA_FOO .*'foo'")
+
+
+def test_a_kubernetes_service_of_our_name_does_no_harm(broker: str) -> None:
+    links = {"kafka_service_host": "10.0.0.1", "http_port": "tcp://10.0.0.1:80", "kafka_port_9092_tcp_addr": "10.0.0.1"}
+    done = skutrend("topics", "check", brokers=broker, topic_prefix="nowhere-", **links)
+    assert "topic nowhere-orders is missing" in done.stderr
+    assert "unusable" not in done.stderr
+    shown = skutrend("settings", **links)
+    assert shown.exit_code == 0
+    assert "SKUTREND_HTTP_PORT = 8080  (default)" in shown.stdout
 
 
 # ---------------------------------------------------------------------- dead letters

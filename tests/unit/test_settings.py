@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.errors import BadSetting
 from streams.settings import KAFKA_PREFIX, PREFIX, Settings, describe, load
@@ -51,11 +54,72 @@ def test_the_process_s_own_environment_is_read_when_no_other_is_given(monkeypatc
 
 
 def test_a_variable_that_is_no_setting_is_ignored_aloud(caplog: pytest.LogCaptureFixture) -> None:
-    """Kubernetes puts such variables there by itself."""
-    settings = load(environment={"SKUTREND_SERVICE_HOST": "10.0.0.1", "PATH": "/bin", "skutrend_group": "x"})
+    settings = load(environment={"SKUTREND_GRUOP": "mine", "PATH": "/bin", "skutrend_group": "x"})
     assert settings == Settings()
     (message,) = caplog.messages
-    assert "SKUTREND_SERVICE_HOST" in message
+    assert "SKUTREND_GRUOP" in message
+
+
+def links(service: str, port: int, name: str = "", protocol: str = "tcp") -> dict[str, str]:
+    """Return what Kubernetes puts into every container for a Service, as of its docs on service links."""
+    at, variable = f"{protocol}://10.0.0.1:{port}", service.upper().replace("-", "_")
+    by_port = f"{variable}_PORT_{port}_{protocol.upper()}"
+    return {
+        f"{variable}_SERVICE_HOST": "10.0.0.1",
+        f"{variable}_SERVICE_PORT": str(port),
+        **({f"{variable}_SERVICE_PORT_{name.upper()}": str(port)} if name else {}),
+        f"{variable}_PORT": at,
+        by_port: at,
+        f"{by_port}_PROTO": protocol,
+        f"{by_port}_PORT": str(port),
+        f"{by_port}_ADDR": "10.0.0.1",
+    }
+
+
+@pytest.mark.parametrize("service", ["skutrend", "skutrend-kafka", "skutrend-http", "skutrend-group", "skutrend-state"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
+def test_links_to_a_kubernetes_service_are_no_settings_and_told_once(
+    service: str, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load(environment=links(service, 9092, "metrics", protocol)) == Settings()
+    (message,) = caplog.messages
+    assert f"the Service {service}," in message
+    assert "enableServiceLinks: false" in message
+
+
+def test_each_service_is_told_of_and_settings_beside_their_links_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load(
+        environment={
+            **links("skutrend-kafka", 9093, "broker"),
+            **links("skutrend-http", 80),
+            "SKUTREND_BROKERS": "b:9092",
+            "SKUTREND_KAFKA_SASL_KERBEROS_SERVICE_NAME": "kafka",
+            "SKUTREND_KAFKA_CLIENT_ID": "a",
+        }
+    )
+    assert settings == Settings(brokers="b:9092", kafka={"sasl.kerberos.service.name": "kafka", "client.id": "a"}), (
+        "the port of the Service does not become ours"
+    )
+    assert sorted(message.partition("the Service ")[2].split(",")[0] for message in caplog.messages) == [
+        "skutrend-http",
+        "skutrend-kafka",
+    ]
+
+
+def test_a_port_that_is_a_number_is_a_setting_and_one_that_is_neither_is_refused() -> None:
+    assert load(environment={"SKUTREND_HTTP_PORT": "9000"}).http_port == 9_000
+    with pytest.raises(BadSetting, match="SKUTREND_HTTP_PORT is 'web'"):
+        load(environment={"SKUTREND_HTTP_PORT": "web"})
+
+
+def test_a_port_in_the_file_holds_where_the_environment_has_a_link(tmp_path: Path) -> None:
+    assert load(toml(tmp_path, "http_port = 9000"), links("skutrend-http", 80)).http_port == 9_000
+
+
+@pytest.mark.parametrize("name", ["stats_cb", "default.topic.config", "logger"])
+def test_what_no_text_can_set_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadSetting, match=name):
+        load(toml(tmp_path, f'[kafka]\n"{name}" = "x"'), {})
 
 
 def test_a_name_in_the_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:
@@ -92,6 +156,35 @@ def test_a_name_in_the_file_that_is_no_setting_is_refused(tmp_path: Path) -> Non
 def test_a_value_that_cannot_be_is_refused_with_the_variable_s_name(variable: str, value: str) -> None:
     with pytest.raises(BadSetting, match=variable):
         load(environment={variable: value})
+
+
+@pytest.mark.parametrize("variable", ["SKUTREND_GROUP", "SKUTREND_INSTANCE", "SKUTREND_TOPIC_PREFIX"])
+@pytest.mark.parametrize("name", ["shop:eu", "größe", "../outside", "a/b", "a b", "x\n", "a\x00", "..", "."])
+def test_what_cannot_name_a_topic_and_a_directory_is_refused(variable: str, name: str) -> None:
+    with pytest.raises(BadSetting, match=rf"^{variable} is .*topics, directories and transactional ids"):
+        load(environment={variable: name})
+
+
+@given(st.text(max_size=300), st.text("ab.-_", max_size=260), st.text("ab.-_", max_size=260))
+def test_every_name_that_is_taken_is_one_for_kafka_and_for_the_disk(group: str, prefix: str, instance: str) -> None:
+    try:
+        settings = load(None, {}, group=group, topic_prefix=prefix, instance=instance)
+    except BadSetting:
+        return
+    for name in (settings.changelog_topic, settings.topic("orders"), settings.group, *([instance] if instance else [])):
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name)
+        assert name not in {".", ".."}
+
+
+def test_a_group_may_be_as_long_as_its_changelog_s_name_and_no_longer() -> None:
+    longest = "g" * (249 - len("skutrend--changelog"))
+    assert load(None, {}, group=longest).group == longest
+    with pytest.raises(BadSetting, match=r"SKUTREND_GROUP make the name .* of 250 characters.*shorten them by 1"):
+        load(None, {}, group=longest + "g")
+    with pytest.raises(BadSetting, match="SKUTREND_TOPIC_PREFIX make"):
+        load(None, {}, topic_prefix="p" * 240)
+    with pytest.raises(BadSetting, match="SKUTREND_INSTANCE make"):
+        load(None, {}, instance="i" * 250)
 
 
 def test_a_refusal_says_what_was_found_and_what_was_expected() -> None:
