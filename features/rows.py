@@ -18,8 +18,15 @@ from features.open_windows import FOLDED
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
 from schemas.errors import StateCorrupt, StateMismatch
+from schemas.refusals import DECODE_ERRORS
 
 FORMAT = 1
+
+
+class _Stated(msgspec.Struct):
+    """What every format has in common: that it says which one it is."""
+
+    format: int
 
 
 class Counts(msgspec.Struct):
@@ -156,11 +163,32 @@ def fresh_meta(ledger: Ledger, *, model: str) -> Meta:
     )
 
 
+def read_meta(raw: bytes, *, where: str) -> Meta:
+    """Decode a stored meta record. Another format is a `StateMismatch`, bytes that are none are `StateCorrupt`.
+
+    The format comes first: what another version wrote is not damaged, and must not be thrown away.
+    """
+    try:
+        stated = msgspec.msgpack.decode(raw, type=_Stated).format
+        if stated == FORMAT:
+            return msgspec.msgpack.decode(raw, type=Meta)
+    except DECODE_ERRORS as error:
+        msg = f"the meta record of {where} is unreadable ({error})"
+        raise StateCorrupt(msg) from error
+    age = "a later" if stated > FORMAT else "an earlier"
+    msg = (
+        f"{where} has format {stated}, which {age} version of skutrend wrote, this one reads format {FORMAT}: start "
+        "the version that wrote it, or go on with this one under a new SKUTREND_GROUP, which computes everything anew "
+        "from the input topics; nothing was changed"
+    )
+    raise StateMismatch(msg)
+
+
 def check(meta: Meta, ledger: Ledger, *, where: str) -> None:
-    """Refuse state that this build or these settings would misread (`StateMismatch`)."""
-    expected = (FORMAT, layout(ledger.table.spec), ledger.grid.signature)
-    found = (meta.format, meta.layout, meta.grid)
-    for name, have, want in zip(("format", "row layout", "windows"), found, expected, strict=True):
+    """Refuse state that these settings would misread (`StateMismatch`); its format is known to be ours."""
+    expected = (layout(ledger.table.spec), ledger.grid.signature)
+    found = (meta.layout, meta.grid)
+    for name, have, want in zip(("row layout", "windows"), found, expected, strict=True):
         if have != want:
             msg = (
                 f"state in {where} has {name} {have!r}, this worker works with {want!r}; start it with the settings "

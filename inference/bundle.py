@@ -19,6 +19,7 @@ import msgspec
 
 from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from schemas.errors import BundleMismatch
+from schemas.refusals import DECODE_ERRORS
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -176,7 +177,7 @@ def _read_manifest(directory: Path) -> Manifest:
         stated = msgspec.json.decode(content, type=dict[str, object]).get("format")
         if stated == FORMAT:
             return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except DECODE_ERRORS as error:
         message = f"{directory / MANIFEST} is not a bundle's manifest: {error}; copy the whole bundle again"
         raise BundleMismatch(message) from error
     message = (

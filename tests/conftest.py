@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import inference  # noqa: F401  # before any test imports onnxruntime: it keeps that from reporting to its maker
 from tests.support.kafka_broker import KafkaBroker, require_kafka
 
 if TYPE_CHECKING:

@@ -12,10 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from features.rows import Meta
-from schemas.errors import StateMismatch
+from features.rows import Meta, read_meta
+from schemas.errors import StateCorrupt, StateMismatch
 from streams.kafka.partition_reader import Reader
 from streams.state.store import META, Store
 
@@ -31,6 +29,7 @@ log = logging.getLogger(__name__)
 AT_ONCE: Final = 4_096  # rows handed to the producer at a time
 SPILL_BYTES: Final = 64 << 20  # of rows read, kept in memory before they go to the store
 TOLD_EVERY_S: Final = 2.0
+TAIL: Final = 1_000  # offsets at the end, where the last meta record nearly always is
 
 
 class Changelog:
@@ -103,22 +102,24 @@ def recover(
     `Unavailable`).
     """
     try:
+        local = store.meta()  # before anything is read: what another version wrote stays as it is
         low, high = reader.bounds()
         start = _start(store, topic, partition, low=low, high=high)
         progress = Progress(partition, total=high - start, started_s=time.monotonic())
+        meta = _newest_meta(reader, start, high, told=lambda: told(progress))
+        if meta is not None:
+            _check_order(local, meta, topic, partition, store)
+        elif local is not None and start == low < high:
+            msg = f"{topic}[{partition}] holds no whole flush, {store.path} does: {_remedy(store, topic)}"
+            raise StateMismatch(msg)
         meta = _apply(store, reader.records(start, high), progress, start=start, told=told)
     finally:
         reader.close()
-    local = store.meta()
     progress.is_bare = local is not None and low == high
     if progress.is_bare:
         log.warning("%s[%d] is empty: it will be written anew from %s", topic, partition, store.path)
     if meta is not None:
-        _check_order(local, meta, topic, partition, store)
         store.apply({META: meta})
-    elif local is not None and start == low < high:
-        msg = f"{topic}[{partition}] holds no whole flush, {store.path} does: {_remedy(store, topic)}"
-        raise StateMismatch(msg)
     if store.position() != high:
         store.set_position(high)
     return progress
@@ -151,8 +152,30 @@ def _start(store: Store, topic: str, partition: int, *, low: int, high: int) -> 
     return max(position, low)
 
 
+def _newest_meta(reader: Reader, start: int, high: int, *, told: Callable[[], None]) -> bytes | None:
+    """Find the last meta record, reading from further and further before the end; None where there is none.
+
+    It is looked at before a row is applied: rows of another time or format would spoil the store that they are put in.
+    """
+    reach, told_s = TAIL, time.monotonic()
+    while True:
+        begin, found = max(start, high - reach), None
+        for messages in reader.records(begin, high):
+            found = next((message.value() for message in reversed(messages) if message.key() == META), found)
+            if time.monotonic() - told_s > TOLD_EVERY_S:
+                told()
+                told_s = time.monotonic()
+        if found is not None or begin == start:
+            return found
+        reach *= 16
+
+
 def _check_order(local: Meta | None, raw: bytes, topic: str, partition: int, store: Store) -> None:
-    newest = msgspec.msgpack.decode(raw, type=Meta)
+    try:
+        newest = read_meta(raw, where=f"the changelog {topic}[{partition}]")
+    except StateCorrupt as error:  # not the store is damaged, which must not be deleted for it
+        msg = f"{error}; {_remedy(store, topic)}"
+        raise StateMismatch(msg) from error
     if local is not None and local.sequence > newest.sequence:
         msg = (
             f"{topic}[{partition}] ends with flush {newest.sequence}, {store.path} with {local.sequence}: it is of "

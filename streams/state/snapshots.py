@@ -38,6 +38,12 @@ KEPT: Final = 2
 FORMAT: Final = 1
 
 
+class _Stated(msgspec.Struct):
+    """What every format has in common: that it says which one it is."""
+
+    format: int
+
+
 class File(msgspec.Struct, frozen=True):
     """One file of a snapshot: its name for RocksDB, where it lies beside the manifest, its bytes and their digest."""
 
@@ -85,10 +91,12 @@ class Shelf:
     def fetch(self, manifest_at: str, folder: Path, *, told: Callable[[str], None] = lambda _: None) -> int:
         """Copy a snapshot into an empty folder; returns its bytes. `SnapshotUnusable` where it is not as written."""
         with _named(f"the snapshot {manifest_at} cannot be read"):
-            manifest = msgspec.json.decode(self.fs.cat_file(manifest_at), type=Manifest)
-            if manifest.format != FORMAT:
-                msg = f"the snapshot {manifest_at} is of format {manifest.format}, this build reads {FORMAT}"
+            raw = self.fs.cat_file(manifest_at)
+            stated = msgspec.json.decode(raw, type=_Stated).format  # first: another format may have other fields
+            if stated != FORMAT:
+                msg = f"the snapshot {manifest_at} is of format {stated}, this build reads {FORMAT}"
                 raise SnapshotUnusable(msg)
+            manifest = msgspec.json.decode(raw, type=Manifest)
             folder.mkdir(parents=True)
             total = sum(file.size for file in manifest.files)
             done = 0

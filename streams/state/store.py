@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from rocksdict import (
@@ -41,16 +42,19 @@ from rocksdict import (
     WriteOptions,
 )
 
-from features.rows import Meta
+from features.rows import Meta, read_meta
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from schemas.refusals import DECODE_ERRORS
 
 META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _BLOCK_CACHE_BYTES = 16 << 20
 _BLOCK_BYTES = 32 << 10  # all is read in order, once: with RocksDB's own 4 KB that took twice as long
 _WRITE_BUFFER_BYTES = 32 << 20
 _AT_ONCE = 1_024  # rows, few enough for the processor's cache
 _IDS_AT_ONCE = 8  # records, each of which may hold the event ids of 100,000 lines
+_NEWER_ROCKSDB = ("unsupported format_version", "newer version of RocksDB")  # which it calls corruption, too
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
@@ -133,6 +137,12 @@ class Store:
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:
+            if any(words in str(error) for words in _NEWER_ROCKSDB):
+                msg = (
+                    f"the state in {path} was written by a later RocksDB ({error}); start the version of skutrend that "
+                    "wrote it, or where none later was ever here, delete that directory to rebuild it"
+                )
+                raise StateMismatch(msg) from error
             if "Corruption" in str(error):
                 raise _damaged(path, str(error)) from error
             if any(os.strerror(number) in str(error) for number in _NO_ROOM):
@@ -149,20 +159,23 @@ class Store:
         self._file.unlink(missing_ok=True)
 
     def meta(self) -> Meta | None:
-        """Read the meta record; None when nothing was ever flushed. An unreadable one is `StateCorrupt`."""
+        """Read the meta record; None when nothing was ever flushed.
+
+        One of another format is a `StateMismatch`, an unreadable one is `StateCorrupt`.
+        """
         raw = self._db.get(META)
         if raw is None:
             return None
         try:
-            return msgspec.msgpack.decode(raw, type=Meta)
-        except msgspec.MsgspecError as error:
-            what = f"its meta record is unreadable: {error}"
-            raise _damaged(self.path, what) from error
+            return read_meta(raw, where=f"the state in {self.path}")
+        except StateCorrupt as error:
+            msg = f"{error}; delete that directory to rebuild it"
+            raise StateCorrupt(msg) from error
 
     def position(self) -> int | None:
         """Read the changelog's next offset; None when nothing of a changelog is contained."""
         raw = self._db.get(_POSITION)
-        return None if raw is None else msgspec.msgpack.decode(raw, type=int)
+        return None if raw is None else self._decoded(_POSITION, raw, int)
 
     def set_position(self, offset: int) -> None:
         """Remember up to which offset, exclusive, the changelog is contained."""
@@ -265,7 +278,14 @@ class Store:
     def ids(self) -> Iterator[tuple[int, int, list[str]]]:
         """Go through the stored event ids: (window, input, ids)."""
         for key, value in self._scan(_IDS):
-            yield struct.unpack(">q", key[:8])[0], key[8], msgspec.msgpack.decode(value, type=list[str])
+            yield struct.unpack(">q", key[:8])[0], key[8], self._decoded(_IDS + key, value, list[str])
+
+    def _decoded(self, key: bytes, value: bytes, kind: type[_T]) -> _T:
+        """Decode the msgpack under a key; what is none of this kind is `StateCorrupt`."""
+        try:
+            return msgspec.msgpack.decode(value, type=kind)
+        except DECODE_ERRORS as error:
+            raise _damaged(self.path, f"{self.name_of(key)}: {error}") from error
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Go through all that the changelog has too, ascending by key."""
@@ -288,6 +308,8 @@ class Store:
             return f"the row of SKU {sku!r} in open window {Store.window_of(key)}"
         if key[:1] == _IDS:
             return f"event ids {key[9:].hex()} of window {Store.window_of(key)}"
+        if key == _POSITION:
+            return "the changelog's offset"
         return "the meta record"
 
     def open_keys(self) -> Iterator[tuple[int, bytes]]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from schemas.errors import BrokerTrouble, Unavailable
 from streams.kafka import partition_reader as reading
 from streams.kafka.partition_reader import Reader
+from streams.state.store import META, Store
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend
@@ -203,6 +204,38 @@ def test_a_damaged_store_is_rebuilt_from_the_changelog(
         assert "rebuilding it from the changelog" in service.log("w")
         service.stop("w")
     assert told(kafka, topic_prefix) == expected(range(8))
+
+
+def test_state_of_another_version_stops_the_worker_wherever_it_lies_and_stays_as_it_is(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(3))))
+        service.stop("w")
+    foreign = msgspec.msgpack.encode({"format": 99, "flushes": 3})
+    found = sorted((tmp_path / "state" / settings["group"]).glob("partition-*"))
+    assert len(found) == 2
+    for path in found:
+        store = Store(path)
+        before = dict(store.records())
+        store.apply({META: foreign})
+        store.close()
+        sentence = fails(settings, tmp_path)
+        assert f"{path} has format 99, which a later version of skutrend wrote" in sentence
+        assert "new SKUTREND_GROUP" in sentence
+        store = Store(path)
+        assert dict(store.records()) == before | {META: foreign}
+        store.apply({META: before[META]})
+        store.close()
+    changelog = f"{topic_prefix}skutrend-{settings['group']}-changelog"
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for number in range(2):
+        producer.produce(changelog, foreign, META, number)
+    producer.flush()
+    assert f"the changelog {changelog}[" in fails(settings, tmp_path)
+    shutil.rmtree(tmp_path / "state")
+    assert "] has format 99, which a later version" in fails(settings, tmp_path)
 
 
 def test_a_changelog_that_was_made_again_is_written_anew_from_the_store(

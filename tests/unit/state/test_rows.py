@@ -15,7 +15,7 @@ from features.grid import DAY_MS, WindowGrid
 from features.ledger import Ledger
 from features.open_windows import FOLDED
 from features.table import Column, SkuTable
-from schemas.errors import StateMismatch
+from schemas.errors import StateCorrupt, StateMismatch
 from tests.support import golden_state
 from tests.support.golden_state import SKU, STATE, TIMEZONE, plain
 
@@ -79,7 +79,6 @@ def fresh_meta(**changed: Any) -> rows.Meta:  # noqa: ANN401 - fields of Meta
 @pytest.mark.parametrize(
     ("changed", "name", "have", "want"),
     [
-        ({"format": 2}, "format", "2", "1"),
         ({"layout": "0123456789abcdef"}, "row layout", "'0123456789abcdef'", repr(rows.layout(closing.COLUMNS))),
         ({"grid": "window_ms=1"}, "windows", "'window_ms=1'", repr(WindowGrid().signature)),
     ],
@@ -93,6 +92,54 @@ def test_foreign_state_is_refused_by_name_with_both_values_and_what_to_do(
     assert f"/data/3 has {name} {have}, this worker works with {want}" in said
     assert "start it with the settings and version that wrote it" in said
     assert "delete that directory" in said
+
+
+@pytest.mark.parametrize("number", [0, 99, -1, rows.FORMAT - 1, rows.FORMAT + 1])
+@pytest.mark.parametrize("others", ["as ours", "more", "fewer", "of other types"])
+def test_another_format_is_told_first_whatever_else_its_record_says(number: int, others: str) -> None:
+    fields = msgspec.to_builtins(fresh_meta()) | {"format": number}
+    if others == "more":
+        fields |= {"shards": [1, {"deep": None}]}
+    elif others == "fewer":
+        fields = {"format": number}
+    elif others == "of other types":
+        fields = {name: [value] for name, value in fields.items()} | {"format": number}
+    with pytest.raises(StateMismatch) as refusal:
+        rows.read_meta(msgspec.msgpack.encode(fields), where="the state in /data/3")
+    assert not isinstance(refusal.value, StateCorrupt), "it would be deleted"
+    said = str(refusal.value)
+    age = "a later" if number > rows.FORMAT else "an earlier"
+    assert f"/data/3 has format {number}, which {age} version of skutrend wrote, this one reads" in said
+    assert f"format {rows.FORMAT}: start the version that wrote it" in said
+    assert "a new SKUTREND_GROUP" in said
+
+
+@pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
+def test_what_workers_of_earlier_formats_left_is_refused_as_theirs_and_ours_is_read(folder: Path) -> None:
+    raw, number = (folder / "meta.msgpack").read_bytes(), int(folder.name.removeprefix("format-"))
+    if number == rows.FORMAT:
+        assert_says(msgspec.to_builtins(rows.read_meta(raw, where="here")), expected(folder)["meta"])
+        return
+    with pytest.raises(StateMismatch, match=f"here has format {number}, which an earlier version") as refusal:
+        rows.read_meta(raw, where="here")
+    assert not isinstance(refusal.value, StateCorrupt)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xc1",
+        b"\x81\xa6format\xa11",
+        msgspec.msgpack.encode({"format": rows.FORMAT}),
+        b"\x91" * 100_000,
+        b"\xa1\xff",
+    ],
+    ids=["nothing", "no msgpack", "a format that is no number", "our format without its fields", "deep", "no text"],
+)
+def test_a_record_that_no_version_wrote_is_damage(raw: bytes) -> None:
+    with pytest.raises(StateCorrupt, match="the meta record of here is unreadable"):
+        rows.read_meta(raw, where="here")
 
 
 def test_state_of_the_same_build_and_settings_is_welcome() -> None:

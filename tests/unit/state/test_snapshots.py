@@ -114,7 +114,7 @@ def test_a_new_owner_clears_away_what_earlier_ones_left_and_never_the_other_way_
     assert newest is not None
 
 
-@pytest.mark.parametrize("harm", ["truncated", "gone", "no manifest", "foreign format"])
+@pytest.mark.parametrize("harm", ["truncated", "gone", "no manifest", "foreign format", "other fields"])
 def test_what_is_not_as_it_was_written_is_passed_over_with_a_warning(
     url: str, store: Store, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,13 +128,17 @@ def test_what_is_not_as_it_was_written_is_passed_over_with_a_warning(
         there.fs.rm_file(at[".sst"])
     elif harm == "no manifest":
         there.fs.pipe_file(at[".manifest"], b'{"format": 1, "seq')
-    else:
+    elif harm == "foreign format":
         there.fs.pipe_file(at[".manifest"], there.fs.cat_file(at[".manifest"]).replace(b'"format":1', b'"format":9'))
+    else:
+        there.fs.pipe_file(at[".manifest"], b'{"format":9,"sequence":"2","parts":[]}')
     place = tmp_path / "elsewhere" / "partition-0"
     assert not snapshots(url).bring(0, place)
     assert not place.exists()
     assert not list(place.parent.glob(".*"))
     assert "is restored without a snapshot" in caplog.text
+    is_foreign = harm in {"foreign format", "other fields"}
+    assert ("is of format 9, this build reads 1" in caplog.text) is is_foreign
 
 
 def test_a_place_that_cannot_be_written_costs_a_snapshot_and_nothing_else(store: Store, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -152,12 +153,39 @@ def test_many_rows_come_back_in_parts_of_the_asked_size(path: Path) -> None:
 def test_an_unreadable_meta_record_says_what_to_do(path: Path) -> None:
     store = Store(path)
     store._db[b"m"] = b"\xc1 no msgpack"  # noqa: SLF001 - damage is done from outside
-    with pytest.raises(StateMismatch, match=r"damaged \(its meta record is unreadable.* delete that directory"):
+    with pytest.raises(StateMismatch, match=r"meta record of .* is unreadable .* delete that directory"):
         store.meta()
-    store._db[b"m"] = msgspec.msgpack.encode({"format": 1})  # noqa: SLF001
-    with pytest.raises(StateMismatch, match=r"delete that directory"):
+    store._db[b"m"] = msgspec.msgpack.encode({"format": rows.FORMAT})  # noqa: SLF001
+    with pytest.raises(StateCorrupt, match=r"delete that directory"):
         store.meta()
     store.close()
+
+
+def test_bytes_that_are_no_msgpack_of_their_kind_are_damage_and_named(path: Path) -> None:
+    store = Store(path)
+    store.write(Flush(meta(sequence=7), ids={(5, 1): ["e1"]}))
+    ids = next(key for key, _ in store.records() if key[:1] == b"d")
+    store.apply({ids: msgspec.msgpack.encode([1, 2]), b"p": msgspec.msgpack.encode("seven")})
+    with pytest.raises(StateCorrupt, match=r"damaged \(the changelog's offset: .* delete that directory to rebuild"):
+        store.position()
+    with pytest.raises(StateCorrupt, match=r"damaged \(event ids 010*7 of window 5: .*Expected"):
+        list(store.ids())
+    store.close()
+
+
+def test_tables_of_a_later_rocksdb_are_not_taken_for_damage(path: Path) -> None:
+    store = Store(path)
+    store.write(Flush(meta(), skus=[part("a")], bulk=True))
+    store.close()
+    tables = list(path.glob("*.sst"))
+    assert tables
+    for table in tables:
+        content = bytearray(table.read_bytes())
+        content[-12:-8] = struct.pack("<I", 99)  # the footer's format version
+        table.write_bytes(content)
+    with pytest.raises(StateMismatch, match=r"written by a later RocksDB .*99.* start the version") as refusal:
+        Store(path)
+    assert not isinstance(refusal.value, StateCorrupt), "it would be deleted"
 
 
 def test_a_directory_that_another_process_holds_is_refused_until_it_ends(path: Path) -> None:
