@@ -127,9 +127,15 @@ class WindowGrid:
 
     @property
     def signature(self) -> str:
-        """What must not change under stored state."""
+        """What must not change under stored state: grids with equal signatures number and cut time in the same way.
+
+        Two names of one time zone count as two.
+        """
         if self.is_fixed:
-            return f"window_ms={self.window_ms} offset_ms={self.offset_ms % self.window_ms}"
+            # another word where there is an offset: `offset_ms` beside a number is what once was written of the offset
+            # modulo the length, in which windows that are numbered differently look alike
+            offset = "offset_ms=0" if self.offset_ms == 0 else f"first_window_ms={self.offset_ms}"
+            return f"window_ms={self.window_ms} {offset}"
         name = {DAY_MS: "day", WEEK_MS: "week"}.get(self.window_ms, "month")
         return f"{name} timezone={self.timezone}"
 

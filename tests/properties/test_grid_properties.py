@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.grid import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WindowGrid
+from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WindowGrid
 
 ZONES = (
     "UTC",
@@ -141,3 +141,34 @@ def test_many_times_have_the_numbers_that_each_has_alone(grid: WindowGrid, times
     found = grid.numbers(np.array(times_ms, np.int64))
     assert found.dtype == np.int64
     assert found.tolist() == [grid.number(time_ms) for time_ms in times_ms]
+
+
+SHORT = [minutes * MINUTE_MS for minutes in (1, 15, 20, 60, 360, 720)]
+pairs_ms = st.sampled_from(SHORT).flatmap(
+    lambda window_ms: st.tuples(
+        st.just(window_ms), st.sampled_from([0, window_ms // 2, -window_ms // 2, window_ms, -window_ms, HOUR_MS, -1])
+    )
+)
+any_grid = st.builds(lambda pair: WindowGrid(window_ms=pair[0], offset_ms=pair[1]), pairs_ms) | st.builds(
+    calendar, st.sampled_from([DAY_MS, WEEK_MS, 28 * DAY_MS, MONTH_MS, 31 * DAY_MS]), zones
+)
+
+
+def cuts_alike(one: WindowGrid, other: WindowGrid) -> bool:
+    """Whether the windows that hold some thousand moments have the same numbers and edges in both."""
+    moments = np.arange(EARLIEST_MS + 5 * DAY_MS, EARLIEST_MS + 4_000 * DAY_MS, 2 * DAY_MS + 7 * HOUR_MS + MINUTE_MS)
+    numbers = one.numbers(moments)
+    if not np.array_equal(numbers, other.numbers(moments)):
+        return False
+    return all((one.start_ms(n), one.end_ms(n)) == (other.start_ms(n), other.end_ms(n)) for n in set(numbers.tolist()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_grid, any_grid)
+@example(
+    WindowGrid(window_ms=6 * HOUR_MS, offset_ms=-3 * HOUR_MS), WindowGrid(window_ms=6 * HOUR_MS, offset_ms=3 * HOUR_MS)
+)
+@example(WindowGrid(window_ms=HOUR_MS), WindowGrid(window_ms=HOUR_MS, offset_ms=HOUR_MS))
+@example(WindowGrid(window_ms=28 * DAY_MS), WindowGrid(window_ms=31 * DAY_MS))
+def test_signatures_are_equal_exactly_where_numbers_and_edges_are(one: WindowGrid, other: WindowGrid) -> None:
+    assert (one.signature == other.signature) == cuts_alike(one, other)

@@ -182,3 +182,11 @@ def test_two_grids_that_cut_time_differently_have_different_signatures() -> None
         WindowGrid(window_ms=HOUR_MS, offset_ms=MINUTE_MS),
     ]
     assert len({grid.signature for grid in grids}) == len(grids)
+
+
+def test_state_that_was_stored_for_an_offset_modulo_the_length_is_not_taken_for_this_grids() -> None:
+    once = "window_ms=21600000 offset_ms=10800000"  # written for +3 h and for -3 h, whose numbers differ by one
+    for hours in (-3, 3):
+        grid = WindowGrid(window_ms=6 * HOUR_MS, offset_ms=hours * HOUR_MS)
+        assert grid.signature not in (once, WindowGrid(window_ms=6 * HOUR_MS, offset_ms=-hours * HOUR_MS).signature)
+    assert WindowGrid(window_ms=HOUR_MS).signature == "window_ms=3600000 offset_ms=0"
