@@ -39,7 +39,10 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle is. `horizon`, `sum_windows` count windows of `window_ms`; `sha256` is by file name, hex."""
+    """What a bundle is. `horizon`, `sum_windows` count windows of `window_ms`; `sha256` is by file name, hex.
+
+    windows: signature of the grid it has learnt from (features.grid); older bundles do not say.
+    """
 
     format: int = FORMAT
     name: str
@@ -55,6 +58,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     created_by: str
     sha256: dict[str, str] = {}
+    windows: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ def describe(bundle: Bundle) -> list[str]:
     return [
         f"bundle       {bundle.id} in {bundle.directory}",
         f"made by      {m.created_by}",
-        f"trained on   {m.training_span.start_ms} to {m.training_span.end_ms} ms, windows of {m.window_ms} ms",
+        f"trained on   {m.training_span.start_ms} to {m.training_span.end_ms} ms, windows of {m.window_ms} ms"
+        f"{f' ({m.windows})' if m.windows else ''}",
         f"features     {len(m.features)}, fingerprint {m.feature_fingerprint} (as this build computes them)",
         f"forecasts    {m.horizon} steps, sums over {', '.join(map(str, m.sum_windows))} windows",
         f"quantiles    {', '.join(f'{level:g}' for level in m.quantile_levels)}",

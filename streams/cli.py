@@ -61,6 +61,26 @@ def _event_files(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _shop_days(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say when the shop's days start; see `_days_of`."""
+    for option in (
+        click.option("--day-start", help="Shop-local time, HH:MM, at which days start.  [default: SKUTREND_DAY_START]"),
+        click.option("--timezone", help="IANA time zone of the shop's days.  [default: SKUTREND_TIMEZONE]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _days_of(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Make one `grid` of days of the options; the settings of the worker say what they leave open."""
+    from features.grid import DAY_MS, WindowGrid  # noqa: PLC0415
+
+    s = _settings(ctx)
+    days: dict[str, Any] = {"timezone": s.timezone, "day_start": s.day_start}
+    days |= {name: given for name in days if (given := options.pop(name)) is not None}
+    return options | {"grid": WindowGrid(window_ms=DAY_MS, **days)}
+
+
 @cli.command()
 @click.option(
     "--out",
@@ -149,15 +169,16 @@ def topics_check(ctx: click.Context) -> None:
 @click.option(
     "--until", type=click.DateTime(["%Y-%m-%d"]), help="Learn only from what happened before this local date."
 )
-@click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
+@_shop_days
 @click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
 @click.option("--seed", type=int, default=1, show_default=True)
-def train(**options: Any) -> None:  # noqa: ANN401 - click's options
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Train on event files, export to ONNX, check, and write a bundle. Needs the `train` extra."""
     from streams.commands.train import train_bundle  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    train_bundle(files, **options)
+    train_bundle(files, **_days_of(ctx, options))
 
 
 @cli.command()
@@ -172,13 +193,14 @@ def train(**options: Any) -> None:  # noqa: ANN401 - click's options
 @click.option("--every", type=click.IntRange(1), required=True, help="Windows between origins.")
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of origins.")
 @click.option("--horizon", type=click.IntRange(1, 14), default=14, show_default=True, help="Windows to forecast.")
-@click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
-def backtest(**options: Any) -> None:  # noqa: ANN401
+@_shop_days
+@click.pass_context
+def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Forecast at rolling origins with the code that serves, offline."""
     from streams.commands.backtest import run  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    run(files, **options)
+    run(files, **_days_of(ctx, options))
 
 
 @cli.group()

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from features.grid import DAY_MS, WindowGrid
+from features.grid import DAY_MS, MIDNIGHT, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
 from streams import naming, service_links
 
@@ -67,7 +67,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "or 28 to 31 days (month)"
         ),
     ] = DAY_MS
-    window_offset_ms: Annotated[int, Meta(description="shifts windows below a day from the epoch")] = 0
+    window_offset_ms: Annotated[int, Meta(description="shifts windows below a day from the epoch; longer ones: 0")] = 0
+    day_start: Annotated[
+        Text,
+        Meta(
+            description="shop-local time, HH:MM, at which days start, and with them weeks and months; where the clock "
+            "leaves it out, as much later as the clock was put forward; for windows below a day: 00:00"
+        ),
+    ] = MIDNIGHT
+    week_start: Annotated[
+        Text, Meta(description="weekday on which week windows start, `monday` to `sunday`; for all others: monday")
+    ] = WEEKDAYS[0]
     timezone: Annotated[Text, Meta(description="IANA time zone of the shop's days")] = "UTC"
     allowed_lateness_ms: Annotated[
         Milliseconds,
@@ -150,7 +160,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def grid(self) -> WindowGrid:
         """The windows these settings ask for (`BadSetting` when they do not tile the calendar)."""
-        return WindowGrid(window_ms=self.window_ms, timezone=self.timezone, offset_ms=self.window_offset_ms)
+        return WindowGrid(
+            window_ms=self.window_ms,
+            timezone=self.timezone,
+            offset_ms=self.window_offset_ms,
+            day_start=self.day_start,
+            week_start=self.week_start,
+        )
 
     @property
     def client(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from features.encoding import fingerprint
-from features.grid import DAY_MS, WindowGrid
+from features.grid import WindowGrid
 from features.horizon import LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
 from features.offline import feed
@@ -44,7 +44,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     every: int,
     count: int,
     horizon: int,
-    timezone: str,
+    grid: WindowGrid,
 ) -> None:
     """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made)."""
     if not out.parent.is_dir():
@@ -52,7 +52,6 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         raise BadInput(msg)
     directories.probe(out.parent, what=f"the directory {out.parent} (--out)", error=BadInput)
     console = Console(stderr=True)
-    grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
     with console.status("reading events"):
         events = event_tables.load(files)

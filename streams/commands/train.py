@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,7 +25,7 @@ DEFAULT_ITERATIONS = 800
 
 def local_ms(day: datetime, grid: WindowGrid) -> int:
     """Give the first millisecond of a shop-local date."""
-    return int(day.replace(tzinfo=ZoneInfo(grid.timezone)).timestamp() * 1000)
+    return grid.date_start_ms(day.date())
 
 
 def train_bundle(
@@ -34,7 +33,7 @@ def train_bundle(
     *,
     out: Path,
     until: datetime | None,
-    timezone: str,
+    grid: WindowGrid,
     iterations: int | None,
     seed: int,
 ) -> None:
@@ -50,7 +49,6 @@ def train_bundle(
 
     directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)  # now, not after the training
     console = Console(stderr=True)
-    grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     until_ms = local_ms(until, grid) if until else None
     with console.status("reading events"):
         events = event_tables.load(files)
@@ -85,6 +83,7 @@ def train_bundle(
         feature_fingerprint=fingerprint(),
         features=FEATURES,
         window_ms=grid.window_ms,
+        windows=grid.signature,
         horizon=HORIZON,
         quantile_levels=LEVELS,
         sum_windows=SUM_WINDOWS,

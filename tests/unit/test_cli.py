@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -377,3 +377,34 @@ def test_the_state_commands_read_what_a_worker_left(broker: str, tmp_path: Path)
     compared = skutrend("state", "verify", "--changelog", **mine, guarantee="at_least_once", changelog="off")
     assert_one_sentence(compared, about="no changelog to compare with")
     assert_one_sentence(skutrend("state", "verify", **mine | {"group": "other"}), about="no state of group 'other'")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "timezone", "day_start"),
+    [
+        ([], {}, "UTC", "00:00"),
+        ([], {"timezone": "Europe/London", "day_start": "04:00"}, "Europe/London", "04:00"),
+        (["--timezone", "Asia/Tokyo", "--day-start", "05:00"], {"timezone": "Europe/London"}, "Asia/Tokyo", "05:00"),
+    ],
+)
+def test_training_and_backtests_start_days_when_the_worker_does(
+    monkeypatch: pytest.MonkeyPatch,
+    orders: str,
+    options: list[str],
+    settings: dict[str, object],
+    timezone: str,
+    day_start: str,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    for command in ("streams.commands.train.train_bundle", "streams.commands.backtest.run"):
+        monkeypatch.setattr(command, lambda _, **how: asked.append(how))
+    origins = ["--first-origin", "2023-11-16", "--every", "1", "--count", "1"]
+    for command in (["train", "--out", "x"], ["backtest", "--out", "x", *origins]):
+        done = skutrend(*command, "--orders", orders, *options, **settings)
+        assert done.exit_code == 0, done.output
+    assert [(how["grid"].timezone, how["grid"].day_start) for how in asked] == [(timezone, day_start)] * 2
+
+
+def test_training_with_a_day_that_starts_at_no_time_is_one_sentence(orders: str, tmp_path: Path) -> None:
+    done = skutrend("train", "--orders", orders, "--out", str(tmp_path / "b"), "--day-start", "4am")
+    assert_one_sentence(done, about="SKUTREND_DAY_START is '4am'")

@@ -150,6 +150,10 @@ def test_a_name_in_the_file_that_is_no_setting_is_refused(tmp_path: Path) -> Non
         ("SKUTREND_TIMEZONE", "../etc/passwd"),
         ("SKUTREND_TIMEZONE", ""),
         ("SKUTREND_WINDOW_MS", "259200000"),  # three days
+        ("SKUTREND_DAY_START", "4 a.m."),
+        ("SKUTREND_WEEK_START", "someday"),
+        ("SKUTREND_WEEK_START", "sunday"),  # of days
+        ("SKUTREND_WINDOW_OFFSET_MS", "14400000"),  # of days
         ("SKUTREND_ALERT_MIN_IMPACT", "nan"),
     ],
 )
@@ -263,3 +267,10 @@ def test_every_described_variable_is_one_that_is_read() -> None:
 def test_settings_cannot_be_changed_once_read() -> None:
     with pytest.raises(AttributeError, match="immutable"):
         Settings().group = "other"  # type: ignore[misc]
+
+
+def test_days_and_weeks_start_where_the_settings_say() -> None:
+    chosen = {"SKUTREND_WINDOW_MS": "604800000", "SKUTREND_WEEK_START": "sunday", "SKUTREND_DAY_START": "04:00"}
+    grid = load(environment=chosen).grid
+    assert (grid.week_start, grid.day_start) == ("sunday", "04:00")
+    assert grid.signature == "week timezone=UTC from=sunday day_start=04:00"

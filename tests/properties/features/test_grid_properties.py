@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.grid import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WindowGrid
+from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WEEKDAYS, WindowGrid
 
 ZONES = (
     "UTC",
@@ -141,3 +141,81 @@ def test_many_times_have_the_numbers_that_each_has_alone(grid: WindowGrid, times
     found = grid.numbers(np.array(times_ms, np.int64))
     assert found.dtype == np.int64
     assert found.tolist() == [grid.number(time_ms) for time_ms in times_ms]
+
+
+SHORT = [minutes * MINUTE_MS for minutes in (1, 15, 20, 60, 360, 720)]
+pairs_ms = st.sampled_from(SHORT).flatmap(
+    lambda window_ms: st.tuples(
+        st.just(window_ms), st.sampled_from([0, window_ms // 2, -window_ms // 2, window_ms, -window_ms, HOUR_MS, -1])
+    )
+)
+STARTS = ("00:00", "00:30", "01:30", "02:30", "04:00", "23:59")
+any_grid = st.builds(lambda pair: WindowGrid(window_ms=pair[0], offset_ms=pair[1]), pairs_ms) | st.builds(
+    lambda window_ms, zone, day_start, week_start: WindowGrid(
+        window_ms=window_ms,
+        timezone=zone,
+        day_start=day_start,
+        week_start=week_start if window_ms == WEEK_MS else "monday",
+    ),
+    st.sampled_from([DAY_MS, WEEK_MS, 28 * DAY_MS, MONTH_MS, 31 * DAY_MS]),
+    zones,
+    st.sampled_from(STARTS),
+    st.sampled_from(WEEKDAYS),
+)
+
+
+def cuts_alike(one: WindowGrid, other: WindowGrid) -> bool:
+    """Whether the windows that hold some thousand moments have the same numbers and edges in both."""
+    moments = np.arange(EARLIEST_MS + 5 * DAY_MS, EARLIEST_MS + 4_000 * DAY_MS, 2 * DAY_MS + 7 * HOUR_MS + MINUTE_MS)
+    numbers = one.numbers(moments)
+    if not np.array_equal(numbers, other.numbers(moments)):
+        return False
+    return all((one.start_ms(n), one.end_ms(n)) == (other.start_ms(n), other.end_ms(n)) for n in set(numbers.tolist()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_grid, any_grid)
+@example(
+    WindowGrid(window_ms=6 * HOUR_MS, offset_ms=-3 * HOUR_MS), WindowGrid(window_ms=6 * HOUR_MS, offset_ms=3 * HOUR_MS)
+)
+@example(WindowGrid(window_ms=HOUR_MS), WindowGrid(window_ms=HOUR_MS, offset_ms=HOUR_MS))
+@example(WindowGrid(window_ms=28 * DAY_MS), WindowGrid(window_ms=31 * DAY_MS))
+def test_signatures_are_equal_exactly_where_numbers_and_edges_are(one: WindowGrid, other: WindowGrid) -> None:
+    assert (one.signature == other.signature) == cuts_alike(one, other)
+
+
+def shown(at_ms: int, zone: ZoneInfo) -> datetime:
+    """What the shop's calendar and clock show."""
+    return datetime.fromtimestamp(at_ms // 1000, zone).replace(tzinfo=None)
+
+
+def start_of(day: date, clock: str, zone: ZoneInfo) -> int:
+    """Walk through the minutes until the clock shows the time; where it never does, count from the day before."""
+    wanted = datetime.combine(day, datetime.strptime(clock, "%H:%M").time())  # noqa: DTZ007 - the shop's clock
+    around_ms = int(wanted.replace(tzinfo=UTC).timestamp() * 1000)
+    for at_ms in range(around_ms - 15 * HOUR_MS, around_ms + 15 * HOUR_MS, MINUTE_MS):
+        if shown(at_ms, zone) == wanted:
+            return at_ms
+    return start_of(day - timedelta(days=1), clock, zone) + DAY_MS
+
+
+@settings(max_examples=60, deadline=None)
+@given(times | changes, zones, calendars, st.sampled_from(STARTS), st.sampled_from(WEEKDAYS))
+def test_a_window_starts_at_the_shops_hour_of_the_shops_day(
+    time_ms: int, timezone: str, window_ms: int, day_start: str, week_start: str
+) -> None:
+    week_start = week_start if window_ms == WEEK_MS else "monday"
+    zone = ZoneInfo(timezone)
+    grid = WindowGrid(window_ms=window_ms, timezone=timezone, day_start=day_start, week_start=week_start)
+    day = local_day(time_ms, zone)
+    if time_ms < start_of(day, day_start, zone):
+        day -= timedelta(days=1)
+    if window_ms == WEEK_MS:
+        first = day - timedelta(days=(day.weekday() - WEEKDAYS.index(week_start)) % 7)
+    else:
+        first = first_day(day, window_ms)
+    number = grid.number(time_ms)
+    assert grid.start_ms(number) == start_of(first, day_start, zone)
+    assert grid.start_ms(number) <= time_ms < grid.end_ms(number)
+    if window_ms == DAY_MS:
+        assert grid.phase(number) == day.weekday()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
-from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WindowGrid
+from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
 
 
@@ -128,6 +128,16 @@ def test_time_zones_do_not_move_windows_below_a_day() -> None:
         ({"timezone": "Europe"}, "'Europe'", "SKUTREND_TIMEZONE"),
         ({"timezone": "../UTC"}, "'../UTC'", "SKUTREND_TIMEZONE"),
         ({"timezone": "UTC\0"}, r"'UTC\x00'", "SKUTREND_TIMEZONE"),
+        ({"day_start": "4:00"}, "'4:00'", "SKUTREND_DAY_START"),
+        ({"day_start": "24:00"}, "'24:00'", "SKUTREND_DAY_START"),
+        ({"day_start": "04:00:00"}, "'04:00:00'", "SKUTREND_DAY_START"),
+        ({"week_start": "Sunday"}, "'Sunday'", "SKUTREND_WEEK_START"),
+        # what these windows could not heed
+        ({"offset_ms": HOUR_MS}, "is 3600000", "SKUTREND_WINDOW_OFFSET_MS"),
+        ({"window_ms": WEEK_MS, "offset_ms": -DAY_MS}, "is -86400000", "SKUTREND_WINDOW_OFFSET_MS"),
+        ({"window_ms": HOUR_MS, "day_start": "04:00"}, "is 04:00", "SKUTREND_DAY_START"),
+        ({"week_start": "sunday"}, "is sunday", "SKUTREND_WEEK_START"),
+        ({"window_ms": MONTH_MS, "week_start": "sunday"}, "is sunday", "SKUTREND_WEEK_START"),
     ],
 )
 def test_a_grid_that_cannot_tile_the_calendar_is_refused_by_setting_and_value(
@@ -182,3 +192,59 @@ def test_two_grids_that_cut_time_differently_have_different_signatures() -> None
         WindowGrid(window_ms=HOUR_MS, offset_ms=MINUTE_MS),
     ]
     assert len({grid.signature for grid in grids}) == len(grids)
+
+
+def test_state_that_was_stored_for_an_offset_modulo_the_length_is_not_taken_for_this_grids() -> None:
+    once = "window_ms=21600000 offset_ms=10800000"  # written for +3 h and for -3 h, whose numbers differ by one
+    for hours in (-3, 3):
+        grid = WindowGrid(window_ms=6 * HOUR_MS, offset_ms=hours * HOUR_MS)
+        assert grid.signature not in (once, WindowGrid(window_ms=6 * HOUR_MS, offset_ms=-hours * HOUR_MS).signature)
+    assert WindowGrid(window_ms=HOUR_MS).signature == "window_ms=3600000 offset_ms=0"
+
+
+@pytest.mark.parametrize(
+    ("timezone", "day_start", "noon_utc", "starts_utc", "hours"),
+    [
+        ("Europe/London", "04:00", "2011-03-27T02:30", "2011-03-26T04:00", 23),  # before four it is the day before
+        ("Europe/London", "04:00", "2011-10-30T03:30", "2011-10-29T03:00", 25),
+        # 02:30 is left out that night: the day starts as much later as the clock was put forward, at 03:30
+        ("America/New_York", "02:30", "2024-03-10T17:00", "2024-03-10T07:30", 23),
+        ("America/New_York", "02:30", "2024-03-10T07:00", "2024-03-09T07:30", 24),
+        # 01:30 comes twice that night: the day starts at the first
+        ("America/New_York", "01:30", "2024-11-03T17:00", "2024-11-03T05:30", 25),
+        # a day that its zone left out is no window, wherever days start
+        ("Pacific/Apia", "04:00", "2011-12-30T13:00", "2011-12-29T14:00", 24),
+    ],
+)
+def test_a_day_may_start_at_another_time_than_midnight(
+    timezone: str, day_start: str, noon_utc: str, starts_utc: str, hours: float
+) -> None:
+    start, end = window(WindowGrid(timezone=timezone, day_start=day_start), noon_utc)
+    assert start == utc_ms(starts_utc)
+    assert (end - start) / HOUR_MS == hours
+
+
+def test_a_week_may_start_on_another_day_and_hour_and_a_month_at_another_hour() -> None:
+    week = WindowGrid(window_ms=WEEK_MS, timezone="Europe/London", day_start="04:00", week_start="sunday")
+    assert window(week, "2011-03-27T02:59") == (utc_ms("2011-03-20T04:00"), utc_ms("2011-03-27T03:00"))
+    month = WindowGrid(window_ms=MONTH_MS, day_start="04:00")
+    assert window(month, "2024-03-01T03:59") == (utc_ms("2024-02-01T04:00"), utc_ms("2024-03-01T04:00"))
+
+
+@pytest.mark.parametrize("week_start", WEEKDAYS)
+@pytest.mark.parametrize("timezone", ["Etc/GMT+12", "Pacific/Kiritimati"])
+@pytest.mark.parametrize("window_ms", [DAY_MS, WEEK_MS, MONTH_MS])
+def test_windows_reach_back_to_2000_wherever_they_start(window_ms: int, timezone: str, week_start: str) -> None:
+    starts = {"day_start": "23:59", "week_start": week_start if window_ms == WEEK_MS else "monday"}
+    grid = WindowGrid(window_ms=window_ms, timezone=timezone, **starts)
+    number = grid.number(EARLIEST_MS)
+    assert number >= 0
+    assert grid.start_ms(number) <= EARLIEST_MS < grid.end_ms(number)
+
+
+def test_the_start_of_a_date_is_the_start_of_its_window() -> None:
+    grid = WindowGrid(timezone="Europe/London", day_start="04:00")
+    for day in (date(2011, 3, 26), date(2011, 3, 27), date(2011, 10, 30)):
+        start_ms = grid.date_start_ms(day)
+        assert grid.start_ms(grid.number(start_ms)) == start_ms
+        assert datetime.fromtimestamp(start_ms / 1000, ZoneInfo("Europe/London")).date() == day

@@ -40,6 +40,13 @@ def test_the_id_follows_the_weights_and_the_manifest(tmp_path: Path) -> None:
     assert bundle_in(tmp_path / "d", seed=1, metrics={}).id != first.id
 
 
+def test_a_bundle_says_of_which_windows_it_has_learnt_and_older_ones_keep_their_id(tmp_path: Path) -> None:
+    told = bundle_in(tmp_path / "a", windows="day timezone=Europe/London day_start=04:00")
+    assert any("windows of 86400000 ms (day timezone=Europe/London day_start=04:00)" in line for line in describe(told))
+    bundle_in(tmp_path / "b")
+    assert "windows" not in json.loads((tmp_path / "b" / MANIFEST).read_text())  # nor in what the id is made of
+
+
 @pytest.mark.parametrize("name", [STEP, REPLAY])
 def test_one_flipped_bit_of_a_graph_is_noticed(name: str, directory: Path) -> None:
     content = bytearray((directory / name).read_bytes())
