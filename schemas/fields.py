@@ -27,9 +27,13 @@ Sku = Annotated[
     str,
     Meta(
         max_length=MAX_SKU_BYTES,
-        description=f"the article, not blank, at most {MAX_SKU_BYTES} bytes of UTF-8; also the record's key",
-        # decoding.py checks for blanks and the length in bytes: a pattern here would double the decoder's time
-        extra_json_schema={"minLength": 1, "pattern": r"\S"},
+        description=f"the article, not blank, without control characters, at most {MAX_SKU_BYTES} bytes of UTF-8; "
+        "also the record's key",
+        # decoding.py checks all of this: a pattern here would double the decoder's time
+        extra_json_schema={
+            "minLength": 1,
+            "pattern": r"^(?![\s\S]*[\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u2069])[\s\S]*\S",
+        },
         extra={"must_be": "text", "shape": str},
     ),
 ]

@@ -1,7 +1,7 @@
 """Why a record cannot be used: the code and the sentence that go to its dead letter.
 
-Codes given here, each stable: `empty`, `too_large`, `not_json`, `wrong_type`, `out_of_range`, `missing_sku`. A record
-that breaks several rules gets the first that applies in this order: size, JSON, SKU, then the fields as declared.
+The codes are stable, and all of them stand in `CODES`. A record that breaks several rules gets the first that applies
+in this order: size, JSON, SKU, the fields as declared; then what features/ledger.py judges: time, partition.
 
 Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to
 name the field and quote what was found, and rests on no error text of the decoder.
@@ -10,6 +10,7 @@ name the field and quote what was found, and rests on no error text of the decod
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
@@ -22,11 +23,30 @@ MAX_VALUE_BYTES: Final = 256 * 1024
 DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises for bytes: RecursionError is deep nesting, UnicodeDecodeError text that is not UTF-8."""
 
+CODES: Final = (
+    "empty",
+    "too_large",
+    "not_json",
+    "wrong_type",
+    "out_of_range",
+    "missing_sku",
+    "control_character",
+    "implausible_time",
+    "from_the_future",
+    "wrong_partition",
+)
+"""Every code that a dead letter may carry; the README tells what each means."""
+
 _SHAPES: Final = {
     str: re.compile(rb'"'),
     float: re.compile(rb"[-0-9]"),
     int: re.compile(rb"-?[0-9]+\Z"),
 }
+# What a terminal obeys (C0, DEL, C1), what breaks a line in a log (U+2028, U+2029), what shows one SKU as another (the
+# embeddings, overrides and isolates of text direction), and what has no UTF-8 (surrogates). Marks and joiners without a
+# width stay: Persian, Hindi and Arabic cannot be written without them, and they do no more than look alike
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_INVISIBLE: Final = {"Cf", "Zs"}  # Unicode's categories of format characters and spaces
 _QUOTED_CHARACTERS: Final = 60
 _REMEMBERED_BYTES: Final = 24
 # Also said of half a surrogate pair near the end, which is no truncation
@@ -77,13 +97,25 @@ def _extra_of(hint: object) -> dict[str, Any]:
     raise TypeError(message)
 
 
-def sku_complaint(sku: str) -> str | None:
-    """Sentence about a SKU that cannot serve as one, or None if it can."""
+def sku_complaint(sku: str) -> tuple[str, str] | None:
+    r"""Code and sentence about a SKU that cannot serve as one, or None if it can.
+
+    >>> sku_complaint("85123A"), sku_complaint("a\x1b[2J")[0]
+    (None, 'control_character')
+    """
     if not sku or sku.isspace():
-        return f"`sku` must not be blank, found {_quoted(sku)!r}"
+        return "missing_sku", f"`sku` must not be blank, found {_quoted(sku)!r}"
+    control = None if sku.isprintable() else _CONTROLS.search(sku)
+    if control is not None:
+        return "control_character", (
+            "`sku` must hold no control character, line separator or override of text direction, found "
+            f"U+{ord(control[0]):04X} as character {control.start() + 1}: {_quoted(sku[:_REMEMBERED_BYTES])}"
+        )
+    if not sku.isprintable() and all(unicodedata.category(c) in _INVISIBLE for c in sku):
+        return "missing_sku", f"`sku` must not be blank, found {_quoted(sku)!r}"
     size_bytes = len(sku.encode())
     if size_bytes > MAX_SKU_BYTES:
-        return f"`sku` must have at most {MAX_SKU_BYTES} bytes, found {size_bytes:,}: {_quoted(sku)!r}"
+        return "missing_sku", f"`sku` must have at most {MAX_SKU_BYTES} bytes, found {size_bytes:,}: {_quoted(sku)!r}"
     return None
 
 
@@ -112,7 +144,7 @@ def _about_sku(fields: dict[str, msgspec.Raw]) -> tuple[str, str] | None:
         return "wrong_type", f"`sku` must be text, found {_found(raw)}"
     except DECODE_ERRORS as error:
         return "not_json", f"`sku` cannot be read: {_not_json(raw, error)}"
-    return None if complaint is None else ("missing_sku", complaint)
+    return complaint
 
 
 def _about_fields(fields: dict[str, msgspec.Raw], rules: tuple[FieldRule, ...], value: bytes) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from features.ledger import Ledger
 from features.open_windows import FOLDED
 from inference import desk
 from schemas.errors import BadInput, StateMismatch
+from schemas.refusals import sku_complaint
 from streams.commands.serve import open_session
 from streams.settings import Settings
 from streams.state.store import Store
@@ -20,7 +21,10 @@ from streams.state.verifying import compare
 
 
 def show(settings: Settings, sku: str) -> list[str]:
-    """Describe one SKU, a line per fact (`BadInput` when no partition here knows it)."""
+    """Describe one SKU, a line per fact (`BadInput` when it can be none, or no partition here knows it)."""
+    complaint = sku_complaint(sku)
+    if complaint is not None:
+        raise BadInput(complaint[1])
     ledger = _empty_ledger(settings)
     for path in _partitions(settings):
         store = Store(path)

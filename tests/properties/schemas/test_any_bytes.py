@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,10 @@ from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 
 Decode = Callable[[Sequence[bytes | None]], tuple[OrderColumns | ClickColumns | PriceColumns, list[Refusal]]]
 
-CODES = {"empty", "too_large", "not_json", "wrong_type", "out_of_range", "missing_sku"}
+CODES = {"empty", "too_large", "not_json", "wrong_type", "out_of_range", "missing_sku", "control_character"}
+CONTROLS = {"Cc", "Zl", "Zp", "Cs"}
+INVISIBLE = {"Cf", "Zs"}
+OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 DECODERS: list[Decode] = [decode_orders, decode_clicks, decode_price_changes]
 VALID = {
     "event_id": "e-1",
@@ -39,7 +43,25 @@ json_values = st.recursive(
     max_leaves=8,
 )
 numbers = st.sampled_from([0, 1, -1, 0.5, -0.01, 1e12, 1.1e12, 1e18, -1e18, 1.1e18, 10**400, -(10**400)]) | st.floats()
-texts = st.sampled_from(["", "x", "EUR", "x" * 512, "x" * 513, "\u83dc" * 170, "\u83dc" * 171, " ", "\u00a0\t"])
+texts = st.sampled_from(
+    [
+        "",
+        "x",
+        "EUR",
+        "x" * 512,
+        "x" * 513,
+        "\u83dc" * 170,
+        "\u83dc" * 171,
+        " ",
+        "\u00a0\t",
+        "a\x1b",
+        "\u200b",
+        "\x85",
+        "a\u200db",
+        "a\u202eb",
+        "\u2028",
+    ]
+)
 odd = json_values | numbers | texts | st.sampled_from([2**63, 2**63 - 1, -(2**63) - 1, 2**64])
 orders_like = st.fixed_dictionaries(
     {name: st.just(value) | odd for name, value in VALID.items()} | {"note": json_values},
@@ -122,15 +144,24 @@ RULES: list[tuple[str, Callable[[Any], bool], Callable[[Any], bool]]] = [
 ]
 
 
+def code_of_sku(sku: object) -> str | None:
+    if sku is None:
+        return "missing_sku"
+    if not isinstance(sku, str):
+        return "wrong_type"
+    if sku.strip() and any(unicodedata.category(c) in CONTROLS or c in OVERRIDES for c in sku):
+        return "control_character"
+    is_blank = not sku.strip() or all(unicodedata.category(c) in INVISIBLE for c in sku)
+    return "missing_sku" if is_blank or len(sku.encode()) > 512 else None
+
+
 def code_of_order(fields: dict[str, Any]) -> str | None:
     """What the documented rules say about an order: its code, or None if it is usable."""
-    sku = fields.get("sku", "")
     if has_nan(fields):
         return "not_json"
-    if sku is None or (is_text(sku) and (not sku.strip() or len(sku.encode()) > 512)):
-        return "missing_sku"
-    if not is_text(sku):
-        return "wrong_type"
+    code = code_of_sku(fields.get("sku", ""))
+    if code is not None:
+        return code
     for name, right_type, in_range in RULES:
         value = fields.get(name)
         if not right_type(value):

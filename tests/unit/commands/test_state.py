@@ -82,6 +82,13 @@ def test_a_sku_that_nobody_knows_is_told(left: Settings) -> None:
         show(left, "A")
 
 
+@pytest.mark.parametrize("sku", ["a\x1b[2J", "a\udcff", "a\u202eb", " "])
+def test_what_can_be_no_sku_is_told_in_printable_words(left: Settings, sku: str) -> None:
+    with pytest.raises(BadInput, match=r"`sku` must ") as told:
+        show(left, sku)
+    assert str(told.value).isprintable()
+
+
 def test_looking_changes_nothing(state: Settings) -> None:
     assert (show(state, "a"), verify(state)) == (show(state, "a"), verify(state))
 

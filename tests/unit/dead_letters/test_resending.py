@@ -78,6 +78,7 @@ def test_a_file_that_cannot_be_read_is_refused(file: Path) -> None:
         (b'{"sku": "first", "sku": "last"}', b"last"),
         (b'{"sku": " "}', None),
         (b'{"sku": 22423}', None),
+        (rb'{"sku": "a\u001bb"}', None),
         (b'{"sku": "' + b"x" * 5_000 + b'"}', None),
         (b'{"sku": "torn"', None),
         (b"[" * 100_000, None),

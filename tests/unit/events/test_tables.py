@@ -74,7 +74,10 @@ BAD = [
     ("orders", {"sku": ""}),
     ("orders", {"sku": " \t"}),
     ("orders", {"unit_price": -0.01}),
+    ("orders", {"sku": "a\x1bb"}),
     ("clicks", {"sku": ""}),
+    ("clicks", {"sku": "a\u2028b"}),
+    ("price-changes", {"sku": "a\x85b"}),
     ("price-changes", {"sku": "\n"}),
     ("price-changes", {"price": -1.0}),
 ]

@@ -49,6 +49,9 @@ def test_check_names_missing_stale_and_stray_files(tmp_path: Path, capsys: pytes
     [
         ("sku", ""),
         ("sku", " \t"),
+        ("sku", "a\nb"),
+        ("sku", "a\x7f"),
+        ("sku", "a\u202eb"),
         ("sku", None),
         ("unit_price", -1),
         ("quantity", 1e19),
