@@ -106,6 +106,10 @@ class WindowGrid:
         """Give the first millisecond after a window."""
         return self.start_ms(number + 1)
 
+    def starts_ms(self, first: int, count: int) -> tuple[int, ...]:
+        """Give the first millisecond of `count` windows in a row, from window number `first` on."""
+        return tuple(self.start_ms(number) for number in range(first, first + count))
+
     @property
     def season(self) -> int:
         """How many windows make one season: a week of days, a day of anything shorter, a year of weeks or months."""
@@ -147,8 +151,8 @@ def _calendar(window_ms: int, timezone: str) -> tuple[Int64, Int64]:
         days = [date(2000, 1, 1) + timedelta(days=i) for i in range(366 * (_LAST_YEAR - 2000))]
     elif window_ms == WEEK_MS:
         days = [date(1999, 12, 27) + timedelta(weeks=i) for i in range(53 * (_LAST_YEAR - 2000))]
-    else:
-        days = [date(year, month, 1) for year in range(1999, _LAST_YEAR + 1) for month in range(1, 13)]
+    else:  # two years more, for the windows that are forecast from the last ones
+        days = [date(year, month, 1) for year in range(1999, _LAST_YEAR + 3) for month in range(1, 13)]
     # start one window early: 2000-01-01T00:00Z is still 1999 in the Americas
     first = days[0] - timedelta(days=1) if window_ms == DAY_MS else days[0]
     days = days if first == days[0] else [first, *days]
