@@ -157,6 +157,10 @@ class WindowGrid:
         """Give the first millisecond after a window."""
         return self.start_ms(number + 1)
 
+    def starts_ms(self, first: int, count: int) -> tuple[int, ...]:
+        """Give the first millisecond of `count` windows in a row, from window number `first` on."""
+        return tuple(self.start_ms(number) for number in range(first, first + count))
+
     @property
     def season(self) -> int:
         """How many windows make one season: a week of days, a day of anything shorter, a year of weeks or months."""
@@ -219,8 +223,8 @@ def _calendar(window_ms: int, timezone: str, day_start: str, week_start: str) ->
     elif window_ms == WEEK_MS:
         first = date(1999, 12, 27) - timedelta(days=-WEEKDAYS.index(week_start) % 7)
         days = [first + timedelta(weeks=i) for i in range(53 * (_LAST_YEAR - 2000))]
-    else:
-        days = [date(year, month, 1) for year in range(1999, _LAST_YEAR + 1) for month in range(1, 13)]
+    else:  # two years more, for the windows that are forecast from the last ones
+        days = [date(year, month, 1) for year in range(1999, _LAST_YEAR + 3) for month in range(1, 13)]
     # a day that a zone left out (Samoa, 30 December 2011) starts when the next one does, and gives way to it
     edges = {_start_ms(d, zone, at): d.weekday() for d in days}
     starts_ms = np.array(sorted(edges), np.int64)

@@ -280,6 +280,7 @@ class Desk:
             revision=0,
             actual_units=chunk.facts.units,
             step_ms=self.ledger.grid.window_ms,
+            step_starts_ms=self.ledger.grid.starts_ms(chunk.context.number + 1, quantiles.shape[1]),
             quantile_levels=LEVELS,
             quantiles=quantiles,
             mean=mean,

@@ -94,9 +94,9 @@ class WindowColumns:
 class ForecastColumns:
     """The forecasts of n SKUs after one closed window, as in schemas.forecasts.Forecast; K steps, Q levels, S sums.
 
-    quantiles (n, K, Q) and sums (n, S, Q), ascending along Q, and mean (n, K) are in units. `direction` is -1 down, 0
-    flat, 1 up; `change_pct` NaN where there is nothing to compare with; `source` counts within
-    schemas.forecasts.SOURCES.
+    quantiles (n, K, Q) and sums (n, S, Q), ascending along Q, and mean (n, K) are in units. `step_ms` is nominal;
+    `step_starts_ms` are the K starts of the forecast windows. `direction` is -1 down, 0 flat, 1 up; `change_pct` NaN
+    where there is nothing to compare with; `source` counts within schemas.forecasts.SOURCES.
     """
 
     sku: list[str]
@@ -105,6 +105,7 @@ class ForecastColumns:
     revision: int
     actual_units: Floats
     step_ms: int
+    step_starts_ms: tuple[int, ...]
     quantile_levels: tuple[float, ...]
     quantiles: Singles
     mean: Singles

@@ -55,12 +55,15 @@ def encode_windows(c: WindowColumns, texts: list[bytes] | None = None) -> list[b
 def encode_forecasts(c: ForecastColumns, texts: list[bytes] | None = None) -> list[bytes]:
     """One value of topic `forecasts` per SKU, in order of the columns. texts: `sku_texts(c.sku)`, if at hand."""
     n, steps, levels = len(c.sku), c.quantiles.shape[1:2], len(c.quantile_levels)
+    if steps != (len(c.step_starts_ms),):
+        message = f"step_starts_ms must have one start for each of {list(steps)} steps, found {len(c.step_starts_ms)}"
+        raise ValueError(message)
     direction = _texts("direction", c.direction, n, texts=_DIRECTION_TEXTS, first=-1)
     source = _texts("source", c.source, n, texts=_SOURCE_TEXTS, first=0)
     parts = [
         *_opening(c, texts),
         *(b',"actual_units":', _numbers("actual_units", c.actual_units, n)),
-        _constants(step_ms=c.step_ms, quantile_levels=c.quantile_levels),
+        _constants(step_ms=c.step_ms, step_starts_ms=c.step_starts_ms, quantile_levels=c.quantile_levels),
         *(b',"quantiles":', _arrays("quantiles", c.quantiles, (n, *steps, levels))),
         *(b',"mean":', _arrays("mean", c.mean, (n, *steps))),
         *(b',"sums":{', *_sums(c, n), b"}"),

@@ -28,10 +28,13 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """The demand of one SKU expected after the closed window [window_start_ms, window_end_ms): the trend update.
 
-    `id` is `sku/window_start_ms/revision`. `quantiles` has one list per step of `step_ms`, each with one number of
-    units per level of `quantile_levels`, ascending; `mean` has one number of units per step. `sums` maps a number of
-    windows, as text, to the quantiles of the demand of all of them together. `actual_units` is what the closed window
-    sold. `source` names who made the forecast, `model` the bundle, `provider` what the model ran on (CUDA or CPU).
+    `id` is `sku/window_start_ms/revision`. `quantiles` has one list per step, each with one number of units per level
+    of `quantile_levels`, ascending; `mean` has one number of units per step. `step_starts_ms` has the start of the
+    window of each step; the first is `window_end_ms`, and the list is empty in records of builds that did not give it.
+    `step_ms` is the nominal length of a window only: days of 23 and 25 hours and months make a start computed from it
+    wrong. `sums` maps a number of windows, as text, to the quantiles of the demand of all of them together.
+    `actual_units` is what the closed window sold. `source` names who made the forecast, `model` the bundle, `provider`
+    what the model ran on (CUDA or CPU).
     """
 
     id: str
@@ -50,3 +53,4 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     provider: str
     emitted_ms: int
+    step_starts_ms: tuple[int, ...] = ()

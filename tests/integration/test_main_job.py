@@ -116,3 +116,4 @@ def test_shorter_windows_equal_a_group_by_too_and_are_forecast_by_the_baseline(
     forecasts = values(kafka.bootstrap, f"{topic_prefix}forecasts")
     assert {forecast["source"] for forecast in forecasts} == {"seasonal_naive"}
     assert {forecast["step_ms"] for forecast in forecasts} == {window_ms}
+    assert {forecast["step_starts_ms"][0] - forecast["window_end_ms"] for forecast in forecasts} == {0}

@@ -10,7 +10,10 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WEEKDAYS, WindowGrid
+from features.grid import (
+    DAY_MS,EARLIEST_MS,HOUR_MS,LATEST_MS,MINUTE_MS,MONTH_MS,WEEK_MS,WEEKDAYS,WindowGrid
+)
+from features.horizon import HORIZON
 
 ZONES = (
     "UTC",
@@ -86,6 +89,36 @@ def test_numbers_count_dates_weeks_and_months_without_a_gap(
     zone, grid = ZoneInfo(timezone), calendar(window_ms, timezone)
     between = count(local_day(other_ms, zone), window_ms) - count(local_day(one_ms, zone), window_ms)
     assert grid.number(other_ms) - grid.number(one_ms) == between
+
+
+def after(day: date, window_ms: int, windows: int) -> date:
+    """First day of the day, week or month that comes so many later."""
+    if window_ms == MONTH_MS:
+        months = 12 * day.year + day.month - 1 + windows
+        return date(months // 12, months % 12 + 1, 1)
+    return day + timedelta(days=windows * (1 if window_ms == DAY_MS else 7))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    times | changes | st.integers(LATEST_MS - 20 * DAY_MS, LATEST_MS - 1),
+    st.sampled_from([*ZONES, "Asia/Tokyo"]),
+    calendars,
+)
+@example(1_301_097_600_000, "Europe/London", DAY_MS)  # the day before one of 23 hours
+@example(1_319_842_800_000, "Europe/London", DAY_MS)  # the day before one of 25
+@example(1_299_906_000_000, "America/New_York", DAY_MS)
+@example(1_301_097_600_000, "Asia/Tokyo", DAY_MS)
+@example(1_300_060_800_000, "America/New_York", WEEK_MS)
+@example(1_293_840_000_000, "Europe/London", MONTH_MS)
+@example(LATEST_MS - 1, "Asia/Tokyo", MONTH_MS)
+def test_the_next_windows_start_where_the_calendar_says(time_ms: int, timezone: str, window_ms: int) -> None:
+    zone, grid = ZoneInfo(timezone), calendar(window_ms, timezone)
+    number, first = grid.number(time_ms), first_day(local_day(time_ms, zone), window_ms)
+    expected = tuple(first_moment_ms(after(first, window_ms, k), zone) for k in range(1, HORIZON + 1))
+    found = grid.starts_ms(number + 1, HORIZON)
+    assert found == expected
+    assert found[0] == grid.end_ms(number)
 
 
 @st.composite

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from features.grid import DAY_MS, MONTH_MS, WEEK_MS
+from features.horizon import HORIZON
 from features.ledger import CLICKS, ORDERS, PRICES
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from streams.commands.serve import open_session
@@ -329,6 +333,39 @@ def test_a_model_forecasts_every_live_sku_and_says_who_did_it(broker: str, tmp_p
         assert all(step == sorted(step) for step in forecast["quantiles"])
         assert forecast["emitted_ms"] == NOW_MS
     partition.close()
+
+
+@pytest.mark.parametrize(
+    ("window_ms", "timezone", "sold", "steps"),
+    [
+        (DAY_MS, "Europe/London", "2024-03-28", ["2024-03-29", "2024-03-30", "2024-03-31", "2024-04-01"]),
+        (DAY_MS, "Europe/London", "2024-10-25", ["2024-10-26", "2024-10-27", "2024-10-28", "2024-10-29"]),
+        (DAY_MS, "America/New_York", "2024-03-08", ["2024-03-09", "2024-03-10", "2024-03-11", "2024-03-12"]),
+        (DAY_MS, "Asia/Tokyo", "2024-03-28", ["2024-03-29", "2024-03-30", "2024-03-31", "2024-04-01"]),
+        (WEEK_MS, "Europe/London", "2024-03-18", ["2024-03-25", "2024-04-01", "2024-04-08", "2024-04-15"]),
+        (MONTH_MS, "America/New_York", "2024-01-01", ["2024-02-01", "2024-03-01", "2024-04-01", "2024-05-01"]),
+    ],
+)
+def test_each_forecast_says_when_the_window_of_each_step_starts(
+    broker: str, tmp_path: Path, window_ms: int, timezone: str, sold: str, steps: list[str]
+) -> None:
+    def midnight_ms(day: str) -> int:
+        return int(datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(timezone)).timestamp() * 1000)
+
+    settings = settings_for(broker, tmp_path, bundle="shipped", window_ms=window_ms, timezone=timezone)
+    now_ms = midnight_ms("2025-01-01")
+    partition = open_partition(settings, session=open_session(settings))
+    take(partition, ORDERS, order("1", "a", midnight_ms(sold)), now_ms=now_ms)
+    for source, event in ((ORDERS, order), (CLICKS, click)):
+        take(partition, source, event("2", "b", midnight_ms(steps[0]) + HOUR_MS), now_ms=now_ms)
+    take(partition, PRICES, price_change("2", "b", midnight_ms(steps[0]) + HOUR_MS, 1.0), now_ms=now_ms)
+    close_all(partition, now_ms=now_ms)
+    partition.flush(now_ms=now_ms)
+    partition.close()
+    (made,) = published(settings, "forecasts")
+    assert made["step_ms"] == window_ms
+    assert made["step_starts_ms"][:4] == [midnight_ms(day) for day in steps]
+    assert len(made["step_starts_ms"]) == len(made["quantiles"]) == HORIZON
 
 
 def test_a_batch_that_breaks_off_half_way_is_never_flushed(partition: Partition) -> None:

@@ -36,6 +36,7 @@ FORECASTS = ForecastColumns(
     revision=0,
     actual_units=np.array([38.0, 0.396]),
     step_ms=86_400_000,
+    step_starts_ms=(1291248000000, 1291334400000, 1291420800000),
     quantile_levels=(0.05, 0.5),
     quantiles=np.array([[[0, 1], [2, 3], [0, 999]], [[0.5, 1.25], [0.001, 999.999], [0, 1000.5]]], dtype=np.float32),
     mean=np.array([[0.1, 2.5, 1], [0.25, 0.5, 1e-7]], dtype=np.float32),
@@ -126,6 +127,7 @@ def test_the_first_forecast_is_the_struct_of_its_row() -> None:
         revision=0,
         actual_units=38.0,
         step_ms=86_400_000,
+        step_starts_ms=(1291248000000, 1291334400000, 1291420800000),
         quantile_levels=(0.05, 0.5),
         quantiles=((0.0, 1.0), (2.0, 3.0), (0.0, 999.0)),
         mean=(0.1, 2.5, 1.0),
@@ -194,6 +196,11 @@ def test_a_forecast_column_of_another_length_is_refused(field: str) -> None:
 def test_a_mean_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mean must have the shape"):
         encode_forecasts(dataclasses.replace(FORECASTS, mean=FORECASTS.mean[0, 0]))
+
+
+def test_a_step_without_a_start_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"step_starts_ms must have one start for each of \[3\] steps, found 2"):
+        encode_forecasts(dataclasses.replace(FORECASTS, step_starts_ms=FORECASTS.step_starts_ms[:2]))
 
 
 def test_codes_out_of_range_are_refused() -> None:
