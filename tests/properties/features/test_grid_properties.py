@@ -10,9 +10,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.grid import (
-    DAY_MS,EARLIEST_MS,HOUR_MS,LATEST_MS,MINUTE_MS,MONTH_MS,WEEK_MS,WEEKDAYS,WindowGrid
-)
+from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WEEKDAYS, WindowGrid
 from features.horizon import HORIZON
 
 ZONES = (

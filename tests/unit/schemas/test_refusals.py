@@ -8,7 +8,7 @@ from pathlib import Path
 from schemas.refusals import CODES
 from tests.support.hostile import unusable
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[3] / "README.md").read_text()
 
 
 def test_the_readme_tells_what_each_code_means() -> None:

@@ -60,7 +60,7 @@ class Entry:
 
 @dataclass
 class Scripted:
-    """A changelog that holds what the test says, read as `streams.kafka.partition_reader.Reader` would; only at this size a batch."""
+    """A changelog that holds what the test says, read as `Reader` would; only at this size a batch."""
 
     records_: list[Record]
     at_once: int = 100
