@@ -21,9 +21,8 @@ from features.season import Context, Season, context
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
 from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
+from schemas.inputs import INPUTS
 
-ORDERS, CLICKS, PRICES = 0, 1, 2
-INPUT_NAMES = ("orders", "clicks", "price-changes")
 CHUNK = 16_384  # SKUs closed at a time: bounds memory, and is the largest batch the model runs
 _MATURE_OPENS = 28
 
@@ -99,7 +98,7 @@ class Ledger:
         self.max_ahead_ms = max_ahead_ms
         self.table = SkuTable((*closing.COLUMNS, *extra_columns))
         self.windows = OpenWindows()
-        self.seen = tuple(SeenIds() for _ in INPUT_NAMES)
+        self.seen = tuple(SeenIds() for _ in INPUTS)
         self.season = Season(grid.season)
         self.prior_nu = 1.0
         self.currency = ""

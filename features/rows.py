@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from features.ledger import INPUT_NAMES, Ledger
+from features.ledger import Ledger
 from features.open_windows import FOLDED
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
 from schemas.errors import StateCorrupt, StateMismatch
+from schemas.inputs import INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS
 
 FORMAT = 1

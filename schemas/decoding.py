@@ -7,14 +7,14 @@ a whole number may stand for a float, never text for a number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from schemas.clicks import CLICK_KINDS, Click
-from schemas.columns import ClickColumns, InputColumns, OrderColumns, PriceColumns, Refusal, Rows
+from schemas.columns import ClickColumns, OrderColumns, PriceColumns, Refusal, Rows
 from schemas.fields import MAX_SKU_BYTES
 from schemas.orders import OrderLine
 from schemas.price_changes import PriceChange
@@ -126,11 +126,3 @@ def decode_price_changes(values: Sequence[bytes | None]) -> tuple[PriceColumns, 
         currency=[change.currency for change in changes],
     )
     return columns, refusals
-
-
-DECODERS: Final[Mapping[str, Callable[[Sequence[bytes | None]], tuple[InputColumns, list[Refusal]]]]] = {
-    "orders": decode_orders,
-    "clicks": decode_clicks,
-    "price-changes": decode_price_changes,
-}
-"""By topic, without its prefix."""

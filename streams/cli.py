@@ -16,7 +16,7 @@ from streams import settings as settings_module
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.events.files import Kind
+    from schemas.inputs import InputName
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -120,8 +120,8 @@ def replay(ctx: click.Context, orders: Path, clicks: Path | None, price_changes:
     replay_files(_settings(ctx), _named(orders, clicks, price_changes), speed)
 
 
-def _named(orders: Path, clicks: Path | None, price_changes: Path | None) -> dict[Kind, Path]:
-    files: dict[Kind, Path | None] = {"orders": orders, "clicks": clicks, "price-changes": price_changes}
+def _named(orders: Path, clicks: Path | None, price_changes: Path | None) -> dict[InputName, Path]:
+    files: dict[InputName, Path | None] = {"orders": orders, "clicks": clicks, "price-changes": price_changes}
     return {kind: path for kind, path in files.items() if path is not None}
 
 

@@ -27,7 +27,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streams.events.files import KINDS, Kind, Times, schema
+from schemas.inputs import INPUT_NAMES, InputName
+from streams.events.files import Times, schema
 
 TIMEZONE = "Europe/London"
 CURRENCY = "GBP"
@@ -146,7 +147,7 @@ def sessions_of(day: Times, rng: np.random.Generator) -> tuple[Times, Times]:
     return session, begins[session] + rng.integers(0, SESSION_SECONDS, len(day))
 
 
-def write(frame: pd.DataFrame, kind: Kind, path: Path) -> None:
+def write(frame: pd.DataFrame, kind: InputName, path: Path) -> None:
     """Write the columns of `kind`, without optional ones that the frame lacks, as small as Parquet gets them."""
     columns = pa.schema([field for field in schema(kind) if field.name in frame.columns])
     table = pa.Table.from_pandas(frame[columns.names], schema=columns, preserve_index=False).replace_schema_metadata()
@@ -173,13 +174,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     orders = orders_of(pd.read_parquet(arguments.online_retail))
-    frames: dict[Kind, pd.DataFrame] = {
+    frames: dict[InputName, pd.DataFrame] = {
         "orders": orders,
         "clicks": clicks_of(orders),
         "price-changes": price_changes_of(pd.read_parquet(arguments.price_changes), orders),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:
+    for kind in INPUT_NAMES:
         path = arguments.out / f"{kind}.parquet"
         write(frames[kind], kind, path)
         print(

@@ -27,16 +27,16 @@ from inference import bundle as bundles
 from inference.desk import Closed, Desk, columns
 from inference.session import Session
 from schemas.errors import BadInput
+from schemas.inputs import InputName
 from streams import directories
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
-from streams.events.files import Kind
 
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
 
 
 def run(  # noqa: PLR0913 - the command's options, all by name
-    files: Mapping[Kind, Path],
+    files: Mapping[InputName, Path],
     *,
     out: Path,
     bundle: Path | None,

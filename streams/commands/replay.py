@@ -13,12 +13,12 @@ from streams.events.replay import Replay
 from streams.observe.progress import moment
 
 if TYPE_CHECKING:
-    from streams.events.files import Kind
+    from schemas.inputs import InputName
     from streams.events.replay import Progress as Sent
     from streams.settings import Settings
 
 
-def replay_files(settings: Settings, files: dict[Kind, Path], speed: str) -> None:
+def replay_files(settings: Settings, files: dict[InputName, Path], speed: str) -> None:
     """Publish the files and print the number of records per topic; raises `BadInput`, `BadSetting`, `BrokerTrouble`."""
     replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed))
     console = Console(stderr=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 
 from features.encoding import fingerprint
-from features.ledger import INPUT_NAMES
 from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch
+from schemas.inputs import INPUT_NAMES
 from streams import directories
 from streams.kafka import clients, topics
 from streams.kafka.faust_app import run

@@ -16,9 +16,9 @@ from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
+from schemas.inputs import InputName
 from streams import directories
 from streams.events import tables as event_tables
-from streams.events.files import Kind
 
 DEFAULT_ITERATIONS = 800
 
@@ -29,7 +29,7 @@ def local_ms(day: datetime, grid: WindowGrid) -> int:
 
 
 def train_bundle(
-    files: Mapping[Kind, Path],
+    files: Mapping[InputName, Path],
     *,
     out: Path,
     until: datetime | None,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from schemas.decoding import DECODERS
 from schemas.errors import BadInput
+from schemas.inputs import BY_NAME, INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS, sku_complaint
 from streams.dead_letters import letter_files
 from streams.kafka import topics
@@ -88,7 +88,7 @@ def markers_topic(settings: Settings) -> str:
 
 def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]:
     """Read the whole file and give each source's digest; `BadInput` tells what is wrong with it."""
-    kinds = {settings.topic(name): name for name in topics.INPUTS}
+    kinds = {settings.topic(name): name for name in INPUT_NAMES}
     seen: dict[str, bytes] = {}
     unusable: list[str] = []
     for letter in _read(path, "checking"):
@@ -104,7 +104,7 @@ def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]
             # the same twice is what a crash of the worker may leave
             msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
             raise BadInput(msg)
-        for refusal in DECODERS[kind]([letter.value])[1]:
+        for refusal in BY_NAME[kind].decode([letter.value])[1]:
             unusable.append(f"{letter.source} in line {letter.line} ({refusal.code}: {refusal.error})")
     if unusable and not force:
         more = f" and {len(unusable) - _NAMED:,} more" if len(unusable) > _NAMED else ""

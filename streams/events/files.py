@@ -14,9 +14,8 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -26,74 +25,17 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from schemas.errors import BadInput
+from schemas.inputs import BY_NAME, INPUT_NAMES, INPUTS, Field, FieldType, InputName
 
 # pa.array() and to_numpy() import pandas where it is installed: the Parquet path, which the demo takes, uses neither.
 
-Kind = Literal["orders", "clicks", "price-changes"]
 Times = np.ndarray[tuple[int], np.dtype[np.int64]]
-KINDS: tuple[Kind, ...] = ("orders", "clicks", "price-changes")
 
 BATCH_ROWS = 16_384
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 _JSON_BLOCK_BYTES = 4 << 20
-_SAMPLE_FILES: Mapping[Kind, str] = {
-    "orders": "orders.parquet",
-    "clicks": "clicks.parquet",
-    "price-changes": "price-changes.parquet",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its type, whether it may be null or left out, and the only values it may hold (empty: any).
-
-    `optional` fields are left out of a message when null; a nullable field that is not optional is written as null.
-    """
-
-    name: str
-    type: Literal["string", "double", "int64"] = "string"
-    nullable: bool = False
-    optional: bool = False
-    choices: tuple[str, ...] = ()
-
-    @property
-    def arrow(self) -> Any:  # noqa: ANN401 - any pyarrow type, which its stubs spell in fifty ways
-        """The pyarrow type of the column."""
-        types: dict[str, Any] = {"string": pa.string(), "double": pa.float64(), "int64": pa.int64()}
-        return types[self.type]
-
-
-TIME = Column("event_time_ms", "int64")
-COLUMNS: Mapping[Kind, tuple[Column, ...]] = {
-    "orders": (
-        Column("event_id"),
-        Column("order_id"),
-        Column("sku"),
-        Column("quantity", "double"),
-        Column("unit_price", "double"),
-        Column("currency"),
-        TIME,
-        Column("customer_id", nullable=True),
-        Column("channel", nullable=True, optional=True),
-        Column("category", nullable=True, optional=True),
-    ),
-    "clicks": (
-        Column("event_id"),
-        Column("session_id"),
-        Column("sku"),
-        Column("kind", choices=("view", "cart", "purchase")),
-        TIME,
-    ),
-    "price-changes": (
-        Column("event_id"),
-        Column("sku"),
-        Column("price", "double"),
-        Column("previous_price", "double", nullable=True),
-        Column("currency"),
-        Column("kind", choices=("list", "promotion", "markdown")),
-        TIME,
-    ),
-}
+_ARROW: Mapping[FieldType, Any] = {"string": pa.string(), "double": pa.float64(), "int64": pa.int64()}
+TIME = next(each for each in BY_NAME["orders"].fields if each.name == "event_time_ms")
 
 
 class Survey(NamedTuple):
@@ -105,21 +47,22 @@ class Survey(NamedTuple):
     in_order: bool
 
 
-def schema(kind: Kind) -> pa.Schema:
+def schema(kind: InputName) -> pa.Schema:
     """Name and type the columns that `read` yields for this kind, in order; such a file may be written with it."""
-    return pa.schema([pa.field(column.name, column.arrow, nullable=column.nullable) for column in COLUMNS[kind]])
+    fields = BY_NAME[kind].fields
+    return pa.schema([pa.field(each.name, _ARROW[each.type], nullable=each.nullable) for each in fields])
 
 
-def read(path: Path, kind: Kind, *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def read(path: Path, kind: InputName, *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     """Yield the file's rows in its own order, as non-empty batches of at most `batch_rows` rows with `schema(kind)`.
 
     The header is checked at once, the values batch by batch. Raises `BadInput`.
     """
-    return _read(Path(path), COLUMNS[kind], batch_rows)
+    return _read(Path(path), BY_NAME[kind].fields, batch_rows)
 
 
 def read_in_order(
-    path: Path, kind: Kind, found: Survey | None = None, *, batch_rows: int = BATCH_ROWS
+    path: Path, kind: InputName, found: Survey | None = None, *, batch_rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """Like `read`, in event-time order; rows of equal time keep the order of the file.
 
@@ -163,13 +106,13 @@ def event_times(batch: pa.RecordBatch) -> Times:
     return cast("Times", times)
 
 
-def sample_paths() -> dict[Kind, Path]:
+def sample_paths() -> dict[InputName, Path]:
     """Locate the shipped sample, whose README tells what it is: its files by kind."""
     folder = importlib.resources.files("streams.demo") / "sample"
-    return {kind: Path(str(folder / name)) for kind, name in _SAMPLE_FILES.items()}
+    return {name: Path(str(folder / f"{name}.parquet")) for name in INPUT_NAMES}
 
 
-def _read(path: Path, columns: tuple[Column, ...], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _read(path: Path, columns: tuple[Field, ...], batch_rows: int) -> Iterator[pa.RecordBatch]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         msg = f"{path} is of no known format: expected a name ending in {', '.join(_READERS)}"
@@ -180,8 +123,8 @@ def _read(path: Path, columns: tuple[Column, ...], batch_rows: int) -> Iterator[
     return _checked(path, batches, columns)
 
 
-def _checked(path: Path, batches: Iterator[Any], columns: tuple[Column, ...]) -> Iterator[pa.RecordBatch]:
-    wanted = pa.schema([pa.field(column.name, column.arrow, nullable=column.nullable) for column in columns])
+def _checked(path: Path, batches: Iterator[Any], columns: tuple[Field, ...]) -> Iterator[pa.RecordBatch]:
+    wanted = pa.schema([pa.field(column.name, _ARROW[column.type], nullable=column.nullable) for column in columns])
     row = 0
     with _blaming(path):
         for batch in batches:
@@ -190,7 +133,7 @@ def _checked(path: Path, batches: Iterator[Any], columns: tuple[Column, ...]) ->
                 arrays = [
                     _conform(path, batch.column(column.name), column, row)
                     if column.name in held
-                    else pa.nulls(batch.num_rows, column.arrow)
+                    else pa.nulls(batch.num_rows, _ARROW[column.type])
                     for column in columns
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
@@ -210,7 +153,7 @@ def _blaming(path: Path) -> Iterator[None]:
         raise BadInput(msg) from error
 
 
-def _check_header(path: Path, found: Mapping[str, pa.DataType], columns: tuple[Column, ...]) -> None:
+def _check_header(path: Path, found: Mapping[str, pa.DataType], columns: tuple[Field, ...]) -> None:
     for column in columns:
         if column.name in found:
             if not _fits(found[column.name], column):
@@ -221,7 +164,7 @@ def _check_header(path: Path, found: Mapping[str, pa.DataType], columns: tuple[C
             raise BadInput(msg)
 
 
-def _fits(found: pa.DataType, column: Column) -> bool:
+def _fits(found: pa.DataType, column: Field) -> bool:
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_null(found):
@@ -232,16 +175,16 @@ def _fits(found: pa.DataType, column: Column) -> bool:
     return bool(pa.types.is_integer(found) or (column.type == "double" and number))
 
 
-def _meaning(column: Column) -> str:
+def _meaning(column: Field) -> str:
     if column is TIME:
         return "a whole number (epoch milliseconds)"
     return {"string": "text", "double": "a number", "int64": "a whole number"}[column.type]
 
 
-def _conform(path: Path, found: Any, column: Column, rows_before: int) -> Any:  # noqa: ANN401 - any pyarrow array
+def _conform(path: Path, found: Any, column: Field, rows_before: int) -> Any:  # noqa: ANN401 - any pyarrow array
     """Give the array the column's own type, without NaN; a complaint counts rows from 1, without the header."""
     try:
-        array = found if found.type == column.arrow else found.cast(column.arrow)
+        array = found if found.type == _ARROW[column.type] else found.cast(_ARROW[column.type])
     except pa.ArrowInvalid as error:
         msg = f"{path}: column {column.name} holds what is not {_meaning(column)}: {error}"
         raise BadInput(msg) from error
@@ -269,17 +212,17 @@ def _conform(path: Path, found: Any, column: Column, rows_before: int) -> Any:  
 _Found = tuple[Mapping[str, Any], Iterator[Any]]  # the columns found with their types, and the rows
 
 
-def _read_parquet(path: Path, columns: tuple[Column, ...], batch_rows: int) -> _Found:
+def _read_parquet(path: Path, columns: tuple[Field, ...], batch_rows: int) -> _Found:
     file = pq.ParquetFile(path)
     found = {field.name: field.type for field in file.schema_arrow}
     wanted = [column.name for column in columns if column.name in found]
     return found, file.iter_batches(batch_size=batch_rows, columns=wanted)
 
 
-def _read_csv(path: Path, columns: tuple[Column, ...], batch_rows: int) -> _Found:
+def _read_csv(path: Path, columns: tuple[Field, ...], batch_rows: int) -> _Found:
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = next(csv.reader(file), [])
-    types = {column.name: column.arrow for column in columns if column.name in header}
+    types = {column.name: _ARROW[column.type] for column in columns if column.name in header}
     return {name: types.get(name, pa.string()) for name in header}, _csv_batches(path, header, types, batch_rows)
 
 
@@ -298,7 +241,7 @@ def _csv_batches(path: Path, header: list[str], types: dict[str, Any], batch_row
         raise BadInput(msg) from error
 
 
-_NULLABLE_TEXT = {c.name for columns in COLUMNS.values() for c in columns if c.nullable and c.type == "string"}
+_NULLABLE_TEXT = {c.name for each in INPUTS for c in each.fields if c.nullable and c.type == "string"}
 
 
 def _empty_to_null(batch: Any) -> Any:  # noqa: ANN401 - a RecordBatch
@@ -310,13 +253,13 @@ def _empty_to_null(batch: Any) -> Any:  # noqa: ANN401 - a RecordBatch
     return batch
 
 
-def _read_json_lines(path: Path, columns: tuple[Column, ...], batch_rows: int) -> _Found:
+def _read_json_lines(path: Path, columns: tuple[Field, ...], batch_rows: int) -> _Found:
     with path.open("rb"):  # a missing file is a complaint now, not at the first row
         pass
-    return {column.name: column.arrow for column in columns}, _json_batches(path, columns, batch_rows)
+    return {column.name: _ARROW[column.type] for column in columns}, _json_batches(path, columns, batch_rows)
 
 
-def _json_batches(path: Path, columns: tuple[Column, ...], batch_rows: int) -> Iterator[Any]:
+def _json_batches(path: Path, columns: tuple[Field, ...], batch_rows: int) -> Iterator[Any]:
     types: dict[str, Any] = {"string": str, "double": float, "int64": Annotated[int, _INT64]}
     fields: list[Any] = [
         (c.name, types[c.type] | None, None) if c.nullable else (c.name, types[c.type])
@@ -333,7 +276,7 @@ def _json_batches(path: Path, columns: tuple[Column, ...], batch_rows: int) -> I
             line += len(lines)
             for start in range(0, len(rows), batch_rows):
                 part = rows[start : start + batch_rows]
-                arrays = [pa.array([getattr(row, c.name) for row in part], c.arrow) for c in columns]
+                arrays = [pa.array([getattr(row, c.name) for row in part], _ARROW[c.type]) for c in columns]
                 yield pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])
 
 
@@ -346,7 +289,7 @@ def _json_complaint(path: Path, decoder: msgspec.json.Decoder[Any], lines: list[
     return BadInput(f"{path}, lines {lines_before + 1} to {lines_before + len(lines)}: not JSON lines")
 
 
-_READERS: dict[str, Callable[[Path, tuple[Column, ...], int], _Found]] = {
+_READERS: dict[str, Callable[[Path, tuple[Field, ...], int], _Found]] = {
     ".parquet": _read_parquet,
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,

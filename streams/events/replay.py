@@ -24,7 +24,8 @@ import pyarrow as pa
 from msgspec import UNSET, UnsetType
 
 from schemas.errors import BadSetting, BrokerTrouble
-from streams.events.files import COLUMNS, Kind, Survey, Times, event_times, read_in_order, survey
+from schemas.inputs import BY_NAME, INPUTS, InputName
+from streams.events.files import Survey, Times, event_times, read_in_order, survey
 from streams.kafka import clients
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ Gate = Callable[[int], None]  # asked with an event time in ms before the events
 
 DAY_MS = 86_400_000
 SLICE_ROWS = 8_192
-_RANKS: tuple[Kind, ...] = ("price-changes", "clicks", "orders")  # who goes first at equal event times
+_RANKS = tuple(each.name for each in sorted(INPUTS, key=lambda each: each.rank))  # who goes first at equal event times
 _PACED_SLICE_S = 0.1  # at a pace of N event seconds per second, events leave in slices of so many real seconds
 _BROKER_TIMEOUT_S = 10.0
 _POLL_S = 0.1
@@ -57,10 +58,10 @@ class Progress:
     event_time_ms: int
 
 
-def encode_rows(kind: Kind, batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes], Times]:
+def encode_rows(kind: InputName, batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes], Times]:
     """Encode a batch of `files.read`: keys (the SKU in UTF-8), values (JSON), event times (int64, ms)."""
-    columns: list[list[Any]] = [batch.column(column.name).to_pylist() for column in COLUMNS[kind]]
-    for number, column in enumerate(COLUMNS[kind]):
+    columns: list[list[Any]] = [batch.column(column.name).to_pylist() for column in BY_NAME[kind].fields]
+    for number, column in enumerate(BY_NAME[kind].fields):
         if column.optional:
             columns[number] = [UNSET if value is None else value for value in columns[number]]
     rows = list(map(_ROWS[kind], *columns))
@@ -83,7 +84,7 @@ class Replay:
     def __init__(
         self,
         config: Mapping[str, Any],
-        files: Mapping[Kind, Path],
+        files: Mapping[InputName, Path],
         prefix: str = "",
         *,
         speed: Literal["max"] | float = "max",
@@ -100,7 +101,7 @@ class Replay:
         self._slice_ms = slice_ms if speed == "max" else max(1, min(slice_ms, int(speed * 1000 * _PACED_SLICE_S)))
         self._refused: list[str] = []
         self._trouble = ""
-        self.surveys: dict[Kind, Survey] = {kind: survey(path) for kind, path in self._files.items()}
+        self.surveys: dict[InputName, Survey] = {kind: survey(path) for kind, path in self._files.items()}
         self.total = sum(found.rows for found in self.surveys.values())
         self.notes = tuple(
             f"{self._files[kind]} is not in event-time order: its {found.rows:,} rows are sorted in memory"
@@ -246,7 +247,7 @@ class Events:
 class _Feed:
     """One file on its way into the merge: its encoded rows that are not merged yet, and whether more may come."""
 
-    kind: Kind
+    kind: InputName
     batches: Iterator[pa.RecordBatch]
     keys: list[bytes] = field(default_factory=list)
     values: list[bytes] = field(default_factory=list)
@@ -270,7 +271,7 @@ class _Feed:
         return taken
 
 
-def merge(batches: Mapping[Kind, Iterator[pa.RecordBatch]]) -> Iterator[Events]:
+def merge(batches: Mapping[InputName, Iterator[pa.RecordBatch]]) -> Iterator[Events]:
     """Encode and merge batches that are in event-time order within each kind; ties as the head of this module says.
 
     What lies before the last loaded event time of every unfinished feed is settled, since nothing earlier can come.
@@ -310,10 +311,10 @@ def _interleave(parts: list[Events]) -> Events:
     return Events(times[order], ranks, [keys[place] for place in places], [values[place] for place in places])
 
 
-def _row_type(kind: Kind) -> type[msgspec.Struct]:
+def _row_type(kind: InputName) -> type[msgspec.Struct]:
     types: dict[str, Any] = {"string": str, "double": float, "int64": int}
     fields: list[Any] = []
-    for column in COLUMNS[kind]:
+    for column in BY_NAME[kind].fields:
         plain = types[column.type]
         if column.optional:
             fields.append((column.name, plain | UnsetType, UNSET))
@@ -324,4 +325,4 @@ def _row_type(kind: Kind) -> type[msgspec.Struct]:
 
 _ENCODER = msgspec.json.Encoder()
 _ROWS = {kind: _row_type(kind) for kind in _RANKS}
-_SKU = {kind: [column.name for column in COLUMNS[kind]].index("sku") for kind in _RANKS}
+_SKU = {kind: [column.name for column in BY_NAME[kind].fields].index("sku") for kind in _RANKS}

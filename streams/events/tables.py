@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from features.ledger import INPUT_NAMES, Columns
-from schemas.decoding import DECODERS
+from schemas.columns import InputColumns as Columns
 from schemas.errors import BadInput
-from streams.events.files import Kind, read
+from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
+from streams.events.files import read
 from streams.events.replay import encode_rows
 
 
-def load(files: Mapping[Kind, Path]) -> dict[int, Columns]:
+def load(files: Mapping[InputName, Path]) -> dict[int, Columns]:
     """Read event files whole: {input: columns}. Rows that the worker would refuse are left out, as there.
 
     Every row goes through the bytes that `replay` would send and the decoder of the worker: what holds live holds
@@ -25,8 +25,8 @@ def load(files: Mapping[Kind, Path]) -> dict[int, Columns]:
     return dict(_read(kind, path) for kind, path in files.items())
 
 
-def _read(kind: Kind, path: Path) -> tuple[int, Columns]:
-    decode = DECODERS[kind]
+def _read(kind: InputName, path: Path) -> tuple[int, Columns]:
+    decode = BY_NAME[kind].decode
     parts, first = [], 0
     for batch in read(path, kind):
         values = encode_rows(kind, batch)[1]

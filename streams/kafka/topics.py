@@ -15,6 +15,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from features.grid import DAY_MS
 from schemas.errors import BrokerTrouble
+from schemas.inputs import INPUT_NAMES
 from streams.kafka import clients
 
 if TYPE_CHECKING:
@@ -24,16 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ORDERS: Final = "orders"
-CLICKS: Final = "clicks"
-PRICE_CHANGES: Final = "price-changes"
 WINDOWS: Final = "windows"
 FORECASTS: Final = "forecasts"
 ALERTS: Final = "alerts"
 LATE_EVENTS: Final = "late-events"
 DEAD_LETTERS: Final = "dead-letters"
 
-INPUTS: Final = (ORDERS, CLICKS, PRICE_CHANGES)
 OUTPUTS: Final = (WINDOWS, FORECASTS, ALERTS, LATE_EVENTS, DEAD_LETTERS)
 LETTERS: Final = (LATE_EVENTS, DEAD_LETTERS)
 
@@ -60,7 +57,7 @@ Answer = TypeVar("Answer")
 
 def names(prefix: str = "") -> list[str]:
     """Full names of all topics, inputs first."""
-    return [prefix + name for name in (*INPUTS, *OUTPUTS)]
+    return [prefix + name for name in (*INPUT_NAMES, *OUTPUTS)]
 
 
 def create(
@@ -81,7 +78,7 @@ def create(
             replication_factor=_CLUSTERS_OWN if replication is None else replication,
             config=dict(LETTER_SETTINGS if name in LETTERS else TOPIC_SETTINGS),
         )
-        for name in (*INPUTS, *OUTPUTS)
+        for name in (*INPUT_NAMES, *OUTPUTS)
     ]
     futures = admin.create_topics(wanted, request_timeout=ANSWER_S)
     return [(name, _created(name, future)) for name, future in futures.items()]
@@ -105,7 +102,7 @@ def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     known = cluster.topics
     missing = [name for name in names(prefix) if name not in known]
     problems = [f"topic {name} is missing; make it with `skutrend topics create`" for name in missing]
-    inputs = {name: known[name] for name in (prefix + each for each in INPUTS) if name in known}
+    inputs = {name: known[name] for name in (prefix + each for each in INPUT_NAMES) if name in known}
     problems += _uneven(inputs)
     present = {name: known[name] for name in names(prefix) if name in known}
     for name, settings in _settings(admin, present).items():

@@ -16,7 +16,7 @@ import numpy as np
 
 from features import rows
 from features.grid import EARLIEST_MS
-from features.ledger import INPUT_NAMES, Absorbed, Ledger
+from features.ledger import Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.table import Slots
 from features.watermark import Watermark
@@ -24,9 +24,9 @@ from inference import desk
 from inference.alarms import AlarmRules
 from inference.session import Session
 from schemas.columns import WindowColumns
-from schemas.decoding import DECODERS
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
+from schemas.inputs import INPUTS
 from streams.kafka.batch import RecordBatch
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
@@ -122,7 +122,7 @@ class Partition:
 
     def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
-        columns, refused = DECODERS[INPUT_NAMES[source]](batch.values)
+        columns, refused = INPUTS[source].decode(batch.values)
         with self._wholly():
             outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
             outcome.refused.extend(refused)
@@ -145,7 +145,7 @@ class Partition:
         self._is_torn = was_torn
 
     def _count(self, source: int, batch: RecordBatch, outcome: Absorbed) -> None:
-        counts = self.meta.counts[INPUT_NAMES[source]]
+        counts = self.meta.counts[INPUTS[source].name]
         labels = (batch.topic, str(self.number))
         self.metrics.records.labels(*labels).inc(len(batch))
         counts.records += len(batch)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from features.ledger import CLICKS, ORDERS, PRICES
 from schemas.errors import Broken
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
 from streams.worker.worker import Worker, input_partitions

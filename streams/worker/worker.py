@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from features.ledger import INPUT_NAMES, Absorbed
+from features.ledger import Absorbed
 from inference.session import Session
 from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, Unavailable, WrongPartitioner
+from schemas.inputs import INPUT_NAMES
 from streams.kafka.batch import RecordBatch
 from streams.kafka.output_producer import SLICE_S
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES

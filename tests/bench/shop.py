@@ -6,11 +6,12 @@ import numpy as np
 
 from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
-from features.ledger import ORDERS, Ledger
+from features.ledger import Ledger
 from inference import bundle
 from inference.desk import Desk, columns
 from inference.session import Session
 from schemas.columns import OrderColumns
+from schemas.inputs import ORDERS
 
 FIRST_MS = 1_300_060_800_000  # 2011-03-14, a Monday
 LINES_A_DAY = 0.4  # order lines per SKU

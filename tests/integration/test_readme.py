@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.kafka.topics import INPUTS, OUTPUTS
+from schemas.inputs import INPUT_NAMES
+from streams.kafka.topics import OUTPUTS
 from streams.settings import describe, load
 from tests.support.kafka_broker import ROOT, free_ports
 from tests.support.service import environment
@@ -103,7 +104,7 @@ def test_every_setting_is_in_the_table_with_its_default_and_meaning(setting: obj
 
 def test_every_topic_is_in_the_table() -> None:
     table = README[README.index("### Topics") : README.index("### Settings")]
-    for topic in (*INPUTS, *OUTPUTS):
+    for topic in (*INPUT_NAMES, *OUTPUTS):
         assert f"`{topic}`" in table
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from features.ledger import INPUT_NAMES
+from schemas.inputs import INPUT_NAMES
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition

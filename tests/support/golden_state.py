@@ -16,7 +16,8 @@ import numpy as np
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Ledger
+from features.ledger import Ledger
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.ledgers import Click, Order, Price, close_due, columns, day_ms
 
 STATE = Path(__file__).parents[1] / "golden" / "state"

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from features.encoding import encode
 from features.grid import DAY_MS
-from features.ledger import CLICKS, ORDERS, Columns, Ledger
+from features.ledger import Columns, Ledger
 from features.season import Context
 from schemas.columns import ClickColumns, OrderColumns, PriceColumns
+from schemas.inputs import CLICKS, ORDERS
 
 MONDAY_MS = 1_299_456_000_000  # 2011-03-07T00:00Z
 """A Monday, so that day windows from here have phase 0, 1, 2, ..."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
-from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed
+from features.ledger import Absorbed
+from schemas.inputs import CLICKS, INPUT_NAMES, ORDERS, PRICES
 from streams.kafka.batch import RecordBatch
 from streams.kafka.embedded import PARTITIONS
 from streams.kafka.output_producer import Outbox

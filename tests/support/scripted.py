@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from features.ledger import INPUT_NAMES
+from schemas.inputs import INPUT_NAMES
 from streams.worker.worker import Worker
 from tests.support.partitions import NOW_MS, batch
 

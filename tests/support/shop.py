@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TIMEZONE = "Europe/London"
 PARTITIONS = 4
 HOUR_MS = 3_600_000
-KINDS = ("orders", "clicks", "price-changes")
+INPUT_NAMES = ("orders", "clicks", "price-changes")
 Record = tuple[str, bytes | None, bytes | None, int | None]  # topic, key, value, partition (None: by the key)
 Tables = dict[str, pd.DataFrame]
 
@@ -35,7 +35,7 @@ Tables = dict[str, pd.DataFrame]
 def month() -> Tables:
     """Four weeks around the day of 23 hours, 27 March 2011."""
     first, last = (int(pd.Timestamp(day, tz=TIMEZONE).timestamp() * 1000) for day in ("2011-03-14", "2011-04-11"))
-    tables = {kind: pd.read_parquet(sample_paths()[kind]) for kind in KINDS}
+    tables = {kind: pd.read_parquet(sample_paths()[kind]) for kind in INPUT_NAMES}
     return {kind: table[table.event_time_ms.between(first, last - 1)] for kind, table in tables.items()}
 
 
@@ -48,7 +48,7 @@ def end_of(tables: Tables) -> int:
 
 def merged(left: Tables, right: Tables) -> Tables:
     """Put the events of both together."""
-    return {kind: pd.concat([left[kind], right[kind]], ignore_index=True) for kind in KINDS}
+    return {kind: pd.concat([left[kind], right[kind]], ignore_index=True) for kind in INPUT_NAMES}
 
 
 def daily(tables: Tables) -> range:
@@ -60,7 +60,7 @@ def pulses(partitions: int, times_ms: Iterable[int]) -> Tables:
     """One event of each kind in each partition at each of these times: event time moves on, with no idle timeout."""
     names = [f"PULSE{number}" for number in range(40 * partitions)]
     where = partitions_of([name.encode() for name in names], count=partitions).tolist()
-    tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in INPUT_NAMES}
     for at_ms in times_ms:
         for sku in [names[where.index(number)] for number in range(partitions)]:
             event = {"event_id": f"pulse-{sku}-{at_ms}", "sku": sku, "event_time_ms": at_ms}
@@ -138,7 +138,7 @@ def parted(records: Sequence[Record], count: int) -> list[Sequence[Record]]:
 
 def assert_windows(kafka: KafkaBroker, prefix: str, tables: Tables, *, until_ms: int) -> None:
     """Every window of every SKU is published once and says what a group-by says."""
-    expected = measures(*(tables[kind] for kind in KINDS), timezone=TIMEZONE)
+    expected = measures(*(tables[kind] for kind in INPUT_NAMES), timezone=TIMEZONE)
     windows = published_once(kafka.bootstrap, prefix)
     assert_equal(published(windows), whole_grid(expected, until_ms=until_ms, timezone=TIMEZONE))
 

@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events.files import KINDS, Kind, read, read_in_order, schema
+from schemas.inputs import INPUT_NAMES, InputName
+from streams.events.files import read, read_in_order, schema
 from streams.events.replay import Events, encode_rows, merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIES: tuple[Kind, ...] = ("price-changes", "clicks", "orders")
-FIELDS: dict[Kind, dict[str, Any]] = {
+TIES: tuple[InputName, ...] = ("price-changes", "clicks", "orders")
+FIELDS: dict[InputName, dict[str, Any]] = {
     "orders": {"order_id": "o", "quantity": 1.0, "unit_price": 1.0, "currency": "GBP"},
     "clicks": {"session_id": "s", "kind": "view"},
     "price-changes": {"price": 1.0, "currency": "GBP", "kind": "list"},
@@ -30,29 +31,29 @@ batches_of_times = st.lists(st.lists(st.integers(0, 12), max_size=8), max_size=6
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 
 
-def rows_of(kind: Kind, times: list[int]) -> list[dict[str, Any]]:
+def rows_of(kind: InputName, times: list[int]) -> list[dict[str, Any]]:
     return [
         FIELDS[kind] | {"event_id": f"{kind}-{n}", "sku": f"sku{n % 3}", "event_time_ms": time}
         for n, time in enumerate(times)
     ]
 
 
-def in_batches(kind: Kind, times: list[int], sizes: list[int]) -> Iterator[pa.RecordBatch]:
+def in_batches(kind: InputName, times: list[int], sizes: list[int]) -> Iterator[pa.RecordBatch]:
     rows = iter(rows_of(kind, times))
     for size in sizes:
         if size:
             yield pa.RecordBatch.from_pylist(list(itertools.islice(rows, size)), schema=schema(kind))
 
 
-@given(st.fixed_dictionaries(dict.fromkeys(KINDS, batches_of_times)))
-def test_a_merge_is_the_stable_sort_of_everything(chunks: dict[Kind, list[list[int]]]) -> None:
-    times = {kind: sorted(itertools.chain.from_iterable(chunks[kind])) for kind in KINDS}
+@given(st.fixed_dictionaries(dict.fromkeys(INPUT_NAMES, batches_of_times)))
+def test_a_merge_is_the_stable_sort_of_everything(chunks: dict[InputName, list[list[int]]]) -> None:
+    times = {kind: sorted(itertools.chain.from_iterable(chunks[kind])) for kind in INPUT_NAMES}
     expected = sorted(
         ((time, rank, f"{kind}-{n}") for rank, kind in enumerate(TIES) for n, time in enumerate(times[kind])),
         key=lambda event: event[:2],
     )
     merged = []
-    for events in merge({kind: in_batches(kind, times[kind], [len(c) for c in chunks[kind]]) for kind in KINDS}):
+    for events in merge({kind: in_batches(kind, times[kind], [len(c) for c in chunks[kind]]) for kind in INPUT_NAMES}):
         assert len(events), "a merge yields no empty parts"
         for time, rank, key, value in zip(events.times, events.ranks, events.keys, events.values, strict=True):
             fields = json.loads(value)

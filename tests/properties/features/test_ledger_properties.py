@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from features import ledger as ledger_module
 from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Absorbed, Ledger
+from features.ledger import Absorbed, Ledger
 from features.watermark import NEVER_MS
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.murmur2 import partitions_of
 from tests.support.ledgers import KINDS, Click, Closed, Event, Order, Price, close, columns, cut, day_ms, statistics
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.grid import DAY_MS, HOUR_MS, WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Ledger
+from features.ledger import Ledger
 from features.offline import feed
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.ledgers import Click, Closed, Order, Price, close, close_due, columns, cut, day_ms, statistics
 
 GRIDS = (WindowGrid(timezone="Europe/London"), WindowGrid(window_ms=DAY_MS // 2, offset_ms=HOUR_MS))

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
-from features.ledger import ORDERS, Ledger
+from features.ledger import Ledger
+from schemas.inputs import ORDERS
 from tests.support.ledgers import Order, close, columns, day_ms
 
 SKUS = [f"sku{i}" for i in range(6)]

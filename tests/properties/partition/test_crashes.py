@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.ledger import INPUT_NAMES
+from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import open_session
 from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import ORDERS, Ledger
+from features.ledger import Ledger
 from features.rows import Counts, Meta, SeasonState
 from features.table import Column, SkuTable
+from schemas.inputs import ORDERS
 from tests.support.ledgers import Order, close_due, columns, cut, day_ms, statistics
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)

@@ -11,8 +11,9 @@ import pytest
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Ledger
+from features.ledger import Ledger
 from schemas.errors import BadInput, StateMismatch
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.state import show, verify
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.ledger import ORDERS
 from schemas.errors import BadInput
+from schemas.inputs import ORDERS
 from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest, as_line
 from streams.dead_letters.listing import UNREADABLE, WIDTH, as_letter, describe, list_letters

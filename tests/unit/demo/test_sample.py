@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from streams.events.files import KINDS, Kind, read, sample_paths, survey
+from schemas.inputs import INPUT_NAMES, InputName
+from streams.events.files import read, sample_paths, survey
 
 ROOT = Path(__file__).parents[3]
-COUNTS: dict[Kind, int] = {"orders": 538_959, "clicks": 193_697, "price-changes": 2_880}
+COUNTS: dict[InputName, int] = {"orders": 538_959, "clicks": 193_697, "price-changes": 2_880}
 SHARED = ["sku", "event_time_ms"]
 DAY_MS = 86_400_000
 
 
 @pytest.fixture(scope="module")
-def sample() -> dict[Kind, pd.DataFrame]:
+def sample() -> dict[InputName, pd.DataFrame]:
     return {
         kind: pd.concat([batch.to_pandas() for batch in read(path, kind)], ignore_index=True)
         for kind, path in sample_paths().items()
@@ -37,7 +38,7 @@ def build() -> ModuleType:
 
 def test_the_sample_is_whole_in_order_and_of_thirteen_months() -> None:
     paths = sample_paths()
-    assert set(paths) == set(KINDS)
+    assert set(paths) == set(INPUT_NAMES)
     for kind, path in paths.items():
         found = survey(path)
         assert (found.rows, found.in_order) == (COUNTS[kind], True)
@@ -57,7 +58,7 @@ def test_the_sample_is_small_and_names_its_source_and_licence() -> None:
         assert "https://creativecommons.org/licenses/by/4.0/" in text
 
 
-def test_the_readme_of_the_sample_counts_right(sample: dict[Kind, pd.DataFrame]) -> None:
+def test_the_readme_of_the_sample_counts_right(sample: dict[InputName, pd.DataFrame]) -> None:
     text = (sample_paths()["orders"].parent / "README.md").read_text(encoding="utf-8")
     orders, clicks = sample["orders"], sample["clicks"]
     for kind, frame in sample.items():
@@ -69,7 +70,7 @@ def test_the_readme_of_the_sample_counts_right(sample: dict[Kind, pd.DataFrame])
     assert f"views ({(clicks['kind'] == 'view').sum():,}) and carts ({(clicks['kind'] == 'cart').sum():,})" in text
 
 
-def test_ids_are_unique_and_clicks_say_that_they_are_synthetic(sample: dict[Kind, pd.DataFrame]) -> None:
+def test_ids_are_unique_and_clicks_say_that_they_are_synthetic(sample: dict[InputName, pd.DataFrame]) -> None:
     for frame in sample.values():
         assert frame["event_id"].is_unique
     clicks = sample["clicks"]
@@ -78,7 +79,7 @@ def test_ids_are_unique_and_clicks_say_that_they_are_synthetic(sample: dict[Kind
     assert clicks.groupby("session_id")["event_time_ms"].agg(np.ptp).max() < 600_000
 
 
-def test_the_orders_are_the_shop_s_with_its_oddities(sample: dict[Kind, pd.DataFrame]) -> None:
+def test_the_orders_are_the_shop_s_with_its_oddities(sample: dict[InputName, pd.DataFrame]) -> None:
     orders = sample["orders"]
     assert (orders["unit_price"] >= 0).all()
     assert (orders["sku"] == orders["sku"].str.strip().str.upper()).all()
@@ -87,7 +88,7 @@ def test_the_orders_are_the_shop_s_with_its_oddities(sample: dict[Kind, pd.DataF
     assert giant["event_time_ms"].diff().iloc[-1] == 16 * 60_000
 
 
-def test_a_price_change_comes_just_before_a_sale(sample: dict[Kind, pd.DataFrame]) -> None:
+def test_a_price_change_comes_just_before_a_sale(sample: dict[InputName, pd.DataFrame]) -> None:
     orders, changes = sample["orders"], sample["price-changes"]
     sales = orders[orders["quantity"] > 0][SHARED].assign(sold=True).drop_duplicates()
     due = changes[SHARED].assign(event_time_ms=changes["event_time_ms"] + 1000)
@@ -95,7 +96,7 @@ def test_a_price_change_comes_just_before_a_sale(sample: dict[Kind, pd.DataFrame
 
 
 def test_clicks_of_the_sample_follow_past_sales_on_every_day_of_the_week(
-    sample: dict[Kind, pd.DataFrame], build: ModuleType
+    sample: dict[InputName, pd.DataFrame], build: ModuleType
 ) -> None:
     clicks = sample["clicks"]
     per_weekday = build.local_day(clicks).dt.day_name().value_counts()

@@ -11,9 +11,10 @@ import pytest
 
 from schemas.clicks import Click
 from schemas.errors import BadInput
+from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
 from schemas.orders import OrderLine
 from schemas.price_changes import PriceChange
-from streams.events.files import COLUMNS, KINDS, Kind, event_time_span, event_times, read, read_in_order, schema, survey
+from streams.events.files import event_time_span, event_times, read, read_in_order, schema, survey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ AWKWARD = (
     " x ",
 )
 
-ROWS: Mapping[Kind, list[dict[str, Any]]] = {
+ROWS: Mapping[InputName, list[dict[str, Any]]] = {
     "orders": [
         {
             "event_id": f"e-{n}",
@@ -91,13 +92,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def rows_of(path: Path, kind: Kind, **options: int) -> list[dict[str, Any]]:
+def rows_of(path: Path, kind: InputName, **options: int) -> list[dict[str, Any]]:
     return [row for batch in read(path, kind, **options) for row in batch.to_pylist()]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_in_any_format_is_read_back_exactly(tmp_path: Path, kind: Kind, suffix: str) -> None:
+@pytest.mark.parametrize("kind", INPUT_NAMES)
+def test_what_is_written_in_any_format_is_read_back_exactly(tmp_path: Path, kind: InputName, suffix: str) -> None:
     path = write(tmp_path / f"events{suffix}", ROWS[kind])
     assert rows_of(path, kind) == ROWS[kind]
     assert rows_of(path, kind, batch_rows=3) == ROWS[kind]
@@ -293,6 +294,6 @@ def test_disorder_between_batches_is_seen(tmp_path: Path) -> None:
 
 
 def test_the_files_have_the_fields_of_the_messages() -> None:
-    messages: Mapping[Kind, Any] = {"orders": OrderLine, "clicks": Click, "price-changes": PriceChange}
-    for kind in KINDS:
-        assert {column.name for column in COLUMNS[kind]} == set(messages[kind].__struct_fields__)
+    messages: Mapping[InputName, Any] = {"orders": OrderLine, "clicks": Click, "price-changes": PriceChange}
+    for kind in INPUT_NAMES:
+        assert {column.name for column in BY_NAME[kind].fields} == set(messages[kind].__struct_fields__)

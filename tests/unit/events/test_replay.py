@@ -15,7 +15,8 @@ import pytest
 
 from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.errors import BadInput, BadSetting, BrokerTrouble
-from streams.events.files import KINDS, Kind, read, sample_paths
+from schemas.inputs import INPUT_NAMES, InputName
+from streams.events.files import read, sample_paths
 from streams.events.replay import DAY_MS, Progress, Replay, encode_rows, paced
 
 if TYPE_CHECKING:
@@ -59,13 +60,13 @@ class MockCluster:
 
 @pytest.fixture
 def cluster(topic_prefix: str) -> Iterator[MockCluster]:
-    mock = MockCluster(*(topic_prefix + kind for kind in KINDS))
+    mock = MockCluster(*(topic_prefix + kind for kind in INPUT_NAMES))
     yield mock
     mock.owner.flush(1)
 
 
-def events_of(kind: Kind, count: int, *, step_ms: int = HOUR_MS) -> list[dict[str, Any]]:
-    fields: Mapping[Kind, dict[str, Any]] = {
+def events_of(kind: InputName, count: int, *, step_ms: int = HOUR_MS) -> list[dict[str, Any]]:
+    fields: Mapping[InputName, dict[str, Any]] = {
         "orders": {
             "order_id": "o",
             "quantity": 2.5,
@@ -89,9 +90,9 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[Kind, Path]:
-    counts: Mapping[Kind, int] = {"orders": 500, "clicks": 300, "price-changes": 40}
-    return {kind: written(tmp_path / f"{kind}.parquet", events_of(kind, counts[kind])) for kind in KINDS}
+def files(tmp_path: Path) -> dict[InputName, Path]:
+    counts: Mapping[InputName, int] = {"orders": 500, "clicks": 300, "price-changes": 40}
+    return {kind: written(tmp_path / f"{kind}.parquet", events_of(kind, counts[kind])) for kind in INPUT_NAMES}
 
 
 def murmur2(key: bytes) -> int:
@@ -116,7 +117,7 @@ def test_the_hash_of_this_test_is_kafka_s() -> None:
 
 
 def test_every_event_arrives_once_in_order_in_the_partition_of_its_key(
-    cluster: MockCluster, files: dict[Kind, Path], topic_prefix: str
+    cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
 ) -> None:
     started_ms = time.time() * 1000
     counts = Replay(cluster.config, files, topic_prefix).run()
@@ -140,13 +141,13 @@ def test_every_event_arrives_once_in_order_in_the_partition_of_its_key(
 
 def test_values_are_what_the_worker_decodes_and_absent_options_are_left_out(tmp_path: Path) -> None:
     rows = events_of("orders", 50)
-    rows[3] |= {"channel": None, "customer_id": "12345", "sku": 'Größe "7"\n'}
+    rows[3] |= {"channel": None, "customer_id": "12345", "sku": 'Größe "7"\\'}
     (batch,) = read(written(tmp_path / "orders.parquet", rows), "orders")
     keys, values, times = encode_rows("orders", batch)
     assert [json.loads(value) for value in values] == [
         {name: row[name] for name in row if name != "channel" or row[name] is not None} for row in rows
     ]
-    assert keys[3] == 'Größe "7"\n'.encode()
+    assert keys[3] == 'Größe "7"\\'.encode()
     assert times.dtype == np.int64
     columns, refused = decode_orders(values)
     assert not refused
@@ -156,7 +157,7 @@ def test_values_are_what_the_worker_decodes_and_absent_options_are_left_out(tmp_
 
 
 def test_a_worker_refuses_nothing_of_the_sample() -> None:
-    decoders: Mapping[Kind, Any] = {
+    decoders: Mapping[InputName, Any] = {
         "orders": decode_orders,
         "clicks": decode_clicks,
         "price-changes": decode_price_changes,
@@ -171,7 +172,7 @@ def test_a_worker_refuses_nothing_of_the_sample() -> None:
 
 
 def test_a_gate_is_asked_before_each_slice_and_nothing_of_it_is_sent_before(
-    cluster: MockCluster, files: dict[Kind, Path], topic_prefix: str
+    cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
 ) -> None:
     asked: list[int] = []
     reports: list[Progress] = []
@@ -193,7 +194,9 @@ def test_a_gate_is_asked_before_each_slice_and_nothing_of_it_is_sent_before(
     assert replay.span_ms == (T0, T0 + 499 * HOUR_MS)
 
 
-def test_a_gate_that_refuses_ends_the_replay(cluster: MockCluster, files: dict[Kind, Path], topic_prefix: str) -> None:
+def test_a_gate_that_refuses_ends_the_replay(
+    cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
+) -> None:
     class Enough(Exception):  # noqa: N818 - not an error
         pass
 
@@ -243,21 +246,21 @@ def test_a_partitioner_of_the_operator_s_is_not_obeyed(cluster: MockCluster, tmp
         assert {(murmur2(message.key()) & 0x7FFFFFFF) % PARTITIONS for message in messages} <= {number}
 
 
-def test_a_missing_topic_is_trouble_that_names_the_remedy(cluster: MockCluster, files: dict[Kind, Path]) -> None:
+def test_a_missing_topic_is_trouble_that_names_the_remedy(cluster: MockCluster, files: dict[InputName, Path]) -> None:
     with pytest.raises(BrokerTrouble, match=r"has no topic .*other-orders.*: run `skutrend topics create` first"):
         Replay(cluster.config, files, "other-").run()
 
 
 def test_a_broker_that_does_not_answer_is_trouble(
-    files: dict[Kind, Path], topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+    files: dict[InputName, Path], topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.events.replay._BROKER_TIMEOUT_S", 0.5)
     with pytest.raises(BrokerTrouble, match=r"no answer from Kafka at 127\.0\.0\.1:1 within"):
         Replay({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, files, topic_prefix).run()
 
 
-def test_records_that_kafka_does_not_take_are_trouble(files: dict[Kind, Path], topic_prefix: str) -> None:
-    mock = MockCluster(*(topic_prefix + kind for kind in KINDS))
+def test_records_that_kafka_does_not_take_are_trouble(files: dict[InputName, Path], topic_prefix: str) -> None:
+    mock = MockCluster(*(topic_prefix + kind for kind in INPUT_NAMES))
     config = {**mock.config, "message.timeout.ms": 1_000, "log_level": 0}
 
     def gate(event_time_ms: int) -> None:
@@ -280,12 +283,12 @@ def test_a_file_that_cannot_be_used_is_told_before_anything_is_sent(tmp_path: Pa
 
 
 @pytest.mark.parametrize("speed", [0, -1.0, float("nan"), float("inf")])
-def test_a_speed_that_is_none_is_refused(files: dict[Kind, Path], speed: float) -> None:
+def test_a_speed_that_is_none_is_refused(files: dict[InputName, Path], speed: float) -> None:
     with pytest.raises(BadSetting, match=r"speed is .*expected max or a number above 0"):
         Replay({}, files, speed=speed)
 
 
-def test_a_kafka_setting_that_nobody_knows_is_refused(files: dict[Kind, Path]) -> None:
+def test_a_kafka_setting_that_nobody_knows_is_refused(files: dict[InputName, Path]) -> None:
     with pytest.raises(BadSetting, match=r"SKUTREND_KAFKA_BOOTSTRAP_SERVER .*'bootstrap\.server'"):
         Replay({"bootstrap.server": "127.0.0.1:9092"}, files).run()
 

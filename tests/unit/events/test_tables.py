@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.ledger import CLICKS, ORDERS, PRICES, Columns
+from features.ledger import Columns
 from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.errors import BadInput
+from schemas.inputs import CLICKS, ORDERS, PRICES, InputName
 from streams.events import tables as event_tables
-from streams.events.files import Kind, read, sample_paths, schema
+from streams.events.files import read, sample_paths, schema
 from streams.events.replay import encode_rows
 
 if TYPE_CHECKING:
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 T0 = 1_700_000_000_000
 DECODE: Mapping[int, Any] = {ORDERS: decode_orders, CLICKS: decode_clicks, PRICES: decode_price_changes}
-SOURCE: Mapping[Kind, int] = {"orders": ORDERS, "clicks": CLICKS, "price-changes": PRICES}
-GOOD: Mapping[Kind, dict[str, Any]] = {
+SOURCE: Mapping[InputName, int] = {"orders": ORDERS, "clicks": CLICKS, "price-changes": PRICES}
+GOOD: Mapping[InputName, dict[str, Any]] = {
     "orders": {"order_id": "o", "quantity": 2.5, "unit_price": 1.25, "currency": "GBP"},
     "clicks": {"session_id": "s", "kind": "cart"},
     "price-changes": {"price": 2.0, "previous_price": 3.0, "currency": "EUR", "kind": "list"},
 }
 
 
-def written(folder: Path, kind: Kind, *changes: dict[str, Any]) -> Path:
+def written(folder: Path, kind: InputName, *changes: dict[str, Any]) -> Path:
     """Write a file of as many rows, each good but for the change."""
     rows = [
         {"event_id": f"e{n}", "sku": f"sku{n}", "event_time_ms": T0 + n, **GOOD[kind], **change}
@@ -40,7 +41,7 @@ def written(folder: Path, kind: Kind, *changes: dict[str, Any]) -> Path:
     return path
 
 
-def as_the_worker_decodes(path: Path, kind: Kind) -> Columns:
+def as_the_worker_decodes(path: Path, kind: InputName) -> Columns:
     values = [value for batch in read(path, kind) for value in encode_rows(kind, batch)[1]]
     columns: Columns = DECODE[SOURCE[kind]](values)[0]
     return columns
@@ -58,7 +59,7 @@ def assert_same(found: Columns, expected: Columns) -> None:
 
 
 @pytest.mark.parametrize("kind", ["orders", "clicks", "price-changes"])
-def test_good_rows_come_as_the_columns_that_the_worker_makes_of_their_messages(tmp_path: Path, kind: Kind) -> None:
+def test_good_rows_come_as_the_columns_that_the_worker_makes_of_their_messages(tmp_path: Path, kind: InputName) -> None:
     path = written(tmp_path, kind, {}, {"sku": "Größe 7"}, {"event_id": "other"})
     assert_same(event_tables.load({kind: path})[SOURCE[kind]], as_the_worker_decodes(path, kind))
 
@@ -97,7 +98,9 @@ LEFT_IN = [
     [*BAD, *LEFT_IN],
     ids=lambda each: str(each)[:24],
 )
-def test_a_row_that_the_worker_would_refuse_is_left_out(tmp_path: Path, kind: Kind, change: dict[str, Any]) -> None:
+def test_a_row_that_the_worker_would_refuse_is_left_out(
+    tmp_path: Path, kind: InputName, change: dict[str, Any]
+) -> None:
     path = written(tmp_path, kind, {}, change, {})
     found, expected = event_tables.load({kind: path})[SOURCE[kind]], as_the_worker_decodes(path, kind)
     assert expected.sku == ["sku0", "sku2"], "the worker refuses it"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Late, Ledger
+from features.ledger import Late, Ledger
 from features.watermark import NEVER_MS
 from schemas.columns import OrderColumns
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.ledgers import Click, Order, Price, close, close_due, columns, day_ms
 
 NOW = day_ms(100)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from features.grid import DAY_MS, WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Ledger
+from features.ledger import Ledger
 from features.offline import feed, take
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.ledgers import Click, Order, Price, close, columns, day_ms
 
 

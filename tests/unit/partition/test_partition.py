@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from features.grid import DAY_MS, MONTH_MS, WEEK_MS
 from features.horizon import HORIZON
-from features.ledger import CLICKS, ORDERS, PRICES
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.serve import open_session
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from features.ledger import ORDERS
+from schemas.inputs import ORDERS
 from schemas.provenance import Source, read_dead_letter_headers, read_late_event_headers
 from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features.ledger import CLICKS, ORDERS, PRICES
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
 from tests.support.partitions import DAY_MS, HOUR_MS, T0, click, order, price_change, settings_for
 from tests.support.scripted import Bench

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from faust.types import TP
 
-from features.ledger import CLICKS, ORDERS, PRICES
 from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, Unavailable, WrongPartitioner
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.output_producer import Outbox
 from streams.state.store import Store
