@@ -8,7 +8,7 @@ lays them out in the same way.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -57,11 +57,12 @@ class SeasonState(msgspec.Struct):
     open_windows: int
 
 
-class Meta(msgspec.Struct):
+class Meta(msgspec.Struct, omit_defaults=True):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
-    input, its newest event time; skus: how many SKU rows there are beside it.
+    input, its newest event time; skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic
+    that its offset is of, as far as brokers gave one.
     """
 
     format: int
@@ -80,6 +81,7 @@ class Meta(msgspec.Struct):
     expected_open: bool
     windows_closed: int
     skus: int
+    topic_ids: dict[str, str] = {}
 
 
 def row_dtype(spec: Sequence[Column]) -> np.dtype[np.void]:
@@ -209,3 +211,18 @@ def check_count(meta: Meta, found: int, *, where: str) -> None:
             "delete that directory to rebuild it"
         )
         raise StateCorrupt(msg)
+
+
+def check_topics(meta: Meta, ids: Mapping[str, str], *, where: str) -> None:
+    """Refuse to go on in a topic that is another one than that which our offset is of (`StateMismatch`).
+
+    ids: of the topics as they are now; of those that are not in it nothing is known.
+    """
+    for topic, now in ids.items():
+        before, offset = meta.topic_ids.get(topic), meta.offsets.get(topic, 0)
+        if before is not None and before != now and offset > 0:
+            msg = (
+                f"topic {topic} was deleted and made again: {where} has absorbed it up to offset {offset} when its id "
+                f"was {before}, now it is {now}; start with a new SKUTREND_GROUP to have it read from its beginning"
+            )
+            raise StateMismatch(msg)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -119,6 +119,19 @@ class Partition:
     def next_offset(self, topic: str) -> int:
         """Give the offset from which an input is to be read: behind all that is absorbed."""
         return self.meta.offsets.get(topic, 0)
+
+    def check_topics(self, ids: Mapping[str, str]) -> None:
+        """Hold to the topics that offsets and changelog are of (`StateMismatch`), and note those of which none is yet.
+
+        ids: of topics as they are now.
+        """
+        rows.check_topics(self.meta, ids, where=str(self.store.path))
+        if self.changelog is not None:
+            self.changelog.check_topic(ids)
+        mine = {topic: ids[topic] for topic in map(self.settings.topic, INPUT_NAMES) if topic in ids}
+        if any(self.meta.topic_ids.get(topic) != now for topic, now in mine.items()):
+            self.meta.topic_ids |= mine
+            self._changed = self._changed or bool(self.meta.offsets)
 
     def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""

@@ -38,6 +38,7 @@ class Changelog:
     def __init__(self, outbox: Outbox, topic: str, partition: int) -> None:
         """outbox: a transactional one, claimed."""
         self.outbox, self.topic, self.partition = outbox, topic, partition
+        self.topic_id = ""  # as it was when the partition was opened; empty: not known
         self._meta = b""
         self._keys: list[bytes] = []
         self._values: list[bytes | None] = []
@@ -58,6 +59,17 @@ class Changelog:
             self.put(key, None)
         self._hand_over()
         self.outbox.put_marked(self.topic, META, self._meta, self.partition)
+
+    def check_topic(self, ids: Mapping[str, str]) -> None:
+        """Refuse to write to another topic than that which the store was brought up to (`StateMismatch`)."""
+        now = ids.get(self.topic)
+        if now is not None and self.topic_id and now != self.topic_id:
+            msg = (
+                f"topic {self.topic} was deleted and made again while this worker wrote to it: its id was "
+                f"{self.topic_id}, now it is {now}, and it holds a part of the state only; stop all workers, delete "
+                "it, and start them: they make it and write it anew from their state directories"
+            )
+            raise StateMismatch(msg)
 
     def _hand_over(self) -> None:
         self.outbox.put(self.topic, self._keys, self._values, self.partition)
@@ -92,18 +104,21 @@ def recover(
     *,
     topic: str,
     partition: int,
+    topic_id: str = "",
     told: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
     """Bring a store up to the changelog's end; nothing is done where it already is, all is read where it is new.
 
     To be called after the partition's transactional id has been claimed, so that nobody adds to the changelog any more;
-    `reader` is closed.
+    `reader` is closed. topic_id: of the changelog, where it is known.
     `StateMismatch` where the two cannot belong together, `BrokerTrouble` where the changelog cannot be read (for now:
     `Unavailable`).
     """
     try:
         local = store.meta()  # before anything is read: what another version wrote stays as it is
         low, high = reader.bounds()
+        if low < high:
+            _check_id(store, topic, partition, topic_id)
         start = _start(store, topic, partition, low=low, high=high)
         progress = Progress(partition, total=high - start, started_s=time.monotonic())
         meta = _newest_meta(reader, start, high, told=lambda: told(progress))
@@ -120,6 +135,8 @@ def recover(
         log.warning("%s[%d] is empty: it will be written anew from %s", topic, partition, store.path)
     if meta is not None:
         store.apply({META: meta})
+    if topic_id:
+        store.set_changelog_id(topic_id)
     if store.position() != high:
         store.set_position(high)
     return progress
@@ -136,6 +153,17 @@ def unread(config: Mapping[str, Any], *, topic: str, partition: int, position: i
         return sum(map(len, reader.records(max(low, position), high)))
     finally:
         reader.close()
+
+
+def _check_id(store: Store, topic: str, partition: int, topic_id: str) -> None:
+    """Refuse a changelog that is another one than that which the store contains (`StateMismatch`)."""
+    before = store.changelog_id()
+    if topic_id and before is not None and before != topic_id:
+        msg = (
+            f"{topic}[{partition}] was deleted and made again: {store.path} contains it up to offset "
+            f"{store.position()} when its id was {before}, now it is {topic_id}; {_remedy(store, topic)}"
+        )
+        raise StateMismatch(msg)
 
 
 def _start(store: Store, topic: str, partition: int, *, low: int, high: int) -> int:

@@ -10,8 +10,9 @@ Keys (numbers big-endian, so that ranges are windows):
     o <window:8> <sku>         what an open window has folded for a SKU
     d <window:8> <input:1> <sequence:8>   event ids admitted into an open window since the previous flush (msgpack)
     p                          how far the changelog is contained in this (next offset, msgpack); never in the changelog
+    t                          id of the changelog topic that `p` is of (UTF-8); never in the changelog
 
-All but the last are also the records of the changelog (streams/state/changelog.py).
+All but the last two are also the records of the changelog (streams/state/changelog.py).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from features.rows import Meta, read_meta
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from schemas.refusals import DECODE_ERRORS
 
-META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
+META, _SKU, _OPEN, _IDS, _POSITION, _TOPIC = b"m", b"s", b"o", b"d", b"p", b"t"
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _BLOCK_CACHE_BYTES = 16 << 20
@@ -181,6 +182,16 @@ class Store:
         """Remember up to which offset, exclusive, the changelog is contained."""
         with self._writing():
             self._db.put(_POSITION, msgspec.msgpack.encode(offset))
+
+    def changelog_id(self) -> str | None:
+        """Read the id of the topic that `position` is of; None where it was not known."""
+        raw = self._db.get(_TOPIC)
+        return None if raw is None else raw.decode()
+
+    def set_changelog_id(self, topic_id: str) -> None:
+        """Remember which topic `position` is of."""
+        with self._writing():
+            self._db.put(_TOPIC, topic_id.encode())
 
     def write(self, flush: Flush) -> None:
         """Write a flush: all of it or, should the process die in between, nothing."""

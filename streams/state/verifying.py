@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from schemas.errors import BadInput, StateMismatch
+from streams.identity import TopicIds
 from streams.kafka.partition_reader import Reader
 from streams.observe.progress import telling
 from streams.state import changelog as changelogs
@@ -57,6 +58,13 @@ def _at_the_end(settings: Settings, store: Store, number: int, where: str) -> No
     position = store.position()
     if position is None:
         msg = f"{store.path} contains nothing of {where} yet: start a worker, which brings it up to that"
+        raise StateMismatch(msg)
+    before, now = store.changelog_id(), TopicIds(settings.client, [settings.changelog_topic]).ask()
+    if before is not None and now.get(settings.changelog_topic, before) != before:
+        msg = (
+            f"{store.path} contains {where} as it was when the topic's id was {before}, now it is "
+            f"{now[settings.changelog_topic]}: the topic was made again; start a worker, which says what to do"
+        )
         raise StateMismatch(msg)
     behind = changelogs.unread(settings.client, topic=settings.changelog_topic, partition=number, position=position)
     if behind is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from faust.types import TP
 
 from schemas.errors import Broken
 from schemas.inputs import CLICKS, ORDERS, PRICES
+from streams.identity import CHECK_S
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
 from streams.worker.worker import Worker, input_partitions
@@ -39,6 +41,7 @@ def build(settings: Settings, session: Session | None, partition_counts: dict[st
     _agents(app, worker, settings)
     _life(app, worker)
     _clockwork(app, worker)
+    _identity(app, worker)
     return app, worker
 
 
@@ -124,6 +127,28 @@ def _clockwork(app: faust.App, worker: Worker) -> None:
             beat += 1
             if beat % round(COMMIT_S / TICK_S) == 0:
                 await app.consumer.commit_own(worker.flushed_offsets())
+
+
+def _identity(app: faust.App, worker: Worker) -> None:
+    """See now and then, and after every assignment, whether the topics are still the same ones."""
+    is_assigned = asyncio.Event()
+
+    @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
+    async def look_now(_: faust.App, **__: Any) -> None:  # noqa: ANN401
+        is_assigned.set()
+
+    @app.task  # type: ignore[untyped-decorator]  # Faust has no types
+    async def identity() -> None:
+        """Stop where a topic has been deleted and made again: our offsets are not of that one."""
+        while not app.should_stop:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(is_assigned.wait(), CHECK_S)
+            is_assigned.clear()
+            try:
+                await worker.check_topics()
+            except Broken as error:
+                await fail(app, worker, error)
+                return
 
 
 async def fail(app: faust.App, worker: Worker, error: Broken) -> None:

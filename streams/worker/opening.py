@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from features.ledger import INPUT_NAMES
 from schemas.errors import Broken, Fenced, StateCorrupt, StateMismatch
+from streams.identity import TopicIds
 from streams.kafka.output_producer import Outbox
 from streams.kafka.partition_reader import Reader
 from streams.partition.partition import Geometry, Partition
@@ -37,6 +39,9 @@ class Opener:
         self.progress: dict[int, object] = {}
         self.is_over = False
         self._snapshots = self.snapshots() if worker.settings.snapshot_dir else None
+        settings = worker.settings
+        journal = [settings.changelog_topic] if settings.changelog == "on" else []
+        self._ids = TopicIds(settings.client, [*map(settings.topic, INPUT_NAMES), *journal])
 
     def open(self, number: int) -> Partition:
         """Open a partition from this disk, else from a snapshot, else from the changelog alone.
@@ -94,6 +99,10 @@ class Opener:
         """Make a reader of one partition of the changelog."""
         return Reader(self._worker.settings.client, topic, partition, what="the changelog")
 
+    def topic_ids(self, *, fresh: bool = True) -> dict[str, str]:
+        """Ask for the ids of the inputs and the changelog, as `TopicIds.ask` does."""
+        return self._ids.ask(fresh=fresh)
+
     def _fetch(self, path: Path, number: int) -> bool:
         """Look for a snapshot of a partition that is not on this disk; returns whether it is there now."""
 
@@ -114,6 +123,7 @@ class Opener:
         outbox, changelog = self._channels(number)
         try:
             is_bare = changelog is not None and self._recover(store, changelog)
+            ids = self.topic_ids(fresh=False)
             partition = Partition(
                 Geometry(number, worker.partition_count, worker.letter_limit_bytes),
                 worker.settings,
@@ -124,6 +134,7 @@ class Opener:
                 changelog=changelog,
                 keeper=None if self._snapshots is None else self._snapshots.keeper(number),
             )
+            partition.check_topics(ids)
         except Broken:
             outbox.close()
             if changelog is not None and changelog.outbox is not outbox:
@@ -152,9 +163,10 @@ class Opener:
             log.info("%s", progress)
             self._go_on(progress.partition)
 
-        reader = self.reader(changelog.topic, changelog.partition)
-        done = changelogs.recover(store, reader, topic=changelog.topic, partition=changelog.partition, told=told)
+        topic, number = changelog.topic, changelog.partition
+        reader, changelog.topic_id = self.reader(topic, number), self.topic_ids(fresh=False).get(topic, "")
+        done = changelogs.recover(store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, told=told)
         if done.rows:
             log.info("%s", done)
-        self._worker.metrics.recovered.labels(str(changelog.partition)).inc(done.rows)
+        self._worker.metrics.recovered.labels(str(number)).inc(done.rows)
         return done.is_bare

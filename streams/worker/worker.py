@@ -375,6 +375,12 @@ class Worker:
             for topic, offset in partition.flushed_offsets.items()
         }
 
+    async def check_topics(self) -> None:
+        """See whether the topics are those that our offsets are of (`StateMismatch` where one was made again)."""
+        ids = await asyncio.to_thread(self._opener.topic_ids)
+        for partition in list(self.partitions.values()):
+            partition.check_topics(ids)
+
     # ------------------------------------------------------------------ probes
     def live(self) -> tuple[bool, str]:
         """Whether it gets on: lag without progress for long is stuck, lag zero is idle."""

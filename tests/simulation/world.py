@@ -344,6 +344,9 @@ class Openings(Opener):
         self._process.held.append(made)
         return made
 
+    def topic_ids(self, *, fresh: bool = True) -> dict[str, str]:
+        return {}
+
     def reader(self, topic: str, partition: int) -> Any:  # noqa: ANN401 - likewise
         process = self._process
         return Reader(process.log, topic, partition, at_once=7, meanwhile=lambda: process.meanwhile(process, partition))

@@ -1,0 +1,112 @@
+"""The same name with another thing behind it, on Apache Kafka: a worker must notice, say so, and stop."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from streams.identity import TopicIds
+from tests.integration.test_trouble import FIRST_MS, expected, fails, lines, told
+from tests.support.service import Service, skutrend
+from tests.support.shop import send
+from tests.support.workers import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+DAY_MS = 86_400_000
+
+
+def make_again(kafka: KafkaBroker, topic: str, config: dict[str, str] | None = None) -> tuple[str, str]:
+    """Delete a topic of two partitions and make it again; returns its ids before and after."""
+    ids = TopicIds({"bootstrap.servers": kafka.bootstrap}, [topic])
+    before = ids.ask()[topic]
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    admin.delete_topics([topic])[topic].result()
+    wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, within_s=30)
+    kafka.make_topics([topic], partitions=2, config=config or {"retention.ms": "-1"})
+    wait_for(lambda: ids.ask().get(topic, before) != before, within_s=30)
+    return before, ids.ask()[topic]
+
+
+def ended(service: Service, name: str, *, within_s: float) -> str:
+    """Wait for a worker to end with exit code 1; returns its one sentence."""
+    assert service.processes.pop(name).wait(within_s) == 1, service.log(name)
+    (sentence,) = re.findall(r"^skutrend: .*", service.log(name), re.MULTILINE)
+    return str(sentence)
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["stopped", "running"])
+def test_an_input_that_was_made_again_and_has_grown_beyond_our_offset_stops_the_worker(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path, *, is_running: bool
+) -> None:
+    orders = f"{topic_prefix}orders"
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        if not is_running:
+            service.stop("w")
+        before, after = make_again(kafka, orders)
+        send(kafka, topic_prefix, lines(range(2, 8)))
+        sentence = ended(service, "w", within_s=60) if is_running else fails(settings, tmp_path)
+    assert f"topic {orders} was deleted and made again" in sentence
+    assert before in sentence
+    assert after in sentence
+    assert "SKUTREND_GROUP" in sentence
+    # the remedy works, and the old group says the same again
+    with Service({**settings, "group": f"{settings['group']}2"}, tmp_path) as service:
+        service.start("w")
+        service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert expected(range(2, 8)).items() <= told(kafka, topic_prefix).items()
+    assert after in fails(settings, tmp_path)
+
+
+def test_a_topic_that_was_made_again_before_anything_was_read_of_it_is_read(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        service.stop("w")
+        make_again(kafka, f"{topic_prefix}clicks")
+        service.start("w")
+        send(kafka, topic_prefix, lines(range(2, 4)))
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(4))
+
+
+def test_a_changelog_that_was_made_again_and_has_grown_beyond_our_position_stops_the_worker(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    changelog = f"{topic_prefix}skutrend-{settings['group']}-changelog"
+    with Service(settings, tmp_path, apart=True) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(1))))
+        service.stop("w")
+        before, after = make_again(kafka, changelog, {"cleanup.policy": "compact"})
+        service.start("other")
+        for day in range(1, 5):
+            service.await_records(40 * day)
+            send(kafka, topic_prefix, lines(range(day, day + 1)))
+        service.await_records(200)
+        verified = skutrend(
+            "state", "verify", "--changelog", settings={**settings, "state_dir": service.state_dir("w")}, check=False
+        )
+        service.stop("other")
+        service.start("w", wait=False)
+        sentence = ended(service, "w", within_s=60)
+    assert f"{changelog}[" in sentence
+    assert before in sentence
+    assert after in sentence
+    assert "to go on from the changelog" in sentence
+    assert before in verified.stderr
+    assert after in verified.stderr
