@@ -42,13 +42,17 @@ class Late:
 
 @dataclass
 class Absorbed:
-    """What became of a batch. max_event_ms: newest folded, duplicate or late event time (NEVER_MS if none)."""
+    """What became of a batch. on_time_ms, late_ms: newest folded or duplicate, and newest late event time.
+
+    Of a kind that did not occur: NEVER_MS.
+    """
 
     folded: int = 0
     duplicate: int = 0
     late: list[Late] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    max_event_ms: int = NEVER_MS
+    on_time_ms: int = NEVER_MS
+    late_ms: int = NEVER_MS
 
     @property
     def misplaced(self) -> int:
@@ -114,9 +118,9 @@ class Ledger:
         keep &= slots >= 0
         times_ms = columns.event_time_ms
         numbers = self.grid.numbers(times_ms)
-        if keep.any():
-            outcome.max_event_ms = int(times_ms[keep].max())
-        keep &= ~self._late(columns, numbers, keep, outcome)
+        late = self._late(columns, numbers, keep, outcome)
+        keep &= ~late
+        outcome.on_time_ms, outcome.late_ms = _newest(times_ms[keep]), _newest(times_ms[late])
         self._admit(source, columns, numbers, keep, outcome)
         at: NDArray[np.intp] | slice = slice(None) if keep.all() else np.flatnonzero(keep)
         outcome.folded = len(slots[at])
@@ -314,6 +318,11 @@ class Ledger:
         touched = {number: np.unique(np.concatenate(parts)) for number, parts in self.touched.items()}
         self.touched = {}
         return touched
+
+
+def _newest(times_ms: NDArray[np.int64]) -> int:
+    """Give the newest of some event times, NEVER_MS where there is none."""
+    return int(times_ms.max()) if len(times_ms) else NEVER_MS
 
 
 def _first(at: NDArray[np.intp] | slice) -> int:

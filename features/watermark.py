@@ -1,9 +1,25 @@
 """One watermark per partition over its three inputs.
 
 The watermark says: no more events older than this are expected. It is the least of what the inputs that still speak
-have reached, minus the allowed lateness, and never goes back. An input that stays silent while it is polled, unpaused
-and without lag stops holding it back after the idle timeout. When all are silent, the clock of the world closes the
-windows that hold data once their time is over, and goes on at its own pace, so that a quiet night still closes.
+have reached, minus the allowed lateness, and never goes back. An input that stays silent stops holding it back after
+the idle timeout. When all are silent, the wall clock closes the windows that hold data once their time is over, and
+goes on at its own pace, so that a quiet night still closes.
+
+An input speaks when a record that is on time has a newer event time than every record of that input before it; whatever
+else arrives moves no event time and is silence. In particular:
+
+* a batch without a usable record (malformed, from the future, of another partition, or nothing but the markers of
+  transactions) says nothing of event time: were it heard, one such record a minute would hold windows open for ever;
+* a record on time, but not newer than one before it, does not move the input on, so that waiting for more of its kind
+  would be for ever: think of a price list that is sent again and again under the date from which it is valid. It still
+  folds where its window is open, and the allowed lateness is still kept;
+* a duplicate shows how far its producer is as well as the first copy did, and counts when it is newer;
+* a late record (its window has closed) is noted as what the input has reached, but is not heard: an input that trails
+  behind the watermark by more than the lateness would make all others wait for as long as it trails, and for nothing,
+  as its records stay late. The first one on time is heard again.
+
+Silence is judged when all that the input holds has been read. While it lags it is not idle, but what was read then and
+moved nothing does not start the idle timeout anew; a pause, or a broker that does not answer, does.
 """
 
 from __future__ import annotations
@@ -15,14 +31,19 @@ NEVER_MS = -(1 << 62)
 
 @dataclass
 class InputClock:
-    """What one input of a partition has shown so far; wall times are monotonic or epoch ms, but of one kind."""
+    """What one input of a partition has shown so far.
+
+    quiet_since_ms: when it was first found to be read to its end after it last spoke; None: not since. is_read: whether
+    that was so when it was last looked at.
+    """
 
     max_event_ms: int = NEVER_MS
-    quiet_since_ms: int | None = None  # wall time since which it was polled, unpaused, without lag, and empty
+    quiet_since_ms: int | None = None
+    is_read: bool = False
 
     def is_idle(self, *, now_ms: int, idle_timeout_ms: int) -> bool:
-        """Whether it has been silent for the idle timeout while it could have spoken."""
-        return self.quiet_since_ms is not None and now_ms - self.quiet_since_ms >= idle_timeout_ms
+        """Whether it has been silent for the idle timeout, and is read to its end."""
+        return self.is_read and self.quiet_since_ms is not None and now_ms - self.quiet_since_ms >= idle_timeout_ms
 
 
 @dataclass
@@ -45,19 +66,24 @@ class Watermark:
         if not self.clocks:
             self.clocks = [InputClock() for _ in range(self.inputs)]
 
-    def observe(self, index: int, *, max_event_ms: int) -> None:
-        """Take note of a batch of input `index` whose newest accepted event is `max_event_ms`."""
-        clock = self.clocks[index]
-        clock.max_event_ms = max(clock.max_event_ms, max_event_ms)
-        clock.quiet_since_ms = None
-        self._all_idle = None
+    def observe(self, index: int, *, on_time_ms: int, late_ms: int = NEVER_MS) -> None:
+        """Take note of a batch of input `index`: its newest event that was on time, and the newest that was late.
 
-    def quiet(self, index: int, *, now_ms: int, could_speak: bool) -> None:
-        """Take note that input `index` gave nothing; the idle clock runs only while it could have spoken."""
+        NEVER_MS where there is none; see the module for which of them count as speaking.
+        """
         clock = self.clocks[index]
+        if on_time_ms > clock.max_event_ms:
+            clock.quiet_since_ms = None
+            self._all_idle = None
+        clock.max_event_ms = max(clock.max_event_ms, on_time_ms, late_ms)
+
+    def quiet(self, index: int, *, now_ms: int, could_speak: bool, lags: bool = False) -> None:
+        """Take note of how input `index` stands. could_speak: polled, unpaused, and its broker answers."""
+        clock = self.clocks[index]
+        clock.is_read = could_speak and not lags
         if not could_speak:
             clock.quiet_since_ms = None
-        elif clock.quiet_since_ms is None:
+        elif not lags and clock.quiet_since_ms is None:
             clock.quiet_since_ms = now_ms
 
     def listen_anew(self) -> None:

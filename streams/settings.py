@@ -88,7 +88,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 3_600_000
     idle_timeout_ms: Annotated[
         Milliseconds,
-        Meta(description="an input silent for so long, polled and without lag, stops holding windows open"),
+        Meta(
+            description="an input whose event time has stood for so long, polled and without lag, stops holding "
+            "windows open"
+        ),
     ] = 60_000
     alignment_ms: Annotated[
         Milliseconds,

@@ -144,7 +144,7 @@ class Partition:
                 self.metrics.refusals.labels(batch.topic, refusal.code).inc()
             for late in outcome.late:
                 self.letters.divert(batch, late)
-            self.watermark.observe(source, max_event_ms=outcome.max_event_ms)
+            self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
             self.meta.offsets[batch.topic] = batch.next
             self._count(source, batch, outcome)
         self._changed = True

@@ -84,9 +84,9 @@ class Inputs:
         for source, topic in enumerate(self.topics):
             tp = self.tp(topic, partition.number)
             offset, end = partition.next_offset(topic), consumer.highwater(tp)
-            could_speak = end is not None and end <= offset and tp not in self.paused and self._hears(tp, consumer)
-            partition.watermark.quiet(source, now_ms=now, could_speak=could_speak)
+            could_speak = end is not None and tp not in self.paused and self._hears(tp, consumer)
             lag = max(0, end - offset) if end is not None else 0
+            partition.watermark.quiet(source, now_ms=now, could_speak=could_speak, lags=lag > 0)
             self.metrics.lag.labels(topic, str(partition.number)).set(lag)
             self._lags[partition.number, source] = lag
             progress = self._progress.setdefault((partition.number, source), Progress(offset, now))

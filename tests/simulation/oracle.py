@@ -71,6 +71,7 @@ class Oracle:
     counts: dict[int, Counter[str]] = field(default_factory=lambda: {i: Counter() for i in range(3)})
     newest_ms: dict[int, int] = field(default_factory=dict)
     quiet_since_ms: dict[int, int] = field(default_factory=dict)
+    read: dict[int, bool] = field(default_factory=dict)  # whether to its end, as of the last tick
     all_idle: tuple[int, int] | None = None
     watermark_ms: int | None = None
     seen: dict[int, dict[str, int]] = field(default_factory=lambda: {i: {} for i in range(3)})
@@ -90,7 +91,7 @@ class Oracle:
         twin.counts = {i: Counter(c) for i, c in self.counts.items()}
         twin.seen = {i: dict(s) for i, s in self.seen.items()}
         twin.windows = {n: {s: copy.copy(sums) for s, sums in w.items()} for n, w in self.windows.items()}
-        for name in ("offsets", "newest_ms", "quiet_since_ms", "born", "prices", "fates"):
+        for name in ("offsets", "newest_ms", "quiet_since_ms", "read", "born", "prices", "fates"):
             setattr(twin, name, dict(getattr(self, name)))
         twin.said, twin.journal = list(self.said), list(self.journal)
         return twin
@@ -98,7 +99,7 @@ class Oracle:
     def reborn(self) -> Oracle:
         """What a new owner knows: all that was committed, but not since when the inputs have been silent."""
         twin = self.copy()
-        twin.quiet_since_ms, twin.all_idle, twin.said = {}, None, []
+        twin.quiet_since_ms, twin.read, twin.all_idle, twin.said = {}, {}, None, []
         twin.inherited = self.commits
         return twin
 
@@ -111,11 +112,14 @@ class Oracle:
             self.fates[source, offset] = fate
             counts["records"] += 1
             counts[fate] += 1
-            if record.event is not None and fate != "rejected":
-                self.newest_ms[source] = max(self.newest_ms.get(source, record.event.time_ms), record.event.time_ms)
+            if record.event is None or fate == "rejected":
+                continue
+            if record.event.time_ms > self.newest_ms.get(source, -1):
+                self.newest_ms[source] = record.event.time_ms
+                if fate != "late":
+                    self.quiet_since_ms.pop(source, None)
+                    self.all_idle = None
         self.offsets[source] = following
-        self.quiet_since_ms.pop(source, None)
-        self.all_idle = None
         self.journal.append(("take", source, dict(records), following, now_ms))
         self._move_watermark(now_ms)
 
@@ -161,12 +165,14 @@ class Oracle:
             sums.price, sums.price_ms = event.amount, event.time_ms
 
     # ------------------------------------------------------------------ time
-    def tick(self, could_speak: dict[int, bool], *, now_ms: int) -> None:
-        for source, could in could_speak.items():
-            if could:
-                self.quiet_since_ms.setdefault(source, now_ms)
-            else:
+    def tick(self, lags: dict[int, bool | None], *, now_ms: int) -> None:
+        """Look at each input: whether it has anything unread, None where it is paused."""
+        self.read = {source: lag is False for source, lag in lags.items()}
+        for source, lag in lags.items():
+            if lag is None:
                 self.quiet_since_ms.pop(source, None)
+            elif not lag:
+                self.quiet_since_ms.setdefault(source, now_ms)
         self._move_watermark(now_ms)
 
     def missed(self, for_ms: int) -> None:
@@ -175,7 +181,8 @@ class Oracle:
             self.quiet_since_ms.clear()
 
     def _move_watermark(self, now_ms: int) -> None:
-        speaking = [s for s in range(3) if now_ms - self.quiet_since_ms.get(s, now_ms) < IDLE_MS]
+        since = {s: at_ms for s, at_ms in self.quiet_since_ms.items() if self.read.get(s)}
+        speaking = [s for s in range(3) if now_ms - since.get(s, now_ms) < IDLE_MS]
         newest = [self.newest_ms.get(source) for source in speaking]
         if speaking:
             self.all_idle = None

@@ -224,10 +224,10 @@ class Simulation:
         self.tally["commits"] += 1
         self.note(f"       {owner.process.name} has committed flush {meta.sequence} of {number}, {len(said)} outputs")
 
-    def _could_speak(self, process: Process, oracle: Oracle) -> dict[int, bool]:
+    def _lags(self, process: Process, oracle: Oracle) -> dict[int, bool | None]:
         tps = {source: TP(topic, oracle.number) for source, topic in enumerate(INPUTS)}
         return {
-            source: self.ends[tp] <= oracle.offsets.get(source, 0) and tp not in process.consumer.paused
+            source: None if tp in process.consumer.paused else self.ends[tp] > oracle.offsets.get(source, 0)
             for source, tp in tps.items()
         }
 
@@ -417,7 +417,7 @@ class Simulation:
             if each is process and number in process.worker.partitions and not process.is_silent(number)
         ]
         for oracle in tended:
-            oracle.tick(self._could_speak(process, oracle), now_ms=self.now_ms)
+            oracle.tick(self._lags(process, oracle), now_ms=self.now_ms)
         self.do(process, process.worker.tick(process.consumer), partial(self._ticked, process, tended))
 
     def _ticked(self, process: Process, tended: list[Oracle], held_up: bool) -> None:

@@ -140,8 +140,9 @@ def assert_counted(found: Absorbed, batch: list[Event], fates: list[str], ledger
         assert record.sku == batch[row].sku
         assert record.late_by_ms == ledger.grid.start_ms(first) - batch[row].time_ms > 0
         assert record.window_start_ms == ledger.grid.start_ms(ledger.grid.number(batch[row].time_ms))
-    newest = [r.time_ms for row, r in enumerate(batch) if row not in refused]
-    assert found.max_event_ms == max(newest, default=NEVER_MS)
+    on_time = [r.time_ms for row, r in enumerate(batch) if row not in refused and row not in late]
+    assert found.on_time_ms == max(on_time, default=NEVER_MS)
+    assert found.late_ms == max((batch[row].time_ms for row in late), default=NEVER_MS)
 
 
 def assert_closed(closed: Closed, expected: dict[str, dict[str, float]]) -> None:
@@ -197,7 +198,7 @@ def test_a_hostile_record_leaves_the_others_of_its_batch_as_they_would_be_withou
     without, beside = (Ledger(GRIDS[0], owns=owns, max_ahead_ms=AHEAD_MS) for _ in range(2))
     plain = without.absorb(source, columns(source, batch), now_ms=CLOCK_MS)
     mixed = beside.absorb(source, columns(source, [*batch[:at], hostile, *batch[at:]]), now_ms=CLOCK_MS)
-    assert (mixed.folded, mixed.duplicate, mixed.max_event_ms) == (plain.folded, plain.duplicate, plain.max_event_ms)
+    assert (mixed.folded, mixed.duplicate, mixed.on_time_ms) == (plain.folded, plain.duplicate, plain.on_time_ms)
     assert len(mixed.refused) == len(plain.refused) + 1
     assert list(beside.windows) == list(without.windows)
     for number in without.windows:

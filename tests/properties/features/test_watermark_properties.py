@@ -23,7 +23,9 @@ class Step(NamedTuple):
 
 steps = st.builds(
     Step,
-    st.sampled_from(["observe", "quiet", "quiet", "quiet all", "lag", "advance", "advance"]),
+    st.sampled_from(
+        ["observe", "late", "rubbish", "quiet", "quiet", "quiet all", "lag", "pause", "advance", "advance"]
+    ),
     st.integers(0, 2),
     st.integers(0, 400),
     st.sampled_from([0, 1, 10, 49, 50, 51, 200]),
@@ -38,23 +40,26 @@ class Oracle:
         self.lateness_ms = lateness_ms
 
     def newest(self, index: int, upto: int) -> int:
-        return max((v for _, kind, i, v in self.log[:upto] if (kind, i) == ("observe", index)), default=NEVER_MS)
+        shown = (v for _, kind, i, v in self.log[:upto] if kind in ("observe", "late") and i == index)
+        return max(shown, default=NEVER_MS)
+
+    def speaks(self, at: int) -> bool:
+        """Whether what came at this place of the log moved the event time of its input on."""
+        _, kind, index, value = self.log[at]
+        return kind == "observe" and value > self.newest(index, at)
 
     def idle(self, index: int, upto: int, now_ms: int) -> bool:
-        """Whether the unbroken run of quiet steps before `upto` has lasted for the timeout."""
-        since = None
-        for at, kind, i, _ in reversed(self.log[:upto]):
-            if i != index or kind == "advance":
-                continue
-            if kind != "quiet":
-                break
-            since = at
-        return since is not None and now_ms - since >= TIMEOUT
+        """Whether the last look found it read to its end, and the first that did so since it spoke is long ago."""
+        mine = [(at, now, kind) for at, (now, kind, i, _) in enumerate(self.log[:upto]) if i == index]
+        heard = max((at for at, _, kind in mine if kind == "pause" or self.speaks(at)), default=-1)
+        looks = [kind for _, _, kind in mine if kind in ("quiet", "lag", "pause")]
+        quiet = [now for at, now, kind in mine if at > heard and kind == "quiet"]
+        return bool(quiet) and looks[-1] == "quiet" and now_ms - quiet[0] >= TIMEOUT
 
     def value(self) -> int:
         value, spell = NEVER_MS, None
         for upto, (now_ms, kind, _, data_end_ms) in enumerate(self.log):
-            if kind == "observe":
+            if self.speaks(upto):
                 spell = None
             if kind != "advance":
                 continue
@@ -90,11 +95,15 @@ def test_any_schedule_gives_the_value_read_from_the_log(schedule: list[Step], la
         for index in inputs:
             kind = "quiet" if step.kind == "quiet all" else step.kind
             if kind == "observe":
-                mark.observe(index, max_event_ms=step.value)
+                mark.observe(index, on_time_ms=step.value)
+            elif kind == "late":
+                mark.observe(index, on_time_ms=NEVER_MS, late_ms=step.value)
+            elif kind == "rubbish":
+                mark.observe(index, on_time_ms=NEVER_MS)
             elif kind == "advance":
                 mark.advance(now_ms=now, data_end_ms=step.value)
             else:
-                mark.quiet(index, now_ms=now, could_speak=kind == "quiet")
+                mark.quiet(index, now_ms=now, could_speak=kind != "pause", lags=kind == "lag")
             oracle.log.append((now, kind, index, step.value))
         assert mark.value_ms == oracle.value()
         assert mark.value_ms >= before
@@ -109,9 +118,36 @@ def test_silence_closes_a_window_with_data_exactly_when_it_is_over_by_the_clock(
 ) -> None:
     mark = Watermark(allowed_lateness_ms=lateness_ms, idle_timeout_ms=TIMEOUT)
     for index, at in enumerate(newest):
-        mark.observe(index, max_event_ms=at)
+        mark.observe(index, on_time_ms=at)
         mark.quiet(index, now_ms=400, could_speak=True)
     data_end_ms = max(data_end_ms, max(newest) + 1)
     for now in range(400 + TIMEOUT, 2200, 25):
         closes = mark.advance(now_ms=now, data_end_ms=data_end_ms) >= data_end_ms
         assert closes == (now - lateness_ms >= data_end_ms)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 300),
+    st.lists(st.tuples(st.sampled_from(["rubbish", "late", "old", "lag"]), st.integers(1, TIMEOUT - 1)), min_size=1),
+)
+def test_an_input_whose_event_time_stands_is_idle_after_the_timeout_whatever_comes(
+    newest_ms: int, story: list[tuple[str, int]]
+) -> None:
+    mark = Watermark(idle_timeout_ms=TIMEOUT)
+    for index, at in enumerate((newest_ms, 400, 400)):
+        mark.observe(index, on_time_ms=at)
+    now = began = 10_000
+    mark.quiet(0, now_ms=now, could_speak=True)
+    for kind, wait_ms in story:
+        now += wait_ms
+        for index in (1, 2):
+            mark.observe(index, on_time_ms=now)
+        if kind == "lag":
+            mark.quiet(0, now_ms=now, could_speak=True, lags=True)
+        mark.observe(
+            0, on_time_ms=newest_ms if kind == "old" else NEVER_MS, late_ms=newest_ms + 1 if kind == "late" else 0
+        )
+        mark.quiet(0, now_ms=now, could_speak=True)
+        reached = mark.advance(now_ms=now, data_end_ms=NEVER_MS)
+        assert reached == now if now - began >= TIMEOUT else reached <= newest_ms + 1

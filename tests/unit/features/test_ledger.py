@@ -112,13 +112,13 @@ def test_a_broken_clock_is_refused_with_the_time_and_the_limit() -> None:
     assert str(EARLIEST_MS - 1) in outcome.refused[0].error
     assert "3600001 ms ahead" in outcome.refused[1].error
     assert "3600000 ms are allowed" in outcome.refused[1].error
-    assert (outcome.folded, outcome.max_event_ms) == (2, NOW + HOUR_MS)
+    assert (outcome.folded, outcome.on_time_ms) == (2, NOW + HOUR_MS)
 
 
 def test_one_clock_far_ahead_cannot_close_the_world() -> None:
     ledger = shop("a")
     outcome = ledger.absorb(ORDERS, columns(ORDERS, [Order("f", "a", 1, 2.0, NOW + 365 * DAY_MS)]), now_ms=NOW)
-    assert outcome.max_event_ms == NEVER_MS
+    assert (outcome.on_time_ms, outcome.late_ms) == (NEVER_MS, NEVER_MS)
     assert ledger.data_end_ms() == day_ms(1)
 
 
@@ -157,7 +157,7 @@ def test_touched_skus_are_handed_over_once_and_not_when_their_window_has_closed(
 def test_an_empty_batch_is_nothing() -> None:
     outcome = Ledger(WindowGrid()).absorb(ORDERS, columns(ORDERS, []), now_ms=NOW)
     assert (outcome.folded, outcome.duplicate, outcome.late, outcome.refused) == (0, 0, [], [])
-    assert outcome.max_event_ms == NEVER_MS
+    assert (outcome.on_time_ms, outcome.late_ms) == (NEVER_MS, NEVER_MS)
 
 
 def test_grown_up_skus_set_the_prior_of_new_ones() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from features.watermark import NEVER_MS, Watermark
 
 ORDERS, CLICKS, PRICES = range(3)
@@ -13,7 +15,7 @@ def started(*newest_ms: int, lateness_ms: int = 0) -> Watermark:
     """A watermark whose inputs have shown these newest events."""
     mark = Watermark(allowed_lateness_ms=lateness_ms, idle_timeout_ms=TIMEOUT)
     for index, at in enumerate(newest_ms):
-        mark.observe(index, max_event_ms=at)
+        mark.observe(index, on_time_ms=at)
     return mark
 
 
@@ -41,7 +43,7 @@ def test_before_every_input_has_spoken_or_fallen_silent_there_is_none() -> None:
 def test_an_older_event_does_not_turn_it_back() -> None:
     mark = started(9_000, 9_000, 9_000)
     assert advance(mark) == 9_000
-    mark.observe(ORDERS, max_event_ms=1_000)
+    mark.observe(ORDERS, on_time_ms=1_000)
     assert advance(mark) == 9_000
     assert mark.clocks[ORDERS].max_event_ms == 9_000
 
@@ -50,15 +52,15 @@ def test_an_input_that_speaks_again_does_not_turn_it_back_and_holds_it_again() -
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
     assert advance(mark, NOW + TIMEOUT) == 9_000
-    mark.observe(ORDERS, max_event_ms=6_000)
-    mark.observe(CLICKS, max_event_ms=20_000)
-    mark.observe(PRICES, max_event_ms=20_000)
+    mark.observe(ORDERS, on_time_ms=6_000)
+    mark.observe(CLICKS, on_time_ms=20_000)
+    mark.observe(PRICES, on_time_ms=20_000)
     assert advance(mark, NOW + TIMEOUT) == 9_000
-    mark.observe(ORDERS, max_event_ms=12_000)
+    mark.observe(ORDERS, on_time_ms=12_000)
     assert advance(mark, NOW + TIMEOUT) == 12_000
 
 
-def test_lag_or_a_pause_starts_the_idle_clock_anew() -> None:
+def test_a_pause_starts_the_idle_timeout_anew() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
     mark.quiet(ORDERS, now_ms=NOW + TIMEOUT - 1, could_speak=False)
@@ -66,6 +68,53 @@ def test_lag_or_a_pause_starts_the_idle_clock_anew() -> None:
     silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
     assert advance(mark, NOW + 11 * TIMEOUT - 1) == 5_000
     assert advance(mark, NOW + 11 * TIMEOUT) == 9_000
+
+
+def test_an_input_that_lags_is_not_idle_but_reading_what_says_nothing_is_silence() -> None:
+    mark = started(5_000, 9_000, 9_000)
+    silence(mark, ORDERS)
+    mark.quiet(ORDERS, now_ms=NOW + TIMEOUT - 1, could_speak=True, lags=True)
+    assert advance(mark, NOW + 10 * TIMEOUT) == 5_000
+    mark.observe(ORDERS, on_time_ms=NEVER_MS)  # nothing usable in it
+    silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
+    assert advance(mark, NOW + 10 * TIMEOUT) == 9_000
+
+
+@pytest.mark.parametrize(
+    ("on_time_ms", "late_ms"),
+    [
+        (NEVER_MS, NEVER_MS),  # refused, or a range of offsets without records
+        (5_000, NEVER_MS),  # not newer than what was there: a repeated stamp, or an older event
+        (4_000, 4_500),
+        (NEVER_MS, 6_000),  # of a window that has closed: newer, but behind the watermark
+    ],
+)
+def test_what_moves_no_event_time_does_not_start_the_idle_timeout_anew(on_time_ms: int, late_ms: int) -> None:
+    mark = started(5_000, 9_000, 9_000)
+    for second in range(0, 60, 30):
+        mark.observe(ORDERS, on_time_ms=on_time_ms, late_ms=late_ms)
+        silence(mark, ORDERS, now_ms=NOW + 1000 * second)
+        assert advance(mark, NOW + 1000 * second) <= 6_000
+    assert advance(mark, NOW + TIMEOUT) == 9_000
+
+
+def test_what_moves_no_event_time_does_not_stop_the_pace_of_the_wall_clock() -> None:
+    mark = started(NOW, NOW, NOW)
+    silence(mark, ORDERS, CLICKS, PRICES)
+    start = NOW + TIMEOUT
+    for hours in range(49):
+        mark.observe(ORDERS, on_time_ms=NEVER_MS)
+        assert advance(mark, start + hours * 3_600_000) == NOW + hours * 3_600_000
+
+
+def test_an_input_that_is_on_time_again_after_late_events_is_waited_for_again() -> None:
+    mark = started(5_000, 9_000, 9_000)
+    silence(mark, ORDERS)
+    assert advance(mark, NOW + TIMEOUT) == 9_000
+    mark.observe(ORDERS, on_time_ms=9_500, late_ms=8_000)
+    for index in (CLICKS, PRICES):
+        mark.observe(index, on_time_ms=20_000)
+    assert advance(mark, NOW + TIMEOUT) == 9_500
 
 
 def test_who_has_slept_judges_nobody_by_the_silence_before() -> None:
@@ -121,7 +170,7 @@ def test_an_event_ends_the_pace_of_the_wall_clock() -> None:
     now = NOW + TIMEOUT
     advance(mark, now)
     assert advance(mark, now + 5_000) == NOW + 5_000
-    mark.observe(CLICKS, max_event_ms=NOW + 1)
+    mark.observe(CLICKS, on_time_ms=NOW + 1)
     assert advance(mark, now + 50_000) == NOW + 5_000
     silence(mark, CLICKS, now_ms=now + 50_000)
     assert advance(mark, now + 50_000 + TIMEOUT) == NOW + 5_000
@@ -133,7 +182,7 @@ def test_a_second_silence_keeps_pace_from_its_own_beginning() -> None:
     silence(mark, ORDERS, CLICKS, PRICES)
     now = NOW + TIMEOUT
     advance(mark, now)
-    mark.observe(CLICKS, max_event_ms=NOW + 1)
+    mark.observe(CLICKS, on_time_ms=NOW + 1)
     silence(mark, CLICKS, now_ms=now + 1)
     assert advance(mark, now + 1 + TIMEOUT) == NOW + 1
     assert advance(mark, now + 1 + TIMEOUT + 300) == NOW + 301

@@ -255,7 +255,7 @@ def test_an_input_without_lag_stops_holding_windows_back_after_the_idle_timeout(
     bench.tick()
     bench.tick(after_ms=IDLE_MS - 1)
     assert bench.partition.meta.windows_closed == 0, "clicks and price changes may still speak"
-    bench.take(ORDERS, order("2", "a", T0 + 3 * HOUR_MS))
+    bench.take(ORDERS, order("2", "a", T0 + 3 * HOUR_MS + 1))
     bench.tick(after_ms=1)
     assert bench.partition.meta.windows_closed == 2
 
@@ -287,6 +287,28 @@ def test_an_input_that_has_something_to_read_is_waited_for_however_long(make: Ca
     bench.tick()
     bench.tick(after_ms=IDLE_MS)
     assert bench.partition.meta.windows_closed > 0
+
+
+@pytest.mark.parametrize("what", ["unusable", "aborted transaction", "old"])
+def test_an_input_that_gets_nothing_but_what_moves_no_event_time_stops_holding_windows_back(
+    make: Callable[..., Bench], what: str
+) -> None:
+    bench = make()
+    for source, value in ((ORDERS, order("0", "a", T0)), (CLICKS, click("0", "a", T0))):
+        bench.take(source, value)
+    bench.take(PRICES, price_change("0", "a", T0, 1.0))
+    for half_minute in range(2 * 60 * 2):  # two hours
+        at_ms = T0 + half_minute * 30_000
+        bench.now_ms = at_ms
+        bench.take(ORDERS, order(f"{half_minute + 1}", "a", at_ms))
+        bench.unread(CLICKS, 1)
+        bench.tick()  # it is seen before it is read
+        fetched = bench.next(CLICKS, *{"unusable": [b"{"], "old": [click("0", "a", T0)]}.get(what, []))
+        fetched.next = fetched.start + 1
+        bench.hand(CLICKS, fetched)
+        bench.tick()
+    lateness_ms = bench.worker.settings.allowed_lateness_ms
+    assert bench.partition.watermark.value_ms == at_ms - lateness_ms
 
 
 def test_the_clock_is_the_time_of_day() -> None:
