@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from features.grid import WindowGrid
 from inference import sentences
 from inference.surprise import Surprise
 
@@ -72,12 +73,13 @@ class AlarmRules:
 class Evidence:
     """One closed window of n SKUs as the alarms see it.
 
-    `skus`, `currencies`: n strings. `age`: int (n,), windows since the SKU's first. `units`: (n,). `low`, `high`: (n,),
-    5 % and 95 % quantile that had been forecast for the window; NaN = none. `price`: (n,), last known, NaN = none: then
-    the impact is zero and nothing opens. `units7`: (n,), expected units of the next 7 windows. `season`: the shop's
-    index of the window, 0 = closed.
+    `grid`: the shop's windows, for the sentences. `skus`, `currencies`: n strings. `age`: int (n,), windows since the
+    SKU's first. `units`: (n,). `low`, `high`: (n,), 5 % and 95 % quantile that had been forecast for the window; NaN =
+    none. `price`: (n,), last known, NaN = none: then the impact is zero and nothing opens. `units7`: (n,), expected
+    units of the next 7 windows. `season`: the shop's index of the window, 0 = closed.
     """
 
+    grid: WindowGrid
     skus: Sequence[str]
     currencies: Sequence[str]
     window_start_ms: int
@@ -268,6 +270,7 @@ def _facts(e: Evidence, case: _Case, state: Rows, at: tuple[int, int, str]) -> s
     observed, expected, interval = _compared(e, row, kind)
     p_values = (s.p_up[row], s.p_down[row], 10.0 ** s.silence_log10p[row], s.price_p[row])
     return sentences.Facts(
+        grid=e.grid,
         kind=KINDS[kind],
         status=status,
         sku=e.skus[row],

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from features import dates
 from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from schemas.errors import BundleMismatch
 from schemas.refusals import DECODE_ERRORS
@@ -116,8 +117,8 @@ def describe(bundle: Bundle) -> list[str]:
     return [
         f"bundle       {bundle.id} in {bundle.directory}",
         f"made by      {m.created_by}",
-        f"trained on   {m.training_span.start_ms} to {m.training_span.end_ms} ms, windows of {m.window_ms} ms"
-        f"{f' ({m.windows})' if m.windows else ''}",
+        f"trained on   {dates.stamp(m.training_span.start_ms)} to {dates.stamp(m.training_span.end_ms)}",
+        f"windows      of {m.window_ms} ms{f' ({m.windows})' if m.windows else ''}",
         f"features     {len(m.features)}, fingerprint {m.feature_fingerprint} (as this build computes them)",
         f"forecasts    {m.horizon} steps, sums over {', '.join(map(str, m.sum_windows))} windows",
         f"quantiles    {', '.join(f'{level:g}' for level in m.quantile_levels)}",

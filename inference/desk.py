@@ -222,6 +222,7 @@ class Desk:
     ) -> list[AlertChange]:
         around = chunk.context
         evidence = alarms.Evidence(
+            grid=self.ledger.grid,
             skus=self._skus(chunk),
             currencies=[self.ledger.currency] * len(chunk.slots),
             window_start_ms=around.start_ms,

@@ -7,7 +7,7 @@ one SKU is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -44,22 +44,21 @@ COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("next_mean", "<f4", (), float("nan")),  # the served step-1 mean, units
 )
 
-_TAU: Final = np.asarray(LEVELS, np.float32)
-
 Rows = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.floating[Any]]
 
 
-def pinball(actual: Floats, quantiles: Floats) -> Floats:
+def pinball(actual: Floats, quantiles: Floats, levels: Sequence[float] | Floats = LEVELS) -> Floats:
     """Pinball loss of each level, (n, Q), units: tau (y - q) above the quantile, (1 - tau) (q - y) below it.
 
-    actual: (n,). quantiles: (n, Q) at `LEVELS`.
+    actual: (n,). quantiles: (n, Q) at `levels` (Q,), whose precision the loss has too.
 
     >>> pinball(np.array([10.0]), np.full((1, 7), 8.0))[0, 3]
     np.float64(1.0)
     """
     above = actual[:, None] - quantiles
-    return np.maximum(_TAU * above, (_TAU - np.float32(1)) * above)
+    tau = np.asarray(levels, quantiles.dtype)
+    return np.maximum(tau * above, (tau - 1) * above)
 
 
 def wql_parts(actual: Floats, quantiles: Floats) -> tuple[Floats, Floats]:

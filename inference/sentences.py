@@ -1,6 +1,6 @@
 """What an alert says to a person at 3 a.m.: one sentence with numbers, units, money and since when.
 
-Times are UTC and come from the milliseconds in the facts; nothing here reads a clock.
+Days and clock times are the shop's own, and come from the milliseconds in the facts; nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -8,29 +8,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from features import dates
+from features.grid import WindowGrid
+from schemas.printable import printable
 
 MAX_SKU: Final = 64
 """Characters of a SKU that are shown."""
 
 MAX_SENTENCE: Final = 480
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SPANS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What the sentence is made of.
 
-    `observed`, `expected`, `interval`: units of the window for demand_spike and demand_drop; for silence, units of the
-    whole run; for price_jump, prices. `impact`: money. `opened_ms`: start of the window that opened the alert.
-    `since_ms`: start of the last window with a sale, -1 = unknown. `zero_run`: windows without a sale. `price_ratio`:
-    price now against before, `views_ratio`: views against usual; NaN = unknown. `price_usual`: usual |ln ratio|.
-    `units7`: units expected in the next 7 windows. `season`: the shop's index of the window.
+    `grid`: the windows, in the time zone of the shop. `observed`, `expected`, `interval`: units of the window for
+    demand_spike and demand_drop; for silence, units of the whole run; for price_jump, prices. `impact`: money.
+    `opened_ms`: start of the window that opened the alert. `since_ms`: start of the last window with a sale, -1 =
+    unknown. `zero_run`: windows without a sale. `price_ratio`: price now against before, `views_ratio`: views against
+    usual; NaN = unknown. `price_usual`: usual |ln ratio|. `units7`: units expected in the next 7 windows. `season`: the
+    shop's index of the window.
     """
 
+    grid: WindowGrid
     kind: str
     status: str
     sku: str
@@ -56,7 +58,7 @@ def summary(facts: Facts) -> str:
     """Return the sentence of an alert's opening, update or end; printable, at most 480 characters."""
     said = _ENDS[facts.kind](facts) if facts.status == "resolved" else _SENTENCES[facts.kind](facts)
     if facts.status == "update":
-        said = f"Worse since {date(facts.opened_ms)}: {said}"
+        said = f"Worse since {dates.window(facts.grid, facts.opened_ms)}: {said}"
     return said if len(said) <= MAX_SENTENCE else said[: MAX_SENTENCE - 1] + "…"
 
 
@@ -72,28 +74,6 @@ def contributors(facts: Facts) -> tuple[tuple[str, float], ...]:
         ("weekday_index", facts.season),
     )
     return tuple((name, round(value, 4)) for name, value in found if math.isfinite(value))
-
-
-def plain(text: str, limit: int = MAX_SKU) -> str:
-    r"""Make text safe to show: what cannot be printed becomes `?`, and it ends in `…` if longer than `limit`.
-
-    >>> plain("A\n1\x1b[31m")
-    'A?1?[31m'
-    """
-    cut = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(c if c.isprintable() else "?" for c in cut)
-
-
-def date(ms: int) -> str:
-    """Format epoch milliseconds as a UTC minute; what no calendar holds stays a number.
-
-    >>> date(1_312_329_600_000)
-    '2011-08-03 00:00 UTC'
-    """
-    try:
-        return f"{_EPOCH + timedelta(milliseconds=ms):%Y-%m-%d %H:%M} UTC"
-    except OverflowError:
-        return f"{ms} ms"
 
 
 def number(value: float) -> str:
@@ -123,34 +103,28 @@ def money(value: float, currency: str) -> str:
         amount = f"{value:.3g}"
     else:
         amount = f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004
-    return f"{amount} {plain(currency, 8)}".rstrip()
+    return f"{amount} {printable(currency, 8)}".rstrip()
 
 
 def count(value: float, noun: str) -> str:
     """Join number and noun, singular for exactly one.
 
-    >>> count(1, "unit"), count(2.5, "unit"), count(0, "window")
-    ('1 unit', '2.5 units', '0 windows')
+    >>> count(1, "unit"), count(2.5, "unit"), count(0, "unit")
+    ('1 unit', '2.5 units', '0 units')
     """
     return f"{number(value)} {noun}" if number(value) == "1" else f"{number(value)} {noun}s"
 
 
-def span(start_ms: int, end_ms: int) -> str:
-    """Length of a window in the largest unit that divides it.
-
-    >>> span(0, 86_400_000), span(0, 90_000_000)
-    ('1 day', '25 hours')
-    """
-    length = end_ms - start_ms
-    for unit, noun in _SPANS:
-        if length > 0 and length % unit == 0:
-            return count(length // unit, noun)
-    return f"{length} ms"
-
-
 def _where(f: Facts) -> str:
-    length = span(f.window_start_ms, f.window_end_ms).removeprefix("1 ")
-    return f"in the {length} from {date(f.window_start_ms)}"
+    return dates.during(f.grid, f.window_start_ms, f.window_end_ms)
+
+
+def _windows(f: Facts, count_: float, adjective: str = "") -> str:
+    return dates.windows(f.grid, number(count_), adjective=adjective)
+
+
+def _sku(f: Facts) -> str:
+    return printable(f.sku, MAX_SKU)
 
 
 def _range(f: Facts) -> str:
@@ -179,22 +153,22 @@ def _views(f: Facts) -> str:
 
 def _spike(f: Facts) -> str:
     return (
-        f"SKU {plain(f.sku)} sold {count(f.observed, 'unit')} {_where(f)}, {_against(f)}; "
+        f"SKU {_sku(f)} sold {count(f.observed, 'unit')} {_where(f)}, {_against(f)}; "
         f"the excess is worth {money(f.impact, f.currency)}{_views(f)}."
     )
 
 
 def _drop(f: Facts) -> str:
     return (
-        f"SKU {plain(f.sku)} sold only {count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected "
+        f"SKU {_sku(f)} sold only {count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected "
         f"({_range(f)}, {_odds(f)}); about {money(f.impact, f.currency)} of sales are missing{_views(f)}."
     )
 
 
 def _silence(f: Facts) -> str:
-    since = f" since the window of {date(f.since_ms)}" if f.since_ms >= 0 else ""
+    since = f" since {dates.window(f.grid, f.since_ms)}" if f.since_ms >= 0 else ""
     return (
-        f"SKU {plain(f.sku)} has sold nothing for {count(f.zero_run, 'window')}{since}, while "
+        f"SKU {_sku(f)} has sold nothing for {_windows(f, f.zero_run, 'open')}{since}, while "
         f"{count(f.expected, 'unit')} worth {money(f.impact, f.currency)} were expected ({_odds(f)}); "
         f"check that it is listed, in stock and priced right{_views(f)}."
     )
@@ -204,9 +178,9 @@ def _price(f: Facts) -> str:
     ratio = f.observed / f.expected if f.expected > 0 else math.nan
     moved = f"{number(ratio)} times" if ratio >= 2 or ratio <= 0.5 else f"{100 * (ratio - 1):+.0f} %"  # noqa: PLR2004
     return (
-        f"The price of SKU {plain(f.sku)} went from {money(f.expected, '')} to {money(f.observed, f.currency)} "
+        f"The price of SKU {_sku(f)} went from {money(f.expected, '')} to {money(f.observed, f.currency)} "
         f"({moved}; a usual change is {100 * math.expm1(f.price_usual):.0f} %) {_where(f)}; on the "
-        f"{count(f.units7, 'unit')} expected in the next 7 windows that is {money(f.impact, f.currency)}."
+        f"{count(f.units7, 'unit')} expected in the next {_windows(f, 7)} that is {money(f.impact, f.currency)}."
     )
 
 
@@ -214,11 +188,12 @@ def _over(f: Facts) -> str:
     noun = "spike" if f.kind == "demand_spike" else "drop"
     if noun == "drop" and f.zero_run > 0:  # it ended because there is nothing left to drop
         return (
-            f"Over: the demand drop of SKU {plain(f.sku)} that began {date(f.opened_ms)} is a drop no more, it sells "
-            f"nothing at all (for {count(f.zero_run, 'window')}); it was worth {money(f.impact, f.currency)}."
+            f"Over: the demand drop of SKU {_sku(f)} that began {dates.at_start(f.grid, f.opened_ms)} is a drop no "
+            f"more, it sells nothing at all (for {_windows(f, f.zero_run, 'open')}); it was worth "
+            f"{money(f.impact, f.currency)}."
         )
     return (
-        f"Over: the demand {noun} of SKU {plain(f.sku)} that began {date(f.opened_ms)} has ended; it sold "
+        f"Over: the demand {noun} of SKU {_sku(f)} that began {dates.at_start(f.grid, f.opened_ms)} has ended; it sold "
         f"{count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected ({_range(f)}); at its worst it was "
         f"worth {money(f.impact, f.currency)}."
     )
@@ -226,15 +201,15 @@ def _over(f: Facts) -> str:
 
 def _sells_again(f: Facts) -> str:
     return (
-        f"Over: SKU {plain(f.sku)} sells again, {count(f.observed, 'unit')} {_where(f)}; the silence reported for "
-        f"{date(f.opened_ms)} was worth {money(f.impact, f.currency)}."
+        f"Over: SKU {_sku(f)} sells again, {count(f.observed, 'unit')} {_where(f)}; the silence reported "
+        f"{dates.at_start(f.grid, f.opened_ms)} was worth {money(f.impact, f.currency)}."
     )
 
 
 def _price_settled(f: Facts) -> str:
     return (
-        f"Over: the price of SKU {plain(f.sku)} has not jumped again since {date(f.opened_ms)} and stands at "
-        f"{money(f.observed, f.currency)}; the jump was worth {money(f.impact, f.currency)}."
+        f"Over: the price of SKU {_sku(f)} has not jumped again since {dates.window(f.grid, f.opened_ms)} and stands "
+        f"at {money(f.observed, f.currency)}; the jump was worth {money(f.impact, f.currency)}."
     )
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 import msgspec
 
 from schemas.fields import MAX_SKU_BYTES
+from schemas.printable import printable
 
 MAX_VALUE_BYTES: Final = 256 * 1024
 DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -192,5 +193,4 @@ def _found(raw: bytes) -> str:
 
 
 def _quoted(text: str) -> str:
-    shown = text if len(text) <= _QUOTED_CHARACTERS else text[: _QUOTED_CHARACTERS - 3] + "..."
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)
+    return printable(text, _QUOTED_CHARACTERS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inference.scoring import pinball
 from inference.training.crops import Timeline
 from inference.training.loss import lead_sums
 
@@ -43,8 +44,8 @@ class _Tally:
         naive: NDArray[np.float64],
         levels: NDArray[np.float64],
     ) -> None:
-        self.model += _pinball(y, model, levels)
-        self.naive += _pinball(y, naive, levels)
+        self.model += float(pinball(y, model, levels).mean(axis=1).sum())
+        self.naive += float(pinball(y, naive, levels).mean(axis=1).sum())
         self.units += float(y.sum())
         self.cells += len(y)
 
@@ -55,11 +56,6 @@ class _Tally:
             f"wql_{name}_seasonal_naive": round(2 * self.naive / sold, 5),
             f"cells_{name}": self.cells,
         }
-
-
-def _pinball(y: NDArray[np.float64], quantiles: NDArray[np.float64], levels: NDArray[np.float64]) -> float:
-    error = y[:, None] - quantiles
-    return float(np.maximum(levels * error, (levels - 1.0) * error).mean(axis=1).sum())
 
 
 def measure(

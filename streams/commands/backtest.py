@@ -67,7 +67,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
                 tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
     if not tables:
         msg = (
-            f"no origin lies within the events: the first is {first_origin:%Y-%m-%d}, "
+            f"no origin lies within the events: the first is {first_origin.date()}, "
             "the events do not reach it or begin after it"
         )
         raise BadInput(msg)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from features import dates
 from schemas.errors import BadSetting
 from streams.events.replay import Replay
-from streams.observe.progress import moment
 
 if TYPE_CHECKING:
     from schemas.inputs import InputName
@@ -35,7 +35,7 @@ def replay_files(settings: Settings, files: dict[InputName, Path], speed: str) -
         task = progress.add_task("events", total=replay.total, day="")
 
         def show(sent: Sent) -> None:
-            progress.update(task, completed=sent.sent, day=moment(sent.event_time_ms, "%Y-%m-%d"))
+            progress.update(task, completed=sent.sent, day=dates.short_day(sent.event_time_ms, settings.timezone))
 
         counts = replay.run(on_progress=show)
     for topic, count in counts.items():

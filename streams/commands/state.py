@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from features import closing, rows
+from features import closing, dates, rows
 from features.ledger import Ledger
 from features.open_windows import FOLDED
 from inference import desk
@@ -137,8 +136,8 @@ def _closed_facts(ledger: Ledger, sku: str, row: bytes | None) -> Iterator[str]:
 def _open_facts(ledger: Ledger, folded: list[tuple[int, bytes]]) -> Iterator[str]:
     for number, raw in folded:
         row = np.frombuffer(raw, FOLDED)[0]
-        start = datetime.fromtimestamp(ledger.grid.start_ms(number) / 1000, UTC)
+        when = dates.during(ledger.grid, ledger.grid.start_ms(number), ledger.grid.end_ms(number))
         yield (
-            f"open window from {start:%Y-%m-%d %H:%M} UTC: {row['units']:g} units in {row['order_lines']} lines, "
+            f"still open, {when}: {row['units']:g} units in {row['order_lines']} lines, "
             f"{row['views']} views, {row['returned_units']:g} returned"
         )

@@ -7,13 +7,15 @@ from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
+from features import dates
 from schemas.errors import Malformed
+from schemas.printable import printable
 from schemas.provenance import Source, read_dead_letter_headers
 from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest
 from streams.kafka import topics
 from streams.kafka.partition_reader import Reader
-from streams.observe.progress import moment, telling
+from streams.observe.progress import telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +54,7 @@ def list_letters(
             lines = map(letter_files.as_line, shown) if spool is None else spool.lines()
             written = letter_files.write(out, lines)
     for letter in shown:
-        yield from describe(letter)
+        yield from describe(letter, settings.timezone)
     yield from _counted(topic, counts, code=code, shown=len(shown))
     if out is not None:
         yield f"{written:,} written to {out}; mend their `value`, then `skutrend dead-letters replay {out}`"
@@ -99,11 +101,11 @@ def as_letter(message: Message) -> Letter:
     return Letter(place, source, code, error, key=message.key(), value=message.value())
 
 
-def describe(letter: Letter) -> Iterator[str]:
-    """Give the lines that tell of one letter, each of at most `WIDTH` characters."""
+def describe(letter: Letter, timezone: str = "UTC") -> Iterator[str]:
+    """Give the lines that tell of one letter, each of at most `WIDTH` characters; timezone: the shop's."""
     key = "no key" if letter.key is None else f"key {_beginning(letter.key, 24)[0]}"
     yield from _wrapped(
-        f"{moment(letter.place[0], '%Y-%m-%d %H:%M:%S UTC')}  {letter.code}  {letter.source}  {key}", later=_INDENT
+        f"{dates.stamp(letter.place[0], timezone)}  {letter.code}  {letter.source}  {key}", later=_INDENT
     )
     yield from _wrapped(letter.error, first=_INDENT, later=_INDENT)
     yield _INDENT + _value(letter.value)
@@ -121,18 +123,13 @@ def _value(value: bytes | None) -> str:
 
 def _beginning(raw: bytes, room: int) -> tuple[str, bool]:
     """Give the beginning as printable text of at most `room` characters, and whether that is all."""
-    text = _printable(raw[: 4 * room].decode("utf-8", "backslashreplace"))
-    is_whole = len(text) <= room and len(raw) <= 4 * room
-    return text if is_whole else text[: room - 3] + "...", is_whole
-
-
-def _printable(text: str) -> str:
-    """Escape what could steer a terminal or break the line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = raw[: 4 * room + 4].decode("utf-8", "backslashreplace")  # at least a character more than there is room for
+    shown = printable(text, room)
+    return shown, shown == printable(text)
 
 
 def _wrapped(text: str, *, first: str = "", later: str = "") -> list[str]:
-    return textwrap.wrap(_printable(text), WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
+    return textwrap.wrap(printable(text), WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
 
 
 def _counted(topic: str, counts: Counter[str], *, code: str | None, shown: int) -> Iterator[str]:
@@ -142,4 +139,4 @@ def _counted(topic: str, counts: Counter[str], *, code: str | None, shown: int) 
     left = "" if shown == total else f", the newest {shown:,} shown"
     yield f"{total:,} {what}{of_code} in {topic}{left}"
     for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        yield f"{count:>9,}  {_printable(name)}"
+        yield f"{count:>9,}  {printable(name)}"

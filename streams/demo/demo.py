@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +21,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from features import dates
 from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
 from inference.bundle import load
@@ -107,9 +107,9 @@ def run(out: Path) -> None:
     directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)
     manifest = load(expected_fingerprint=fingerprint()).manifest
     console.print(
-        "[bold]skutrend[/bold] replays a year of a gift shop's real sales (Online Retail, UCI, CC BY 4.0; the "
-        "clicks are synthetic)\n"
-        "through the worker: Kafka protocol -> per-SKU windows in RocksDB -> LSTM -> forecasts and alerts.\n",
+        "[bold]skutrend[/bold] replays a year of a gift shop's real sales (Online Retail, UCI, CC BY\n"
+        "4.0; the clicks are synthetic) through the worker: Kafka protocol -> per-SKU\n"
+        "windows in RocksDB -> LSTM -> forecasts and alerts.\n",
         highlight=False,
     )
     with EmbeddedBroker() as broker:
@@ -203,7 +203,7 @@ class _Display:
 
     def draw(self, c: Counters) -> None:
         """Show the counters of now."""
-        day = datetime.fromtimestamp(c.watermark_ms / 1000, UTC).strftime("%Y-%m-%d") if c.watermark_ms else "starting"
+        day = dates.short_day(c.watermark_ms, TIMEZONE) if c.watermark_ms else "starting"
         rate = f"{c.records / max(time.monotonic() - self.started, 0.001):,.0f} events/s"
         (task,) = self.progress.task_ids
         self.progress.update(task, completed=c.records, day=day, rate=rate)

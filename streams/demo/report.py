@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from features import dates
 from features.horizon import LEVELS
+from inference.scoring import wql
 from schemas.forecasts import Forecast
+from schemas.printable import printable
 from streams.demo.collector import Collector
 
 _BARS = "▁▂▃▄▅▆▇█"
-_TAU = np.array(LEVELS)
 _MEDIAN = LEVELS.index(0.5)
 _WEEK = 7
 _HISTORY = 14
 _SHOWN = 8
 _TREND_MIN_UNITS = 10.0
+_SKU_WIDTH = 10
+_GROUPED_BELOW = 9_999.5
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,10 @@ def _score(
     total = y.sum()
     if total <= 0:
         return None
-    above = y[:, None] - q
-    loss = 2 * np.maximum(_TAU * above, (_TAU - 1) * above).mean(axis=1).sum()
     return Score(
         name=name,
         cells=len(y),
-        wql=float(loss / total),
+        wql=wql(y, q),
         wape=float(np.abs(y - q[:, _MEDIAN]).sum() / total),
         naive=float(np.abs(y - n).sum() / total),
         covered=float(((y >= q[:, 0]) & (y <= q[:, -1])).mean()),
@@ -114,40 +115,57 @@ def show(console: Console, seen: Collector, *, out: Path, trained_until_ms: int,
     console.rule("[bold]where everything is")
     console.print(throughput, highlight=False)
     for name, what in (
-        ("forecasts.jsonl", "the latest forecast of every SKU, as published on `forecasts`"),
-        ("alerts.jsonl", "every alert as published on `alerts`, in order"),
+        ("forecasts.jsonl", "latest forecast of every SKU, as published"),
+        ("alerts.jsonl", "every alert as published, in order"),
         ("worker.log", "what the worker logged"),
         ("state/", "its RocksDB state"),
     ):
         console.print(f"  {out / name}  {what}", highlight=False, soft_wrap=True)
     sku = next(iter(seen.skus), "SKU")
     console.print(
-        f"\nNext: look at a SKU's state   SKUTREND_STATE_DIR={out}/state SKUTREND_TIMEZONE={seen.grid.timezone} "
-        f"skutrend state show {sku}\n"
-        "      serve your own Kafka     SKUTREND_BROKERS=host:9092 skutrend topics create, then skutrend worker\n"
-        "      train on your own sales  skutrend train --orders orders.parquet --out my-bundle",
+        "\nNext: look at a SKU's state\n"
+        f"  SKUTREND_STATE_DIR={out}/state SKUTREND_TIMEZONE={seen.grid.timezone} \\\n"
+        f"    skutrend state show {sku}\n"
+        "serve your own Kafka\n"
+        "  export SKUTREND_BROKERS=host:9092\n"
+        "  skutrend topics create && skutrend worker\n"
+        "train on your own sales\n"
+        "  skutrend train --orders orders.parquet --out my-bundle",
         highlight=False,
         soft_wrap=True,
     )
 
 
+def short(units: float) -> str:
+    """Write a number of units in at most 5 characters, up to a billion.
+
+    >>> short(463.4), short(1939.0), short(12_345.0), short(999_999.0), short(2_500_000.0)
+    ('463', '1,939', '12.3k', '1.0M', '2.5M')
+    """
+    for size, suffix in ((1_000, "k"), (1_000_000, "M")):
+        if units >= _GROUPED_BELOW and units < 999.5 * size:
+            shown = units / size
+            return f"{shown:.1f}{suffix}" if shown < 99.95 else f"{shown:.0f}{suffix}"  # noqa: PLR2004 - what rounds to 100
+    return f"{units:,.0f}"
+
+
 def _table(*columns: str) -> Table:
-    """Make a table that fits 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    """Make a table; with what the demo puts in, it fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for at, name in enumerate(columns):
         table.add_column(name, no_wrap=True, justify="left" if at == 0 else "right")
     return table
 
 
 def _show_trending(console: Console, seen: Collector) -> None:
-    table = _table("SKU", f"last {_HISTORY} days | next 14", "7 days: last > next", "90 % band", "P(up)")
+    table = _table("SKU", f"last {_HISTORY} days | next 14", "7 days > next", "90 % band", "P(up)")
     for forecast, history in trending(seen):
         band = forecast.sums["7"]
         table.add_row(
-            forecast.sku,
+            printable(forecast.sku, _SKU_WIDTH),
             f"{sparkline(history)}|{sparkline(np.array(forecast.mean))}",
-            f"{np.nansum(history[-_WEEK:]):,.0f} > {band[_MEDIAN]:,.0f}",
-            f"{band[0]:,.0f} to {band[-1]:,.0f}",
+            f"{short(float(np.nansum(history[-_WEEK:])))} > {short(band[_MEDIAN])}",
+            f"{short(band[0])} to {short(band[-1])}",
             f"{forecast.trend.probability:.2f}",
         )
     console.print(table)
@@ -158,7 +176,8 @@ def _show_alerts(console: Console, alerts: list[dict[str, Any]]) -> None:
     kinds = Counter(f"{a['kind']} ({a['severity']})" for a in opened)
     resolved = sum(a["status"] == "resolved" for a in alerts)
     console.print(
-        f"{len(opened):,} opened, {resolved:,} resolved: " + ", ".join(f"{n:,} {k}" for k, n in kinds.most_common())
+        f"{len(opened):,} opened, {resolved:,} resolved: " + ", ".join(f"{n:,} {k}" for k, n in kinds.most_common()),
+        highlight=False,
     )
     newest = max((a["window_start_ms"] for a in opened), default=0)
     recent = [a for a in opened if a["window_start_ms"] > newest - 28 * 86_400_000]
@@ -168,7 +187,6 @@ def _show_alerts(console: Console, alerts: list[dict[str, Any]]) -> None:
 
 
 def _show_scores(console: Console, seen: Collector, trained_until_ms: int) -> None:
-    until = datetime.fromtimestamp(trained_until_ms / 1000, UTC)
     table = _table("forecast of", "cells", "WQL", "WAPE", "seasonal naive", "change", "in 90 % band")
     for s in scores(seen, from_number=seen.grid.number(trained_until_ms)):
         errors = (f"{value:.3f}" for value in (s.wql, s.wape, s.naive))
@@ -179,7 +197,7 @@ def _show_scores(console: Console, seen: Collector, trained_until_ms: int) -> No
     share = ", ".join(f"{source} {n / sum(seen.sources.values()):.0%}" for source, n in seen.sources.most_common())
     console.print(
         "WQL: weighted quantile loss; WAPE: of the median. A point forecast's WQL is its WAPE. "
-        f"Only days after the model's training ended ({until:%Y-%m-%d}) are counted; every SKU and day, most of them "
-        f"zero. Served by: {share}.",
+        f"Only days from {dates.day(trained_until_ms, seen.grid.timezone)} on are counted, when the model's training "
+        f"had ended; every SKU and day, most of them zero. Served by: {share}.",
         highlight=False,
     )

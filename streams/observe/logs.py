@@ -52,7 +52,12 @@ class Damper(logging.Filter):
 
 def set_up(level: str) -> None:
     """Log from here on to stderr. level: a name that logging knows."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level.upper())
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # UTC and says so: logs of machines in different zones are read side by side
+    form.converter, form.default_time_format, form.default_msec_format = time.gmtime, "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    for handler in logging.root.handlers:
+        handler.setFormatter(form)
     if level != "debug":  # whose news is which of their services starts and stops
         for talkative in ("aiokafka", "faust", "mode"):
             logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.root.level))

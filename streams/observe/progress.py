@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -38,11 +37,3 @@ def telling(what: str, total: int, *, now_s: Callable[[], float] = time.monotoni
                 console.print(f"{what}: {done:,} of {total:,}", highlight=False, soft_wrap=True)
 
         yield advance
-
-
-def moment(time_ms: int, pattern: str) -> str:
-    """Write epoch ms as a UTC date by a strftime pattern, or as they are where no calendar has such a day."""
-    try:
-        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime(pattern)
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from features.grid import WindowGrid
 from inference import alarms, baselines, scoring, surprise
 from inference.alarms import AlarmRules, AlertChange
 
@@ -71,6 +72,7 @@ def evidence_of(
     n = len(skus)
     unknown = np.full(n, np.nan)
     return alarms.Evidence(
+        grid=WindowGrid(),
         skus=skus,
         currencies=["GBP"] * n,
         window_start_ms=window.start_ms,

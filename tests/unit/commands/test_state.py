@@ -69,13 +69,16 @@ def test_a_sku_is_shown_with_its_closed_windows_its_price_and_what_is_open(left:
     assert "windows closed since its first event: 3, of which the shop was open in " in text
     assert "price: 2.5" in text
     assert "11 in all, largest 7" in text
-    assert "open window from 2023-11-14 03:00 UTC: 2 units in 1 lines, 0 views, 1 returned" in text
+    assert (
+        "still open, on Tuesday 14 November 2023 from 03:00 to 04:00 (UTC): 2 units in 1 lines, 0 views, 1 returned"
+        in text
+    )
 
 
 def test_a_sku_that_is_new_says_so(left: Settings) -> None:
     _, first, second = show(left, "new")
     assert first == "no window of it has closed yet"
-    assert second.startswith("open window from ")
+    assert second.startswith("still open, on ")
 
 
 def test_a_sku_that_nobody_knows_is_told(left: Settings) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,14 +16,13 @@ from rich.console import Console
 from features.grid import DAY_MS, WindowGrid
 from features.horizon import HORIZON, LEVELS
 from streams.demo.collector import Collector
-from streams.demo.report import scores, show, sparkline, trending
+from streams.demo.report import scores, short, show, sparkline, trending
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.output_producer import Outbox
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 GRID = WindowGrid(window_ms=DAY_MS, timezone="Europe/London")
 FIRST = GRID.number(datetime(2011, 3, 20, 12, tzinfo=UTC).timestamp() * 1000)
@@ -178,8 +178,35 @@ def test_the_summary_is_printed_whole_and_fits_a_terminal(seen: Collector, tmp_p
     assert "Sales of sku-a jumped." in text
     assert "1,000 events in 2 s" in text
     assert "next day" in text
-    assert f"{datetime.fromtimestamp(start_ms(14) / 1000, UTC):%Y-%m-%d}" in text
+    assert "Only days from Sunday 3 April 2011 on are counted" in " ".join(text.split()), "the shop's day, not UTC's"
     assert str(tmp_path / "forecasts.jsonl") in text.replace("\n", "")
+
+
+def test_every_line_fits_80_columns_whatever_the_skus_and_numbers(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector(broker, GRID, first_ms=start_ms(0), last_ms=start_ms(DAYS - 1), out=tmp_path)
+    collector.finish()
+    sums = {"7": [9.0, 99.0, 999.0, 98_765.4, 987_654.0, 8_765_432.0, 9_876_543.0], "14": [1.0] * len(LEVELS)}
+    for n, sku in enumerate(["SKU-with-a-very-long-name", "\x1b[31mred", "X" * 500, "short"]):
+        for day in range(DAYS):
+            units = {"actual_units": 12_345.0 * 10**n, "mean": [12_345.0] * HORIZON, "sums": sums}
+            collector._take("forecasts", forecast(sku, day, **units))  # noqa: SLF001 - the thread has ended
+    monkeypatch.chdir(tmp_path)
+    console = Console(file=io.StringIO(), width=80)
+    show(console, collector, out=Path("skutrend-demo"), trained_until_ms=start_ms(14), throughput="fast")
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "\N{HORIZONTAL ELLIPSIS}" in line], "no cell was cut"
+    assert [line for line in lines if "SKU-wit..." in line and line.endswith("0.90")]
+
+
+@given(st.floats(0, 9.99e8))
+def test_a_number_of_units_takes_at_most_five_characters_and_says_how_many(units: float) -> None:
+    text = short(units)
+    assert len(text) <= 5
+    value = float(text.rstrip("kM").replace(",", "")) * {"k": 1e3, "M": 1e6}.get(text[-1], 1)
+    assert value == pytest.approx(units, rel=0.05, abs=0.5)
 
 
 def test_a_shop_that_repeats_itself_every_week_is_summed_up_too(seen: Collector, tmp_path: Path) -> None:

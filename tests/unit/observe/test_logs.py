@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,3 +81,18 @@ def test_what_it_remembers_is_bounded_and_nothing_new_is_ever_held_back(
         say("streams.worker.worker", "line %d", number)
         say("streams.worker.worker", "line %d", number)
     assert len(said) == 2 * KEPT + 3
+
+
+def test_a_line_says_its_time_in_utc_whatever_the_zone_of_the_machine() -> None:
+    code = (
+        "import logging\n"
+        "from streams import logs\n"
+        "logs.set_up('info')\n"
+        "record = logging.makeLogRecord({'name': 'a', 'levelname': 'INFO', 'msg': 'm', 'created': 1312380005.25,"
+        " 'msecs': 250.0})\n"
+        "print(logging.root.handlers[0].format(record))\n"
+    )
+    done = subprocess.run(  # noqa: S603 - our own code; a process of its own, since logging is set up once
+        [sys.executable, "-c", code], env={**os.environ, "TZ": "Asia/Tokyo"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2011-08-03T14:00:05.250Z INFO a: m\n"

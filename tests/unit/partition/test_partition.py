@@ -368,6 +368,33 @@ def test_each_forecast_says_when_the_window_of_each_step_starts(
     assert len(made["step_starts_ms"]) == len(made["quantiles"]) == HORIZON
 
 
+@pytest.mark.parametrize(
+    ("timezone", "told"),
+    [
+        ("Asia/Tokyo", "sold 80,000 units on Friday 24 November 2023, the first it is known to sell"),
+        ("America/New_York", "sold 80,000 units on Thursday 23 November 2023, the first it is known to sell"),
+    ],
+)
+def test_an_alert_names_the_day_of_the_shop(broker: str, tmp_path: Path, timezone: str, told: str) -> None:
+    evening_ms = int(datetime.fromisoformat("2023-11-23T15:30+00:00").timestamp() * 1000)
+    settings = settings_for(broker, tmp_path, bundle="shipped", window_ms=DAY_MS, timezone=timezone)
+    partition = open_partition(settings, session=open_session(settings))
+    take(partition, ORDERS, order("0", "b", evening_ms - DAY_MS), now_ms=evening_ms)
+    take(partition, ORDERS, order("1", "a", evening_ms, quantity=80_000, unit_price=5.0), now_ms=evening_ms)
+    later_ms = evening_ms + 2 * DAY_MS
+    for source, event in (
+        (ORDERS, order("2", "b", later_ms)),
+        (CLICKS, click("2", "b", later_ms)),
+        (PRICES, price_change("2", "b", later_ms, 1.0)),
+    ):
+        take(partition, source, event, now_ms=later_ms)
+    close_all(partition, now_ms=later_ms)
+    partition.flush(now_ms=later_ms)
+    partition.close()
+    summaries = [alert["summary"] for alert in published(settings, "alerts") if alert["sku"] == "a"]
+    assert [summary for summary in summaries if told in summary] == summaries[:1] != []
+
+
 def test_a_batch_that_breaks_off_half_way_is_never_flushed(partition: Partition) -> None:
     take(partition, ORDERS, order("0", "a", T0))
     partition.flush(now_ms=NOW_MS)

@@ -1,0 +1,48 @@
+"""What is said in one way is written in one place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.horizon import LEVELS
+from inference.scoring import pinball
+from inference.training import loss
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for room in ("schemas", "features", "inference", "streams") for path in (ROOT / room).rglob("*.py")]
+
+
+def places(pattern: str) -> set[str]:
+    found = {str(path.relative_to(ROOT)) for path in SOURCES if re.search(pattern, path.read_text())}
+    assert len(SOURCES) > 80
+    return found
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern", "where"),
+    [
+        ("text of others is made printable", r"isprintable\(|unicode_escape", {"schemas/printable.py"}),
+        ("times become text", r"strftime|isoformat\(|fromtimestamp|:%[YHdmab]", {"features/dates.py"}),
+        # training differentiates its own, which is held against this one below
+        ("quantiles are scored", r"def _?pinball", {"inference/scoring.py", "inference/training/loss.py"}),
+        (
+            "a quantile loss is computed",
+            r"maximum\((tau|_TAU|levels) \*",
+            {"inference/scoring.py", "inference/training/loss.py"},
+        ),
+    ],
+)
+def test_there_is_one_place_where(what: str, pattern: str, where: set[str]) -> None:
+    assert places(pattern) == where, what
+
+
+def test_training_minds_the_same_loss_as_the_live_score() -> None:
+    rng = np.random.default_rng(0)
+    y, quantiles = rng.gamma(2, 5, 50), np.sort(rng.gamma(2, 5, (50, len(LEVELS))), axis=1)
+    torn = loss.pinball(torch.from_numpy(y), torch.from_numpy(quantiles), torch.tensor(LEVELS, dtype=torch.float64))
+    np.testing.assert_allclose(torn.numpy(), pinball(y, quantiles).mean(axis=1))
