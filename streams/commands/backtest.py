@@ -28,9 +28,9 @@ from inference.desk import Closed, Desk, columns
 from inference.session import Session
 from schemas.errors import BadInput
 from schemas.inputs import InputName
-from streams import directories
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
+from streams.state import directories
 
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
 

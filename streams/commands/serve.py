@@ -15,12 +15,12 @@ from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch
 from schemas.inputs import INPUT_NAMES
-from streams import directories
 from streams.kafka import clients, topics
 from streams.kafka.faust_app import run
 from streams.observe import logs
 from streams.observe.metrics import Health, HttpServer
 from streams.settings import Settings
+from streams.state import directories
 from streams.worker.app import build
 from streams.worker.worker import Worker
 

@@ -17,8 +17,8 @@ from features.ledger import Ledger
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
 from schemas.inputs import InputName
-from streams import directories
 from streams.events import tables as event_tables
+from streams.state import directories
 
 DEFAULT_ITERATIONS = 800
 

@@ -26,7 +26,6 @@ from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
 from inference.bundle import load
 from schemas.errors import BadInput, Broken
-from streams import directories
 from streams.demo import report as demo_report
 from streams.demo.collector import Collector
 from streams.events.files import sample_paths
@@ -34,6 +33,7 @@ from streams.events.replay import Progress as Sent
 from streams.events.replay import Replay
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.topics import names
+from streams.state import directories
 
 TIMEZONE = "Europe/London"
 _MAX_IN_FLIGHT = 16_000  # events: what the embedded broker keeps, with room to spare

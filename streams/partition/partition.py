@@ -26,7 +26,7 @@ from inference.session import Session
 from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
-from schemas.inputs import INPUTS
+from schemas.inputs import INPUT_NAMES, INPUTS
 from streams.kafka.batch import RecordBatch
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox

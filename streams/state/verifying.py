@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from schemas.errors import BadInput, StateMismatch
-from streams.identity import TopicIds
 from streams.kafka.partition_reader import Reader
+from streams.kafka.topic_ids import TopicIds
 from streams.observe.progress import telling
 from streams.state import changelog as changelogs
 from streams.state.store import Store

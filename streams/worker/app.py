@@ -12,9 +12,9 @@ from faust.types import TP
 
 from schemas.errors import Broken
 from schemas.inputs import CLICKS, ORDERS, PRICES
-from streams.identity import CHECK_S
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
+from streams.kafka.topic_ids import CHECK_S
 from streams.worker.worker import Worker, input_partitions
 
 if TYPE_CHECKING:

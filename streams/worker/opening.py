@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from features.ledger import INPUT_NAMES
 from schemas.errors import Broken, Fenced, StateCorrupt, StateMismatch
-from streams.identity import TopicIds
+from schemas.inputs import INPUT_NAMES
 from streams.kafka.output_producer import Outbox
 from streams.kafka.partition_reader import Reader
+from streams.kafka.topic_ids import TopicIds
 from streams.partition.partition import Geometry, Partition
 from streams.state import changelog as changelogs
 from streams.state.changelog import Changelog

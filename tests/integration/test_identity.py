@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from streams.identity import TopicIds
+from streams.kafka.topic_ids import TopicIds
 from tests.integration.test_trouble import FIRST_MS, expected, fails, lines, told
 from tests.support.service import Service, skutrend
 from tests.support.shop import send

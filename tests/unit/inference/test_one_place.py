@@ -13,7 +13,7 @@ from features.horizon import LEVELS
 from inference.scoring import pinball
 from inference.training import loss
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = [path for room in ("schemas", "features", "inference", "streams") for path in (ROOT / room).rglob("*.py")]
 
 

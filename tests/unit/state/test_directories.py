@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.errors import BadInput, BadSetting
-from streams import directories
+from streams.state import directories
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ import pytest
 from features import rows
 from features.ledger import Ledger
 from schemas.errors import StateMismatch
-from streams import identity
-from streams.identity import TopicIds
+from streams.kafka import topic_ids as identity
 from streams.kafka.embedded import EmbeddedBroker
+from streams.kafka.topic_ids import TopicIds
 from streams.settings import Settings
 from streams.state import changelog
 from streams.state.changelog import Changelog
