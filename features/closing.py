@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import RING, SCALE, Cadence
 from features.open_windows import BLANK, OpenWindow
 from features.season import Context
 from features.table import Column, Slots
@@ -16,15 +17,8 @@ Rows = dict[str, NDArray[Any]]
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-RING = 56  # windows kept as they were: eight weeks of days
-GAINS = np.array([1 / 2.5, 1 / 7, 1 / 28, 1 / 90], np.float32)  # fast, weekly, scale, slow
-FAST, WEEKLY, SCALE, SLOW = range(4)
-_SCALE_GAIN = 1 / 28
-_PRIOR_WINDOWS = 5.0  # weight of the partition's typical scale against a new SKU's own windows
 SCALE_FLOOR = 0.02  # units per window: one unit in fifty windows
 _MOST_UNITS = np.float32(1e15)  # of a window, as the averages see it: its square must stay a float32
-_VIEWS_GAIN = 1 / 14
-_PRICE_GAIN = 1 / 28
 
 COLUMNS = (
     Column("first_number", "<i8", fill=1 << 62),  # window of its first event
@@ -32,7 +26,7 @@ COLUMNS = (
     Column("age", "<i4"),  # windows closed since then
     Column("opens", "<i4"),  # of those, while the shop was open
     Column("ring", "<f4", (RING,), fill=np.nan),  # units by window number modulo RING; NaN: not live yet, or closed
-    Column("ew", "<f4", (4,)),  # exponentially weighted mean units, by GAINS, not yet corrected for age
+    Column("ew", "<f4", (4,)),  # exponentially weighted mean units, by Cadence.memories, not yet corrected for age
     Column("ew_square", "<f4"),
     Column("ew_sold", "<f4"),  # share of windows with a sale
     Column("ew_views", "<f4"),
@@ -92,6 +86,11 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> Facts:
     )
 
 
+def gains(cadence: Cadence) -> Float32:
+    """Share of the newest window in each of the four running means, float32 (4,)."""
+    return (1 / np.array(cadence.memories)).astype(np.float32)
+
+
 def corrected(mean: Float32, counts: NDArray[np.int32], gain: float) -> Float32:
     """Exponentially weighted mean without the bias of its zero start, after `counts` (n,) updates; 0 before the first.
 
@@ -110,6 +109,8 @@ def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -
     partition's SKUs, towards which young ones are shrunk.
     """
     units = happened.units.astype(np.float32)
+    cadence = context.cadence
+    scale_gain = gains(cadence)[SCALE]
     rows["ring"][:, context.number % RING] = units if context.is_open else np.nan
     # what is typical is asked now, not when a SKU's first record happened to come in
     rows["nu"] = np.where(rows["age"] == 0, np.float32(max(prior_nu, SCALE_FLOOR)), rows["nu"])
@@ -118,22 +119,21 @@ def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -
         rows["opens"] += 1
         # an absurd order must not set the scale for a month: what the averages see is bounded by what they know
         bounded = np.minimum(units, np.minimum(20 * np.maximum(rows["nu"], 1.0), _MOST_UNITS))
-        rows["ew"] += GAINS * (bounded[:, None] - rows["ew"])
-        rows["ew_square"] += _SCALE_GAIN * (bounded * bounded - rows["ew_square"])
-        rows["ew_sold"] += _SCALE_GAIN * ((units > 0) - rows["ew_sold"])
+        rows["ew"] += gains(cadence) * (bounded[:, None] - rows["ew"])
+        rows["ew_square"] += scale_gain * (bounded * bounded - rows["ew_square"])
+        rows["ew_sold"] += scale_gain * ((units > 0) - rows["ew_sold"])
         rows["unsold"] = np.where(units > 0, 0, rows["unsold"] + 1).astype(np.int32)
-        own = corrected(rows["ew"][:, SCALE], rows["opens"], _SCALE_GAIN)
-        n = np.minimum(rows["opens"], 56).astype(np.float32)
-        rows["nu"] = np.maximum(SCALE_FLOOR, (n * own + _PRIOR_WINDOWS * prior_nu) / (n + _PRIOR_WINDOWS)).astype(
-            np.float32
-        )
-    rows["ew_views"] += np.float32(_VIEWS_GAIN) * (
+        prior = np.float32(cadence.prior_windows)
+        own = corrected(rows["ew"][:, SCALE], rows["opens"], float(scale_gain))
+        n = np.minimum(rows["opens"], RING).astype(np.float32)
+        rows["nu"] = np.maximum(SCALE_FLOOR, (n * own + prior * prior_nu) / (n + prior)).astype(np.float32)
+    rows["ew_views"] += np.float32(1 / cadence.views_memory) * (
         np.minimum(happened.views, 1e9).astype(np.float32) - rows["ew_views"]
     )
     priced = happened.price > 0
     log_price = np.log(np.where(priced, happened.price, 1.0)).astype(np.float32)
     usual = rows["log_price_usual"]
-    moved = np.where(np.isnan(usual), log_price, usual + np.float32(_PRICE_GAIN) * (log_price - usual))
+    moved = np.where(np.isnan(usual), log_price, usual + np.float32(1 / cadence.price_memory) * (log_price - usual))
     rows["log_price_usual"] = np.where(priced, moved, usual).astype(np.float32)
 
 

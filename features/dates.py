@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
-from features.grid import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
+from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 
 if TYPE_CHECKING:
     from features.grid import WindowGrid

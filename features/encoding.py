@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from features.closing import FAST, GAINS, RING, SLOW, WEEKLY, Facts, Rows, corrected
-from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import DAY, FAST, HORIZON, LEVELS, RING, SCALE, SLOW, SUM_WINDOWS, WEEKLY, Cadence
+from features.closing import Facts, Rows, corrected, gains
 from features.season import Context
 
 Float32 = NDArray[np.float32]
@@ -17,7 +17,7 @@ FEATURES = (
     "sold_log",  # log1p(units / nu), units clipped at 20 nu
     "sold",  # 1 where anything was sold
     "shop_open",
-    "fast_log",  # log1p(EW mean / nu) by the gains of features.closing
+    "fast_log",  # log1p(EW mean / nu) by Cadence.memories
     "weekly_log",
     "slow_log",
     "sold_share",  # share of recent windows with a sale
@@ -43,9 +43,9 @@ CLIP = 20.0
 _REVISION = 1  # raise when a formula changes and its name does not
 
 
-def fingerprint() -> str:
+def fingerprint(cadence: Cadence = DAY) -> str:
     """Name what a model must have been trained on to be served here: 16 hex digits."""
-    parts = [_REVISION, FEATURES, HORIZON, LEVELS, SUM_WINDOWS, RING, CLIP, GAINS.tolist()]
+    parts = [_REVISION, FEATURES, HORIZON, LEVELS, SUM_WINDOWS, RING, CLIP, gains(cadence).tolist()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -61,10 +61,11 @@ def encode(rows: Rows, happened: Facts, context: Context) -> Float32:
     x[:, 0] = scaled(happened.units)
     x[:, 1] = happened.units > 0
     x[:, 2] = context.is_open
-    for column, gain in ((3, FAST), (4, WEEKLY), (5, SLOW)):
-        x[:, column] = scaled(corrected(rows["ew"][:, gain], opens, float(GAINS[gain])))
-    x[:, 6] = corrected(rows["ew_sold"], opens, 1 / 28)
-    x[:, 7] = np.log1p(np.minimum(corrected(rows["ew_square"], opens, 1 / 28) / (nu * nu), 1e4))
+    gain = gains(context.cadence).tolist()
+    for column, at in ((3, FAST), (4, WEEKLY), (5, SLOW)):
+        x[:, column] = scaled(corrected(rows["ew"][:, at], opens, gain[at]))
+    x[:, 6] = corrected(rows["ew_sold"], opens, gain[SCALE])
+    x[:, 7] = np.log1p(np.minimum(corrected(rows["ew_square"], opens, gain[SCALE]) / (nu * nu), 1e4))
     x[:, 8] = np.log1p(rows["unsold"]) / 4
     x[:, 9] = np.log1p(opens) / 6
     x[:, 10] = np.log(nu) / 4

@@ -23,13 +23,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import DAY_MS, MINUTE_MS, WEEK_MS, Cadence, cadence_of
 from schemas.errors import BadSetting
 
-MINUTE_MS = 60_000
-HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
-MONTH_MS = 30 * DAY_MS
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00Z: an older event time is a broken clock
 _LAST_YEAR = 2100
 LATEST_MS = 4_102_358_400_000  # 2099-12-31T00:00Z: the calendar ends with the year, in every time zone
@@ -162,23 +158,27 @@ class WindowGrid:
         return tuple(self.start_ms(number) for number in range(first, first + count))
 
     @property
-    def season(self) -> int:
-        """How many windows make one season: a week of days, a day of anything shorter, a year of weeks or months."""
-        if self.is_fixed:
-            return min(DAY_MS // self.window_ms, 48)
-        return 7 if self.window_ms == DAY_MS else 1
+    def cadence(self) -> Cadence:
+        """What windows of this length need."""
+        return cadence_of(self.window_ms)
+
+    @property
+    def season_length(self) -> int:
+        """How many phases one season has: a week's days, at most 48 of a day of anything shorter, else one."""
+        phases = self.cadence.phases
+        return min(DAY_MS // self.window_ms, 48) if phases is None else phases
 
     @property
     def season_windows(self) -> int:
         """How many windows later the same phase comes again."""
-        return DAY_MS // self.window_ms if self.is_fixed else self.season
+        return DAY_MS // self.window_ms if self.is_fixed else self.season_length
 
     def phase(self, number: int) -> int:
-        """Give the position of a window in its season, 0 <= phase < season (day windows: Monday is 0)."""
+        """Give the position of a window in its season, 0 <= phase < season_length (day windows: Monday is 0)."""
         if not self.is_fixed:
             return int(self._windows[1][number]) if self.window_ms == DAY_MS else 0
         per_day = DAY_MS // self.window_ms
-        return int((number % per_day) * self.season // per_day)
+        return int((number % per_day) * self.season_length // per_day)
 
     @property
     def signature(self) -> str:

@@ -24,7 +24,6 @@ from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
 from schemas.inputs import INPUTS
 
 CHUNK = 16_384  # SKUs closed at a time: bounds memory, and is the largest batch the model runs
-_MATURE_OPENS = 28
 
 Columns = InputColumns
 Owns = Callable[[Sequence[bytes]], NDArray[np.bool_]]
@@ -103,7 +102,7 @@ class Ledger:
         self.table = SkuTable((*closing.COLUMNS, *extra_columns))
         self.windows = OpenWindows()
         self.seen = tuple(SeenIds() for _ in INPUTS)
-        self.season = Season(grid.season)
+        self.season = Season(grid.season_length)
         self.prior_nu = 1.0
         self.currency = ""
         self.touched: dict[int, list[Slots]] = {}  # by window: slots folded into since the last `take_touched`
@@ -287,7 +286,7 @@ class Ledger:
     def _renew_prior(self, live: NDArray[np.bool_]) -> None:
         """Let the typical scale of grown-up SKUs be the prior of new ones."""
         count = len(live)
-        grown = live & (self.table["opens"][:count] >= _MATURE_OPENS)
+        grown = live & (self.table["opens"][:count] >= self.grid.cadence.mature_after)
         if grown.any():
             self.prior_nu = float(np.median(self.table["nu"][:count][grown]))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import HORIZON, SUM_WINDOWS, Cadence
 from features.grid import WindowGrid
-from features.horizon import HORIZON, SUM_WINDOWS
 
 Float32 = NDArray[np.float32]
 _PHASE_GAIN = 1 / 6  # a phase (a weekday) forgets with a half-life of about four seasons
@@ -101,6 +101,7 @@ class Context:
     start_ms: int
     end_ms: int
     phase: int
+    cadence: Cadence
     season_length: int
     season_windows: int
     is_open: bool
@@ -121,6 +122,7 @@ def context(grid: WindowGrid, season: Season, number: int, *, is_open: bool) -> 
         start_ms=grid.start_ms(number),
         end_ms=grid.end_ms(number),
         phase=phase,
+        cadence=grid.cadence,
         season_length=season.length,
         season_windows=grid.season_windows,
         is_open=is_open,

@@ -8,12 +8,13 @@ drop: it is the start of a silence; a silence that opens ends a drop, and while 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import DAY, Cadence
 from features.grid import WindowGrid
 from inference import sentences
 from inference.surprise import Surprise
@@ -58,15 +59,20 @@ class AlarmRules:
     page_p: float = 1e-6
     min_impact: float = 50.0
     page_impact: float = 500.0
-    min_age: int = 28
+    min_age: int = DAY.alert_age
     young_impact: float = 10_000.0
     calm_p: float = 1e-2
-    calm_windows: int = 3
+    calm_windows: int = DAY.calm_windows
     update_decades: float = 2.0
     certain_decades: float = 12.0
     price_ratio: float = 1.2
     price_usual: float = 4.0
     price_page_ratio: float = 2.0
+
+    @classmethod
+    def of(cls, cadence: Cadence, **given: float) -> Self:
+        """Give the rules for windows of a cadence; given: what else is to differ from the defaults."""
+        return replace(cls(min_age=cadence.alert_age, calm_windows=cadence.calm_windows), **given)  # type: ignore[arg-type]  # by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

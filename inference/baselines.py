@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 
 SEASON: Final = 7
 """Windows in a season: a week of days."""
@@ -49,7 +49,7 @@ Rows = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class NaiveForecast:
-    """`quantiles` float32 (n, K, Q), `mean` float32 (n, K), `sums` float32 (n, S, Q), as `features.horizon` says."""
+    """`quantiles` float32 (n, K, Q), `mean` float32 (n, K), `sums` float32 (n, S, Q), as `features.cadence` says."""
 
     quantiles: NDArray[np.float32]
     mean: NDArray[np.float32]

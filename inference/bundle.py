@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from features import dates
-from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 from schemas.errors import BundleMismatch
 from schemas.refusals import DECODE_ERRORS
 

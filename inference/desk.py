@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import closing
+from features.cadence import LEVELS, RING, SUM_WINDOWS
 from features.encoding import encode
-from features.horizon import LEVELS, SUM_WINDOWS
 from features.ledger import Chunk, Ledger
 from features.season import context
 from features.table import Column, Slots
@@ -85,7 +85,7 @@ class Desk:
         """Start without expectations; the ledger must have been made with `columns(session)`."""
         self.ledger = ledger
         self.session = session
-        self.rules = rules or AlarmRules()
+        self.rules = rules or AlarmRules.of(ledger.grid.cadence)
         # a net that learnt days knows nothing of hours: then the baseline serves
         self.net_fits = session is not None and session.bundle.manifest.window_ms == ledger.grid.window_ms
         self.expected_open = False  # whether the forecasts at hand were made for an open window
@@ -119,7 +119,7 @@ class Desk:
             x = replay_inputs(self.ledger, some, last)
             zero = np.zeros_like(table["h"][some])
             table["h"][some], table["c"][some] = self.session.run_replay(
-                x, zero, zero, lengths=np.minimum(table["age"][some], closing.RING)
+                x, zero, zero, lengths=np.minimum(table["age"][some], RING)
             )
             for name in ("next_net", "next_mean"):
                 table[name][some] = np.nan
@@ -187,7 +187,7 @@ class Desk:
     def _season(self, chunk: Chunk, number: int) -> NDArray[np.float32]:
         """Return the season up to window `number` as the baseline repeats it; one window where it outlasts the ring."""
         windows = chunk.context.season_windows
-        last = closing.last_windows(chunk.rows, number, windows if windows <= closing.RING else 1)
+        last = closing.last_windows(chunk.rows, number, windows if windows <= RING else 1)
         return baselines.tame(last, chunk.rows["nu"])
 
     def _choose(
@@ -307,8 +307,8 @@ def replay_inputs(ledger: Ledger, some: slice, end: int) -> NDArray[np.float32]:
         scratch[name] = kept[name]
     nothing, whole = np.zeros(n), np.zeros(n, np.int64)
     inputs = []
-    for number in range(end - closing.RING, end):
-        units = kept["ring"][:, number % closing.RING].astype(np.float64)
+    for number in range(end - RING, end):
+        units = kept["ring"][:, number % RING].astype(np.float64)
         around = context(ledger.grid, ledger.season, number, is_open=bool(np.isfinite(units).any()))
         happened = closing.Facts(
             order_lines=whole,

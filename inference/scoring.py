@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.horizon import LEVELS
+from features.cadence import LEVELS
 
 LSTM: Final = 0
 """Index of the net in the wire's list of sources."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from features.horizon import LEVELS
+from features.cadence import LEVELS
 
 SURE: Final = 0.8
 """Probability from which a direction is claimed."""

@@ -73,7 +73,8 @@ def _shop_days(command: Callable[..., None]) -> Callable[..., None]:
 
 def _days_of(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Make one `grid` of days of the options; the settings of the worker say what they leave open."""
-    from features.grid import DAY_MS, WindowGrid  # noqa: PLC0415
+    from features.cadence import DAY_MS  # noqa: PLC0415
+    from features.grid import WindowGrid  # noqa: PLC0415
 
     s = _settings(ctx)
     days: dict[str, Any] = {"timezone": s.timezone, "day_start": s.day_start}

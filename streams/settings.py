@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from features.grid import DAY_MS, MIDNIGHT, WEEKDAYS, WindowGrid
+from features.cadence import DAY_MS
+from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
 from streams import naming, service_links
 

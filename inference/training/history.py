@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import HORIZON
 from features.encoding import FEATURES, encode
-from features.horizon import HORIZON
 from features.ledger import Columns, Ledger
 from features.offline import feed
 from inference.training.arrays import TrainingArrays

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 
 # how far below zero the median may reach before the floor: lets a quantile be exactly 0, not merely small
 MEDIAN_OFFSET = 0.1

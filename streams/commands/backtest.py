@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
+from features.cadence import LEVELS, SUM_WINDOWS
 from features.encoding import fingerprint
 from features.grid import WindowGrid
-from features.horizon import LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
 from features.offline import feed
 from inference import bundle as bundles

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from features import closing, dates, rows
+from features import dates, rows
+from features.cadence import RING
 from features.ledger import Ledger
 from features.open_windows import FOLDED
 from inference import desk
@@ -128,7 +129,7 @@ def _closed_facts(ledger: Ledger, sku: str, row: bytes | None) -> Iterator[str]:
     ring = t["ring"][at]
     known = ring[np.isfinite(ring)]
     yield (
-        f"units of its last {len(known)} open windows (of {closing.RING} kept): {known.sum():g} in all, "
+        f"units of its last {len(known)} open windows (of {RING} kept): {known.sum():g} in all, "
         f"largest {known.max(initial=0):g}"
     )
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from features.cadence import DAY_MS, HORIZON, LEVELS, SUM_WINDOWS
 from features.encoding import FEATURES, fingerprint
-from features.grid import DAY_MS, WindowGrid
-from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
+from features.grid import WindowGrid
 from features.ledger import Ledger
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
@@ -71,7 +71,7 @@ def train_bundle(
                 arrays,
                 seed=seed,
                 until_index=arrays.windows,
-                season_length=grid.season,
+                season_length=grid.season_length,
                 progress=lambda done, total, loss: progress.update(task, completed=done, total=total, loss=loss),
                 iterations=iterations or DEFAULT_ITERATIONS,
             )

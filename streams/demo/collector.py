@@ -12,8 +12,8 @@ import numpy as np
 from confluent_kafka import Consumer
 from numpy.typing import NDArray
 
+from features.cadence import LEVELS
 from features.grid import WindowGrid
-from features.horizon import LEVELS
 
 _AT_A_TIME = 4_000
 _WAIT_S = 0.05

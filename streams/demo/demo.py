@@ -22,8 +22,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from features import dates
+from features.cadence import DAY_MS
 from features.encoding import fingerprint
-from features.grid import DAY_MS, WindowGrid
+from features.grid import WindowGrid
 from inference.bundle import load
 from schemas.errors import BadInput, Broken
 from streams.demo import report as demo_report

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from features import dates
-from features.horizon import LEVELS
+from features.cadence import LEVELS
 from inference.scoring import wql
 from schemas.forecasts import Forecast
 from schemas.printable import printable

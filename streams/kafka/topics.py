@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
-from features.grid import DAY_MS
+from features.cadence import DAY_MS
 from schemas.errors import BrokerTrouble
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import clients

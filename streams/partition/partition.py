@@ -98,7 +98,7 @@ class Partition:
             owns=lambda keys: partitions_of(keys, count=geometry.count) == geometry.number,
             max_ahead_ms=settings.max_ahead_ms,
         )
-        rules = AlarmRules(min_impact=settings.alert_min_impact)
+        rules = AlarmRules.of(settings.grid.cadence, min_impact=settings.alert_min_impact)
         self.desk = desk.Desk(self.ledger, session, rules=rules)
         self.watermark = Watermark(
             allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms

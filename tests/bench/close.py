@@ -6,8 +6,7 @@ import time
 
 import numpy as np
 
-from features.grid import DAY_MS
-from features.horizon import HORIZON, SUM_WINDOWS
+from features.cadence import DAY_MS, HORIZON, SUM_WINDOWS
 from features.ledger import Ledger
 from inference.desk import Desk
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from features.cadence import DAY_MS
 from features.encoding import fingerprint
-from features.grid import DAY_MS, WindowGrid
+from features.grid import WindowGrid
 from features.ledger import Ledger
 from inference import bundle
 from inference.desk import Desk, columns

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from features import rows
-from features.grid import DAY_MS, WindowGrid
+from features.cadence import DAY_MS
+from features.grid import WindowGrid
 from streams.kafka.batch import RecordBatch
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.output_producer import Outbox

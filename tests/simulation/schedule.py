@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from unittest import mock
 import msgspec
 from faust.types import TP
 
+from features import cadence
 from features.rows import Meta
 from schemas.errors import Fenced, FlushFailed
 from streams.settings import Settings
@@ -62,7 +63,6 @@ LIMITS: Final = (
     "streams.partition.partition._BULK_ROWS",
     "streams.partition.partition._PACK_ROWS",
     "streams.state.changelog.SPILL_BYTES",
-    "features.ledger._MATURE_OPENS",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
 
@@ -245,6 +245,8 @@ class Simulation:
             if self.small:
                 for name in LIMITS:
                     stack.enter_context(mock.patch(name, 2))
+                young = {name: replace(getattr(cadence, name), mature_after=2) for name in ("HOUR", "DAY")}
+                stack.enter_context(mock.patch.multiple(cadence, **young))
             self.rebalance(everybody=True)
             names, weights = list(self.weights), list(self.weights.values())
             for _ in range(steps):

@@ -15,7 +15,7 @@ from features.season import Context, Season, context
 
 GRID = WindowGrid()
 FIRST = GRID.number(1_299_456_000_000)  # Monday 2011-03-07
-_QUIET = context(GRID, Season(GRID.season), FIRST, is_open=True)
+_QUIET = context(GRID, Season(GRID.season_length), FIRST, is_open=True)
 
 
 def fresh(n: int) -> Rows:

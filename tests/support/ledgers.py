@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import DAY_MS
 from features.encoding import encode
-from features.grid import DAY_MS
 from features.ledger import Columns, Ledger
 from features.season import Context
 from schemas.columns import ClickColumns, OrderColumns, PriceColumns

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import closing
-from features.closing import GAINS, RING, SCALE_FLOOR, corrected
+from features.cadence import DAY, RING
+from features.closing import SCALE_FLOOR, corrected, gains
 from features.open_windows import OpenWindow
 from tests.support.closings import FIRST, around, ewma, fresh, happened, weighted_mean
 
@@ -45,7 +46,7 @@ def test_every_statistic_is_the_sum_over_the_windows_so_far(story: list[Window],
         past = story[: number + 1]
         opened = [w.units for w in past if w.is_open]
         assert (rows["age"][0], rows["opens"][0]) == (len(past), len(opened))
-        for at, gain in enumerate(GAINS.tolist()):
+        for at, gain in enumerate(gains(DAY).tolist()):
             mean = corrected(rows["ew"][:, at], rows["opens"], gain)[0]
             assert mean == pytest.approx(weighted_mean(opened, gain), rel=1e-4, abs=1e-6)
             assert rows["ew"][0, at] == pytest.approx(ewma(opened, gain), rel=1e-4, abs=1e-6)
@@ -90,7 +91,7 @@ def test_the_ring_holds_the_last_windows_and_nan_where_there_was_none(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60), st.sampled_from(GAINS.tolist()))
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60), st.sampled_from(gains(DAY).tolist()))
 def test_a_corrected_mean_lies_within_what_was_seen(values: list[float], gain: float) -> None:
     mean = np.zeros(1, np.float32)
     for count, value in enumerate(values, start=1):

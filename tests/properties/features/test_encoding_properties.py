@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import closing
+from features.cadence import RING
 from features.closing import SCALE_FLOOR, Facts
 from features.encoding import FEATURES
 from features.season import Context
@@ -170,5 +170,5 @@ def test_a_vector_is_what_one_works_out_from_the_whole_history(
         want = by_hand(past, context, prior_nu=prior_nu, pieces=pieces)
         assert tuple(want) == FEATURES
         assert dict(zip(FEATURES, x[0].tolist(), strict=True)) == pytest.approx(want, rel=1e-3, abs=1e-3)
-    assert rows["ring"].shape == (1, closing.RING)
+    assert rows["ring"].shape == (1, RING)
     assert FIRST + born + len(story) - 1 == context.number

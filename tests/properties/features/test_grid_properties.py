@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WEEKDAYS, WindowGrid
-from features.horizon import HORIZON
+from features.cadence import DAY_MS, HORIZON, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
+from features.grid import EARLIEST_MS, LATEST_MS, WEEKDAYS, WindowGrid
 
 ZONES = (
     "UTC",
@@ -162,7 +162,7 @@ def test_a_short_window_is_found_by_counting_from_the_offset(minutes: int, offse
 @given(grids(), st.integers(946_800_000_000, 3_000_000_000_000))
 def test_the_same_phase_comes_again_after_a_season(grid: WindowGrid, time_ms: int) -> None:
     number = grid.number(time_ms)
-    assert 0 <= grid.phase(number) < grid.season
+    assert 0 <= grid.phase(number) < grid.season_length
     assert grid.phase(number + grid.season_windows) == grid.phase(number)
 
 

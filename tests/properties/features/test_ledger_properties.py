@@ -15,7 +15,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from features import ledger as ledger_module
-from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, WindowGrid
+from features.cadence import DAY_MS, HOUR_MS
+from features.grid import EARLIEST_MS, WindowGrid
 from features.ledger import Absorbed, Ledger
 from features.watermark import NEVER_MS
 from schemas.inputs import CLICKS, ORDERS, PRICES

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.grid import DAY_MS, HOUR_MS, WindowGrid
+from features.cadence import DAY_MS, HOUR_MS
+from features.grid import WindowGrid
 from features.ledger import Ledger
 from features.offline import feed
 from schemas.inputs import CLICKS, ORDERS, PRICES

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.horizon import HORIZON, LEVELS
+from features.cadence import HORIZON, LEVELS
 from inference import alarms, baselines, scoring, sentences, surprise
 from inference import trend as trend_module
 from inference.trend import exceeds, trend

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from features.grid import DAY_MS, WindowGrid
-from features.horizon import HORIZON, LEVELS
+from features.cadence import DAY_MS, HORIZON, LEVELS
+from features.grid import WindowGrid
 from streams.demo.collector import Collector
 from streams.demo.report import scores, short, show, sparkline, trending
 from streams.kafka.embedded import EmbeddedBroker

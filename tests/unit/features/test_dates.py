@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features import dates
-from features.grid import DAY_MS, HOUR_MS, MINUTE_MS, WindowGrid
+from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS
+from features.grid import WindowGrid
 
 ZONES = ("UTC", "Europe/London", "Asia/Tokyo", "America/New_York", "Australia/Lord_Howe", "America/Havana")
 

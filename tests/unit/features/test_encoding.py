@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from features import encoding
+from features.cadence import DAY
 from features.encoding import FEATURES, fingerprint
 from tests.support.closings import around, fresh, happened, step
 
@@ -36,7 +37,6 @@ def test_the_fingerprint_is_that_of_the_bundles_in_use() -> None:
         ("LEVELS", (0.1, 0.5, 0.9)),
         ("SUM_WINDOWS", (7,)),
         ("RING", 28),
-        ("GAINS", np.array([0.5], np.float32)),
     ],
 )
 def test_whatever_changes_a_vector_changes_the_fingerprint(
@@ -90,3 +90,7 @@ def test_the_widest_price_move_an_order_may_tell_is_clipped_without_a_warning(
     price: float, before: float, move: float
 ) -> None:
     assert features_of(fresh(1), 0, units=1.0, price=price, price_before=before)["price_move"] == move
+
+
+def test_other_memories_are_another_fingerprint() -> None:
+    assert fingerprint(replace(DAY, memories=(2, 7, 28, 90))) != TODAY

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WEEKDAYS, WindowGrid
+from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
+from features.grid import EARLIEST_MS, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
 
 
@@ -162,7 +163,7 @@ def test_a_grid_that_cannot_tile_the_calendar_is_refused_by_setting_and_value(
 )
 def test_a_season_is_a_day_of_short_windows_or_a_week_of_days(window_ms: int, season: int, season_windows: int) -> None:
     grid = WindowGrid(window_ms=window_ms)
-    assert (grid.season, grid.season_windows) == (season, season_windows)
+    assert (grid.season_length, grid.season_windows) == (season, season_windows)
     first = grid.number(utc_ms("2024-03-10"))
     phases = [grid.phase(first + i) for i in range(season_windows)]
     assert sorted(set(phases)) == list(range(season))

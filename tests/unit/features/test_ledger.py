@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from features.grid import DAY_MS, EARLIEST_MS, HOUR_MS, WindowGrid
+from features.cadence import DAY_MS, HOUR_MS
+from features.grid import EARLIEST_MS, WindowGrid
 from features.ledger import Late, Ledger
 from features.watermark import NEVER_MS
 from schemas.columns import OrderColumns

@@ -8,7 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from features.grid import DAY_MS, WindowGrid
+from features.cadence import DAY_MS
+from features.grid import WindowGrid
 from features.ledger import Ledger
 from features.offline import feed, take
 from schemas.inputs import CLICKS, ORDERS, PRICES

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from features.grid import HOUR_MS, WindowGrid
-from features.horizon import HORIZON, SUM_WINDOWS
+from features.cadence import HORIZON, HOUR_MS, SUM_WINDOWS
+from features.grid import WindowGrid
 from features.season import Season, context
 from tests.support.closings import FIRST, GRID
 
@@ -131,5 +131,5 @@ def test_the_context_looks_ahead_over_the_next_windows_and_their_sums() -> None:
 
 def test_hours_have_a_season_of_a_day() -> None:
     grid = WindowGrid(window_ms=HOUR_MS)
-    around = context(grid, Season(grid.season), grid.number(1_299_456_000_000), is_open=False)
+    around = context(grid, Season(grid.season_length), grid.number(1_299_456_000_000), is_open=False)
     assert (around.season_length, around.season_windows, around.phase, around.is_open) == (24, 24, 0, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 from inference import baselines
 from tests.support.judging import fresh
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.horizon import LEVELS
+from features.cadence import LEVELS
 from inference.scoring import pinball
 from inference.training import loss
 

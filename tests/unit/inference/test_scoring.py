@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.horizon import HORIZON, LEVELS
+from features.cadence import HORIZON, LEVELS
 from inference import scoring
 from tests.support.judging import fresh
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from features.grid import DAY_MS, HOUR_MS, MONTH_MS, WEEK_MS, WindowGrid
+from features.cadence import DAY_MS, HOUR_MS, MONTH_MS, WEEK_MS
+from features.grid import WindowGrid
 from inference import sentences
 from inference.sentences import Facts, contributors, summary
 

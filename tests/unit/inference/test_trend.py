@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from features.horizon import LEVELS
+from features.cadence import LEVELS
 from inference.trend import exceeds, trend
 
 LADDER = np.array([[5.0, 10, 25, 50, 75, 90, 95]])

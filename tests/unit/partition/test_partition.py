@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from features.grid import DAY_MS, MONTH_MS, WEEK_MS
-from features.horizon import HORIZON
+from features.cadence import DAY_MS, HORIZON, MONTH_MS, WEEK_MS
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.serve import open_session

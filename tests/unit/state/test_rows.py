@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from features import closing, rows
-from features.grid import DAY_MS, WindowGrid
+from features.cadence import DAY_MS
+from features.grid import WindowGrid
 from features.ledger import Ledger
 from features.open_windows import FOLDED
 from features.table import Column, SkuTable

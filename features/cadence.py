@@ -1,0 +1,77 @@
+"""What depends on how long a window is, and how far forecasts look, in one place.
+
+Every forecast of every source has these shapes, whatever the windows are: `quantiles` float32 (n, HORIZON,
+len(LEVELS)), `mean` float32 (n, HORIZON), `sums` float32 (n, len(SUM_WINDOWS), len(LEVELS)), all in units per window
+(sums: units per span), never negative and ascending along the levels. A model bundle made for other numbers is refused.
+
+Below, a `Cadence` for windows shorter than a day, of a day, of a week and of a month. All its numbers are windows, so
+that no day hides in them. Memories were tuned on day windows; those of the others are the same until measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+WEEK_MS: Final = 7 * DAY_MS
+MONTH_MS: Final = 30 * DAY_MS
+
+HORIZON: Final = 14
+"""Windows forecast at each close; step k (1-based) is the k-th window after the one that closed."""
+
+LEVELS: Final[tuple[float, ...]] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Quantile levels, ascending, symmetric about the median."""
+
+SUM_WINDOWS: Final[tuple[int, ...]] = (7, 14)
+"""Spans, in windows from the first forecast one, whose total demand has a distribution of its own: quantiles of
+single windows do not add up to quantiles of a sum. Windows in which the shop is closed count towards the span
+and add nothing."""
+
+RING: Final = 56
+"""Windows of a SKU that are kept as they were; part of the layout of stored rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """What one family of windows needs; every number is a count of windows.
+
+    phases: of one season; None: as many as there are windows in a day, up to 48. memories: how far the four running
+    means of a SKU's units look back (fast, weekly, scale, slow); a mean of memory m takes 1/m of the newest window in.
+    views_memory, price_memory: the same of views and of the usual price. prior_windows: weight of the partition's
+    typical scale against a young SKU's own windows. mature_after: open windows from which a SKU's scale tells what is
+    typical. alert_age: windows a SKU must have lived before more than a giant spike is told of it. calm_windows: in a
+    row, after which an alert ends.
+    """
+
+    name: Literal["hour", "day", "week", "month"]
+    phases: int | None
+    memories: tuple[float, float, float, float] = (2.5, 7, 28, 90)
+    views_memory: float = 14
+    price_memory: float = 28
+    prior_windows: float = 5
+    mature_after: int = 28
+    alert_age: int = 28
+    calm_windows: int = 3
+
+
+FAST, WEEKLY, SCALE, SLOW = range(4)
+"""Positions in `Cadence.memories`."""
+
+DAY: Final = Cadence("day", phases=7)
+HOUR: Final = replace(DAY, name="hour", phases=None)
+WEEK: Final = replace(DAY, name="week", phases=1)
+MONTH: Final = replace(DAY, name="month", phases=1)
+
+
+def cadence_of(window_ms: int) -> Cadence:
+    """Find the cadence of windows of a length, ms: below a day all are as hours are.
+
+    >>> [cadence_of(length).name for length in (900_000, DAY_MS, WEEK_MS, 28 * DAY_MS)]
+    ['hour', 'day', 'week', 'month']
+    """
+    if window_ms < DAY_MS:
+        return HOUR
+    return {DAY_MS: DAY, WEEK_MS: WEEK}.get(window_ms, MONTH)
