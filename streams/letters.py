@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from features.ledger import Late
     from schemas.columns import Refusal
     from schemas.provenance import Headers
-    from streams.batch import RecordBatch
+    from streams.batch import RecordBatch, Skipped
     from streams.outbox import Outbox
 
 CUT_FROM: Final = "cut_from_bytes"
+LAST_OFFSET: Final = "last_offset"
 DEFAULT_LIMIT_BYTES: Final = 1_048_588  # Kafka's default of max.message.bytes
 _FRAME_BYTES: Final = 256  # a batch of one record, and the length of each header
 
@@ -38,6 +39,12 @@ class Letters:
         source = source_of(batch, refusal.row)
         ours = dead_letter_headers(code=refusal.code, error=refusal.error, source=source)
         self._forward(self.dead_letters, batch, refusal.row, ours)
+
+    def bury_unread(self, batch: RecordBatch, skipped: Skipped) -> None:
+        """Send one dead letter for records that could not be decoded: without key and value, named by their offsets."""
+        source = Source(topic=batch.topic, partition=batch.partition, offset=skipped.first)
+        ours = dead_letter_headers(code=skipped.code, error=skipped.error, source=source)
+        self.outbox.put_one(self.dead_letters, None, None, [*ours, (LAST_OFFSET, b"%d" % skipped.last)])
 
     def divert(self, batch: RecordBatch, late: Late) -> None:
         """Send an event whose window has closed to the late events."""
