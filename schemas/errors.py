@@ -5,6 +5,8 @@
     . Malformed           its bytes do not fit the schema
     . Misplaced           its key belongs to another partition
     . Mistimed            its event time is implausible or too far ahead of the clock
+    . TooLarge            it decompresses to more than a worker may hold
+    . Undecodable         the record batch it lies in cannot be decompressed or taken apart
   - Broken              this worker must stop, nothing acked, until an operator has acted
     . BadSetting          a setting is missing, unreadable or contradicts another
     . BadInput            a file given on the command line cannot be used
@@ -49,6 +51,18 @@ class Mistimed(Rejected):
     """The event time of a record is implausible or too far ahead of the clock."""
 
     code = "implausible_time"
+
+
+class TooLarge(Rejected):
+    """A record batch decompresses to more than a worker may hold."""
+
+    code = "too_large"
+
+
+class Undecodable(Rejected):
+    """A record batch cannot be decompressed, or what comes out cannot be taken apart into records."""
+
+    code = "undecodable_batch"
 
 
 class Broken(SkutrendError):  # noqa: N818  # likewise

@@ -1,12 +1,15 @@
 """Where a record came from, and the headers that say so on `late-events` and `dead-letters`.
 
-A header's value is text in UTF-8; numbers are decimal. The record itself keeps its original key and bytes.
+A header's value is text in UTF-8; numbers are decimal. The record itself keeps its original key and bytes, unless they
+do not fit into its topic: of what was cut, headers tell the original size and SHA-256 (`CUT`). Where a whole range of
+offsets could not be read, the letter has neither key nor value, and a header `last_offset` (`LAST_OFFSET`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -14,6 +17,17 @@ import msgspec
 from schemas.errors import Malformed
 
 Headers = list[tuple[str, bytes]]
+
+CUT: Final[Mapping[str, tuple[str, str]]] = {
+    "key": ("cut_key_from_bytes", "cut_key_sha256"),
+    "value": ("cut_from_bytes", "cut_sha256"),
+    "headers": ("cut_headers_from_bytes", "cut_headers_sha256"),
+}
+"""By part of a record that was cut: the headers with its original size in bytes, and the SHA-256 of all of it in hex.
+
+Of the original headers all are left out or none; their SHA-256 is that of MessagePack: [[name, value or nil], ...].
+"""
+LAST_OFFSET: Final = "last_offset"
 
 _SOURCE: Final = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)\[(?P<partition>\d+)\]@(?P<offset>\d+)", re.ASCII)
 
@@ -78,6 +92,32 @@ def dead_letter_headers(*, code: str, error: str, source: Source) -> Headers:
 def late_event_headers(*, late_by_ms: int, window_start_ms: int, source: Source) -> Headers:
     """Header list of one late event, as Kafka clients take it."""
     return _written(LateEventHeaders(late_by_ms=late_by_ms, window_start_ms=window_start_ms, source=str(source)))
+
+
+def cut_headers(part: str, size_bytes: int, whole: bytes) -> Headers:
+    """Headers that tell of a part that was cut. whole: the original; of headers, as `CUT` says.
+
+    >>> cut_headers("value", 3, b"abc")[0]
+    ('cut_from_bytes', b'3')
+    """
+    size, digest = CUT[part]
+    return [(size, b"%d" % size_bytes), (digest, hashlib.sha256(whole).hexdigest().encode())]
+
+
+def left_out(headers: Iterable[tuple[str, bytes | None]]) -> str:
+    """Say what of the original a dead letter or late event lacks; empty where it is whole.
+
+    Only what follows the last `code` or `late_by_ms` counts: what comes before are the original's own headers.
+    """
+    ours: dict[str, str] = {}
+    for name, value in headers:
+        if name in {"code", "late_by_ms"}:
+            ours.clear()
+        ours[name] = (value or b"").decode("utf-8", "backslashreplace")
+    if LAST_OFFSET in ours:
+        return f"all of its records, up to offset {ours[LAST_OFFSET]}"
+    sizes = [(part, ours[size]) for part, (size, _) in CUT.items() if size in ours]
+    return ", ".join(f"{part} (of {int(size):,} bytes)" if size.isdecimal() else part for part, size in sizes)
 
 
 def read_dead_letter_headers(headers: Iterable[tuple[str, bytes | None]]) -> DeadLetterHeaders:

@@ -119,6 +119,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["fail", "earliest", "latest"],
         Meta(description="what to do when retention has deleted input records that were not read yet"),
     ] = "fail"
+    max_batch_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            le=1 << 30,
+            description="how much a record batch of an input may decompress to; a larger one is not read, and becomes "
+            "one dead letter that names its offsets",
+        ),
+    ] = 32 << 20
     misplaced_share: Annotated[
         float,
         Meta(

@@ -25,7 +25,10 @@ _MARK: Final = b"\xef\xbb\xbf"  # some editors begin a file with it
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter. place: (written_ms, partition, offset) among the dead letters, the order of their age."""
+    """One dead letter. place: (written_ms, partition, offset) among the dead letters, the order of their age.
+
+    cut: what it lacks of the original, because that did not fit; empty where it is whole.
+    """
 
     place: tuple[int, int, int]
     source: str
@@ -33,17 +36,19 @@ class Letter:
     error: str
     key: bytes | None
     value: bytes | None
+    cut: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """One line of a file. line: its number, from 1; size: its bytes."""
+    """One line of a file. line: its number, from 1; size: its bytes; cut: see `Letter`."""
 
     line: int
     size: int
     source: Source
     key: bytes | None
     value: bytes | None
+    cut: str = ""
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +57,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     source: str
     code: str = ""
     error: str = ""
+    cut: str | UnsetType = UNSET
     key: str | UnsetType | None = UNSET
     key_base64: bytes | UnsetType = UNSET
     value: str | UnsetType | None = UNSET
@@ -74,6 +80,7 @@ def as_line(letter: Letter) -> bytes:
         source=letter.source,
         code=letter.code,
         error=letter.error,
+        cut=letter.cut or UNSET,
         key=key,
         key_base64=key_base64,
         value=value,
@@ -117,7 +124,7 @@ def _read_line(path: Path, number: int, text: bytes) -> Mended:
         msg = f"{where}: it has {'no' if line.value is UNSET else 'both'} `value` and `value_base64`; leave one of them"
         raise BadInput(msg)
     key, value = _joined(line.key, line.key_base64), _joined(line.value, line.value_base64)
-    return Mended(number, len(text), source, key, value)
+    return Mended(number, len(text), source, key, value, "" if isinstance(line.cut, UnsetType) else line.cut)
 
 
 def _joined(text: str | UnsetType | None, raw: bytes | UnsetType) -> bytes | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from features import dates
 from schemas.errors import Malformed
 from schemas.printable import printable
-from schemas.provenance import Source, read_dead_letter_headers
+from schemas.provenance import Source, left_out, read_dead_letter_headers
 from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest
 from streams.kafka import topics
@@ -98,7 +98,8 @@ def as_letter(message: Message) -> Letter:
     except Malformed as trouble:
         own = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
         source, code, error = str(own), UNREADABLE, str(trouble)
-    return Letter(place, source, code, error, key=message.key(), value=message.value())
+    cut = left_out(message.headers() or [])
+    return Letter(place, source, code, error, key=message.key(), value=message.value(), cut=cut)
 
 
 def describe(letter: Letter, timezone: str = "UTC") -> Iterator[str]:
@@ -108,6 +109,8 @@ def describe(letter: Letter, timezone: str = "UTC") -> Iterator[str]:
         f"{dates.stamp(letter.place[0], timezone)}  {letter.code}  {letter.source}  {key}", later=_INDENT
     )
     yield from _wrapped(letter.error, first=_INDENT, later=_INDENT)
+    if letter.cut:
+        yield from _wrapped(f"not whole, it lacks {letter.cut}", first=_INDENT, later=_INDENT)
     yield _INDENT + _value(letter.value)
 
 

@@ -53,8 +53,9 @@ class Outcome:
 def replay_letters(settings: Settings, path: Path, *, force: bool = False) -> Outcome:
     """Send the letters of a file again, each once however often this is called.
 
-    force: also those whose value the decoder of their topic still refuses. `BadInput` where the file cannot be used,
-    before anything is sent; `BrokerTrouble`, `FlushFailed` and `Fenced` (by another run) leave nothing sent either.
+    force: also those whose value the decoder of their topic still refuses, but none that is not whole. `BadInput` where
+    the file cannot be used, before anything is sent; `BrokerTrouble`, `FlushFailed` and `Fenced` (by another run) leave
+    nothing sent either.
     """
     checked = _checked(settings, path, force=force)
     for topic in sorted({source.partition("[")[0] for source in checked}):
@@ -97,6 +98,13 @@ def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]
             msg = (
                 f"line {letter.line} of {path} comes from {letter.source}, which is none of the inputs "
                 f"({', '.join(kinds)}); see SKUTREND_TOPIC_PREFIX, or take the line out"
+            )
+            raise BadInput(msg)
+        if letter.cut:
+            msg = (
+                f"line {letter.line} of {path} is not all of {letter.source}, the dead letter lacks {letter.cut}: take "
+                "the line out and let the producer send it again, or put the whole key and value into the line and "
+                "take `cut` out"
             )
             raise BadInput(msg)
         digest = _digest(letter)

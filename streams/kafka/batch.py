@@ -7,6 +7,23 @@ from dataclasses import dataclass, field
 Headers = list[tuple[str, bytes | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Records that were passed over unread, because the record batch that holds them cannot be decoded.
+
+    first, last: their offsets, both included. code: of their dead letter. error: a sentence with place and remedy.
+    """
+
+    first: int
+    last: int
+    code: str
+    error: str
+
+    def __len__(self) -> int:
+        """Return how many they are: in a topic that is not compacted, every offset of a batch holds a record."""
+        return self.last - self.first + 1
+
+
 @dataclass(slots=True)
 class RecordBatch:
     """What one fetch brought from one partition: a list per column, a row per record.
@@ -19,6 +36,7 @@ class RecordBatch:
     timestamps     epoch milliseconds the producer or broker stamped; not the event time
     keys, values   None where the record has none (a value of None is a tombstone)
     headers        row -> headers, only of rows that have any
+    skipped        what was passed over unread, ascending, all within `[start, next)`; not counted by `len()`
     generation     of the consumer group when the batch was fetched; -1 before the transport has stamped it
     seeks          how often the partition had been sought then; see `BatchConsumer.is_current`
     """
@@ -32,6 +50,7 @@ class RecordBatch:
     keys: list[bytes | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     headers: dict[int, Headers] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
     generation: int = -1
     seeks: int = -1
 

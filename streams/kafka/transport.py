@@ -38,6 +38,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams import decompression
 from streams.kafka import clients, records
 from streams.kafka.assignor import CoAssignor
 
@@ -83,7 +84,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
 
     def _create_worker_consumer(self, transport: BatchTransport) -> Any:  # noqa: ANN401
         consumer = super()._create_worker_consumer(transport)
-        consumer._key_deserializer = records.COLUMNS  # noqa: SLF001  # Faust lets nobody set these
+        records.install(transport.max_batch_bytes)
+        consumer._key_deserializer = records.Columns(transport.max_batch_bytes)  # noqa: SLF001  # Faust lets nobody set these
         consumer._group_instance_id = transport.instance  # noqa: SLF001
         consumer._partition_assignment_strategy = (CoAssignor(),)  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
@@ -359,13 +361,14 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
     instance: name of a static member of the group, unique in it; None for a dynamic one. answer_ms: how long a broker
     may take to answer a request before it is taken for lost. hurry: called when partitions are to go and the agents are
-    waited for.
+    waited for. max_batch_bytes: see `Settings`.
     """
 
     Consumer = BatchConsumer
     resume_offsets: ResumeOffsets | None = None
     instance: str | None = None
     answer_ms: int = clients.ANSWER_MS
+    max_batch_bytes: int = decompression.DEFAULT_LIMIT_BYTES
     hurry: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through

@@ -27,7 +27,7 @@ from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
-from streams.kafka.batch import RecordBatch
+from streams.kafka.batch import RecordBatch, Skipped
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
@@ -108,6 +108,7 @@ class Partition:
         self._changed = False
         self._is_torn = False
         self._closed_since_flush = False
+        self._is_urgent = False
         self._by_key: list[int] = []
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
         self._gone: list[bytes] = []  # of those, what has closed since the last flush
@@ -142,6 +143,8 @@ class Partition:
             for refusal in outcome.refused:
                 self.letters.bury(batch, refusal)
                 self.metrics.refusals.labels(batch.topic, refusal.code).inc()
+            for skipped in batch.skipped:
+                self._pass_over(batch, skipped)
             for late in outcome.late:
                 self.letters.divert(batch, late)
             self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
@@ -149,6 +152,13 @@ class Partition:
             self._count(source, batch, outcome)
         self._changed = True
         return outcome
+
+    def _pass_over(self, batch: RecordBatch, skipped: Skipped) -> None:
+        """Account for records that could not be decoded; flushed at once, so that they are not tried again."""
+        log.error("%s", skipped.error)
+        self.letters.bury_unread(batch, skipped)
+        self.metrics.refusals.labels(batch.topic, skipped.code).inc(len(skipped))
+        self._is_urgent = True
 
     @contextmanager
     def _wholly(self) -> Iterator[None]:
@@ -160,13 +170,14 @@ class Partition:
     def _count(self, source: int, batch: RecordBatch, outcome: Absorbed) -> None:
         counts = self.meta.counts[INPUTS[source].name]
         labels = (batch.topic, str(self.number))
-        self.metrics.records.labels(*labels).inc(len(batch))
-        counts.records += len(batch)
+        skipped = sum(map(len, batch.skipped))
+        self.metrics.records.labels(*labels).inc(len(batch) + skipped)
+        counts.records += len(batch) + skipped
         for name, amount in (
             ("folded", outcome.folded),
             ("duplicate", outcome.duplicate),
             ("late", len(outcome.late)),
-            ("rejected", len(outcome.refused)),
+            ("rejected", len(outcome.refused) + skipped),
         ):
             setattr(counts, name, getattr(counts, name) + amount)
             self.metrics.outcomes.labels(*labels, name).inc(amount)
@@ -244,8 +255,9 @@ class Partition:
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
-        """Whether something changed and the flush interval is over."""
-        return self._changed and now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
+        """Whether something changed, and the flush interval is over or that must not wait."""
+        is_over = now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
+        return self._changed and (is_over or self._is_urgent)
 
     def flush(self, *, now_ms: int, within_s: float = 60.0) -> None:
         """Make outputs, state and offsets durable, as one step seen from a restart (`FlushFailed`, `Fenced`).
@@ -290,7 +302,7 @@ class Partition:
             self.store.set_position(log_.outbox.marked_offset + 1)
             self._remember_logged(flushing.record)
         self.flushed_offsets = dict(self.meta.offsets)
-        self._changed = self._closed_since_flush = self._is_torn = False
+        self._changed = self._closed_since_flush = self._is_torn = self._is_urgent = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
         if self.keeper is not None:

@@ -82,6 +82,7 @@ def _life(app: faust.App, worker: Worker) -> None:
     app.transport.resume_offsets = resume_offsets
     app.transport.hurry = worker.hurry
     app.transport.instance = worker.settings.instance or None
+    app.transport.max_batch_bytes = worker.settings.max_batch_bytes
     app.transport.answer_ms = clients.answer_ms(worker.settings.client)
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types

@@ -13,6 +13,7 @@ from streams.kafka.output_producer import Outbox
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
 from streams.partition.partition import Geometry, Partition
+from streams.partition.side_outputs import usable_bytes
 from streams.state import changelog as changelogs
 from streams.state.changelog import Changelog
 from streams.state.snapshots import Snapshots
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 LOCK_PATIENCE_S: Final = 10.0
 LOCK_RETRY_S: Final = 0.25
 CLAIM_S: Final = 60.0
+USUAL_BATCH_BYTES: Final = 1_000_000  # librdkafka's default of batch.size
 
 
 class Opener:
@@ -93,7 +95,10 @@ class Opener:
         def told(what: str) -> None:
             log.warning("%s", what)
 
-        return Outbox(self._worker.settings.client, on_error=told, transactional_id=transactional_id)
+        # records that go out together are one record batch, which the topics take or refuse as a whole
+        batch_bytes = min(USUAL_BATCH_BYTES, usable_bytes(self._worker.letter_limit_bytes))
+        config = {"batch.size": batch_bytes, **self._worker.settings.client}
+        return Outbox(config, on_error=told, transactional_id=transactional_id)
 
     def reader(self, topic: str, partition: int) -> Reader:
         """Make a reader of one partition of the changelog."""

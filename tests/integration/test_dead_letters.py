@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from streams.dead_letters import resending
 from streams.dead_letters.letter_files import Letter, as_line
+from streams.dead_letters.listing import as_letter
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
 from streams.settings import Settings
 from streams.state.store import Flush, Store
 from tests.support.hostile import GOOD, Hostile, order, unusable
-from tests.support.kafka_broker import ROOT
+from tests.support.kafka_broker import ROOT, configure
 from tests.support.service import COMMAND, Service, environment, read_topic, skutrend, values
 from tests.support.shop import send
+from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -287,3 +290,35 @@ def test_without_the_topics_the_commands_say_so(kafka: KafkaBroker, topic_prefix
         done = skutrend("dead-letters", *arguments, settings=nothing, check=False)
         assert done.returncode == 1
         assert f"topic {topic_prefix}{topic} is missing" in done.stderr
+
+
+def test_any_record_of_any_size_is_buried_however_little_the_topic_takes(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Key, value and headers huge, also all of them, of noise that compression only enlarges, many at a time."""
+    configure(
+        kafka.bootstrap, f"{topic_prefix}dead-letters", {"max.message.bytes": "20000", "compression.type": "gzip"}
+    )
+    noise = random.Random(19).randbytes  # noqa: S311  # reproducible
+    sizes = [
+        (key, value, header)
+        for key in (1, 16_000, 300_000)
+        for value in (1, 16_000, 300_000)
+        for header in (0, 300_000)
+    ]
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 200})
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        for key, value, header in sizes:
+            headers = [("trace", noise(header))] if header else []
+            producer.produce(f"{topic_prefix}orders", noise(value), noise(key), partition=0, headers=headers)
+        assert producer.flush(30) == 0
+        service.await_records(len(sizes))
+        wait_for(lambda: service.total("skutrend_lag") == 0, within_s=30)
+        service.stop("w")
+        assert "given up" not in service.log("w")
+    letters = [as_letter(message) for message in read_topic(kafka.bootstrap, f"{topic_prefix}dead-letters")]
+    assert sorted(letter.source for letter in letters) == sorted(
+        f"{topic_prefix}orders[0]@{n}" for n in range(len(sizes))
+    )
+    assert sum(not letter.cut for letter in letters) == 1 + 1 + 1, "what fits is whole"

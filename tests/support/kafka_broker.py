@@ -19,7 +19,14 @@ from typing import IO, TYPE_CHECKING, Self
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,6 +87,15 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def configure(bootstrap: str, topic: str, settings: dict[str, str]) -> None:
+    """Change settings of a topic, as an operator does; others stay."""
+    entries = [ConfigEntry(*each, incremental_operation=AlterConfigOpType.SET) for each in settings.items()]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    (done,) = admin.incremental_alter_configs([resource]).values()
+    done.result(30)
 
 
 def _guard(open_at: str, guarded_at: str, controller: int, users: dict[str, str]) -> dict[str, str]:

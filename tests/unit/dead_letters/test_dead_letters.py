@@ -79,6 +79,16 @@ def test_no_line_is_wider_than_the_screen_or_broken(value: bytes | None, key: by
         assert line.isprintable()
 
 
+def test_a_letter_that_is_not_whole_says_what_it_lacks() -> None:
+    cut = Letter(
+        (T0, 0, 0), SOURCE, "too_large", "much", b"k", b"{", "key (of 5,000 bytes), value (of 9,000,000 bytes)"
+    )
+    assert list(describe(cut))[-2:] == [
+        "    not whole, it lacks key (of 5,000 bytes), value (of 9,000,000 bytes)",
+        "    {",
+    ]
+
+
 # ---------------------------------------------------------------------- in a file
 @given(st.lists(st.tuples(st.none() | st.binary(), st.none() | st.binary() | st.text().map(str.encode))))
 def test_a_file_gives_keys_and_values_back_byte_for_byte(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.errors import BadInput
-from streams.dead_letters.letter_files import Letter, as_line
+from schemas.provenance import LAST_OFFSET, Source, dead_letter_headers, left_out
+from streams.dead_letters.letter_files import Letter, as_line, read
 from streams.dead_letters.resending import replay_letters, sku_of
 from streams.settings import Settings
 from tests.support.partitions import T0, click, order, price_change
@@ -89,3 +90,30 @@ def test_a_file_that_cannot_be_read_is_refused(file: Path) -> None:
 )
 def test_the_key_is_the_sku_where_the_value_has_one(value: bytes | None, sku: bytes | None) -> None:
     assert sku_of(value) == sku
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_letter_that_is_not_whole_is_refused_also_by_force(file: Path, *, force: bool) -> None:
+    whole = Letter((0, 0, 0), "shop.orders[0]@1", "not_json", "?", b"k", order("1", "a", T0))
+    cut = Letter((0, 0, 0), "shop.orders[0]@2", "too_large", "?", b"k", b"{", "value (of 9,000,000 bytes)")
+    file.write_bytes(as_line(whole) + as_line(cut))
+    told = r"^line 2 of .* is not all of shop\.orders\[0\]@2, .* lacks value \(of 9,000,000 bytes\): take the line out"
+    with pytest.raises(BadInput, match=told):
+        replay_letters(SETTINGS, file, force=force)
+
+
+def test_a_letter_for_a_range_of_offsets_is_refused(file: Path) -> None:
+    headers = dead_letter_headers(
+        code="too_large", error="much", source=Source(topic="shop.orders", partition=0, offset=2)
+    )
+    lacks = left_out([*headers, (LAST_OFFSET, b"500")])
+    file.write_bytes(as_line(Letter((0, 0, 0), "shop.orders[0]@2", "too_large", "much", None, None, lacks)))
+    with pytest.raises(BadInput, match="lacks all of its records, up to offset 500: take the line out"):
+        replay_letters(SETTINGS, file, force=True)
+
+
+def test_a_letter_that_was_made_whole_is_as_good_as_any(file: Path) -> None:
+    cut = Letter((0, 0, 0), "shop.orders[0]@2", "too_large", "?", b"k", order("1", "a", T0), "value (of 9 bytes)")
+    file.write_bytes(as_line(cut).replace(b'"cut":"value (of 9 bytes)",', b""))
+    (mended,) = read(file)
+    assert (mended.cut, mended.value) == ("", cut.value)

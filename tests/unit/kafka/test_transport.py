@@ -88,6 +88,12 @@ def test_partition_records_has_the_names_that_are_overridden() -> None:
     assert "self._tp = tp" in text
     assert "self.next_fetch_offset = fetch_offset" in text
     assert "self._records_iterator = self._unpack_records()" in text
+    assert "self._key_deserializer = key_deserializer" in text
+    # asked for before each batch, and by these names only: what stands in their place has no others
+    assert "self._records = records self._aborted" in text
+    assert text.count("self._records ") + text.count("self._records.") == 2
+    assert "while records.has_next(): next_batch = records.next_batch() if self._check_crcs and not" in text
+    assert text.count("records.") == text.count("records.has_next()") + text.count("records.next_batch()")
     # moved on before the record is handed out: a batch cut after it reaches to the next offset
     made = text.index("consumer_record = self._consumer_record(tp, record)")
     moved = text.index("self.next_fetch_offset = record.offset + 1", made)

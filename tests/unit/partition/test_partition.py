@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from features.cadence import DAY_MS, HORIZON, MONTH_MS, WEEK_MS
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
+from schemas.provenance import read_dead_letter_headers
 from streams.commands.serve import open_session
+from streams.kafka.batch import Skipped
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
 from streams.observe.metrics import Metrics
@@ -32,6 +34,7 @@ from tests.support.partitions import (
     price_change,
     published,
     reach,
+    read_topic,
     settings_for,
     take,
 )
@@ -405,3 +408,43 @@ def test_a_batch_that_breaks_off_half_way_is_never_flushed(partition: Partition)
     with pytest.raises(FlushFailed, match="in the midst of a change"):
         partition.flush(now_ms=NOW_MS)
     assert partition.flushed_offsets == {topic: 1}
+
+
+def test_records_that_could_not_be_decoded_are_one_letter_counted_as_rejected_and_flushed_at_once(
+    settings: Settings,
+) -> None:
+    metrics = Metrics()
+    partition = open_partition(settings, metrics=metrics)
+    topic = inputs(partition)[ORDERS]
+    take(partition, ORDERS, order("0", "a", T0))
+    partition.flush(now_ms=NOW_MS)
+    assert not partition.flush_due(now_ms=NOW_MS)
+    fetched = batch(topic, [order("1", "a", T0)], start=1)
+    fetched.skipped, fetched.next = [Skipped(2, 500, "too_large", f"{topic}[0]@2 to @500: much")], 501
+    outcome = partition.absorb(ORDERS, fetched, now_ms=NOW_MS)
+    assert outcome.folded == 1
+    assert partition.flush_due(now_ms=NOW_MS), "or they would be tried again after a crash"
+    partition.flush(now_ms=NOW_MS)
+    assert partition.flushed_offsets[topic] == partition.next_offset(topic) == 501
+    take(partition, ORDERS, order("2", "a", T0))
+    assert not partition.flush_due(now_ms=NOW_MS), "what comes after is flushed when its time comes"
+    counts = partition.meta.counts["orders"]
+    assert (counts.records, counts.folded, counts.rejected, counts.balance) == (502, 3, 499, 0)
+    assert metrics.registry.get_sample_value("skutrend_refusals_total", {"topic": topic, "code": "too_large"}) == 499
+    rejected = {"topic": topic, "partition": "0", "outcome": "rejected"}
+    assert metrics.registry.get_sample_value("skutrend_outcomes_total", rejected) == 499
+    partition.close()
+    (letter,) = read_topic(settings.brokers, settings.topic("dead-letters"))
+    assert (letter.key(), letter.value()) == (None, None)
+    said = read_dead_letter_headers(letter.headers())
+    assert (said.code, said.error, said.source) == ("too_large", f"{topic}[0]@2 to @500: much", f"{topic}[0]@2")
+    assert dict(letter.headers())["last_offset"] == b"500"
+
+
+def test_a_fetch_in_which_nothing_could_be_decoded_moves_the_offset_all_the_same(partition: Partition) -> None:
+    topic = inputs(partition)[ORDERS]
+    fetched = batch(topic, [])
+    fetched.skipped, fetched.next = [Skipped(0, 0, "undecodable_batch", "?")], 1
+    assert partition.absorb(ORDERS, fetched, now_ms=NOW_MS).folded == 0
+    partition.flush(now_ms=NOW_MS)
+    assert partition.flushed_offsets[topic] == 1

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.inputs import ORDERS
-from schemas.provenance import Source, read_dead_letter_headers, read_late_event_headers
+from schemas.provenance import (
+    CUT,
+    Source,
+    dead_letter_headers,
+    left_out,
+    read_dead_letter_headers,
+    read_late_event_headers,
+)
 from streams.kafka.embedded import EmbeddedBroker
+from streams.partition.side_outputs import Original, batch_bytes, fit
 from streams.settings import Settings
 from tests.support.partitions import (
     HOUR_MS,
@@ -94,10 +107,100 @@ def test_a_letter_too_large_for_its_topic_is_cut_and_says_so(broker: str, tmp_pa
     take(partition, ORDERS, value)
     partition.flush(now_ms=NOW_MS)
     (letter,) = read_topic(broker, partition.settings.topic("dead-letters"))
-    assert dict(letter.headers())["cut_from_bytes"] == b"1200000"
+    headers = dict(letter.headers())
+    assert headers["cut_from_bytes"] == b"1200000"
+    assert headers["cut_sha256"] == hashlib.sha256(value).hexdigest().encode()
     assert 1_000_000 < len(letter.value()) < 1_048_588
     assert read_dead_letter_headers(letter.headers()).code == "too_large"
+    assert left_out(letter.headers()) == "value (of 1,200,000 bytes)"
     partition.close()
+
+
+def test_a_record_whose_key_alone_is_too_large_is_buried(broker: str, tmp_path: Path) -> None:
+    """It used to be refused by the topic, and the partition to be opened anew for ever."""
+    partition = open_partition(settings_for(broker, tmp_path))
+    topic, key = inputs(partition)[ORDERS], bytes(range(256)) * 4_095
+    fetched = batch(topic, [b"{not json"])
+    fetched.keys[0], fetched.headers[0] = key, [("trace", b"7" * 2_000), ("none", None)]
+    partition.absorb(ORDERS, fetched, now_ms=NOW_MS)
+    partition.flush(now_ms=NOW_MS)
+    (letter,) = read_topic(broker, partition.settings.topic("dead-letters"))
+    assert letter.value() == b"{not json"
+    assert 1_000_000 < len(letter.key()) < len(key)
+    assert key.startswith(letter.key())
+    assert dict(letter.headers())["cut_key_sha256"] == hashlib.sha256(key).hexdigest().encode()
+    assert letter.headers()[:2] == fetched.headers[0], "what has room stays"
+    assert left_out(letter.headers()) == "key (of 1,048,320 bytes)"
+    partition.close()
+
+
+PART = st.none() | st.binary(max_size=40) | st.integers(0, 9_000).map(lambda size: b"x" * size)
+HEADERS = st.lists(st.tuples(st.text(max_size=20) | st.integers(0, 3_000).map("n".__mul__), PART), max_size=6)
+OURS = dead_letter_headers(
+    code="not_json", error="e" * 200, source=Source(topic="t" * 249, partition=9, offset=1 << 62)
+)
+
+
+def as_sent(record: Original) -> int:
+    """Size of a record batch of this one record, as aiokafka writes it."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=1,
+        producer_id=1,
+        producer_epoch=1,
+        base_sequence=1,
+        batch_size=1 << 30,
+    )
+    assert builder.append(0, timestamp=T0, key=record.key, value=record.value, headers=list(record.headers)) is not None
+    return len(builder.build())
+
+
+@given(PART, PART, HEADERS)
+def test_the_size_of_a_record_batch_is_known_before_it_is_written(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+) -> None:
+    assert batch_bytes(key, value, headers) == as_sent(Original(key, value, headers))
+
+
+@given(PART, PART, HEADERS, st.integers(2_000, 12_000))
+def test_any_record_fits_once_it_is_cut_and_tells_what_it_lacks(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], limit_bytes: int
+) -> None:
+    original = Original(key, value, headers)
+    fitted = fit(original, OURS, limit_bytes=limit_bytes)
+    assert as_sent(fitted) <= limit_bytes
+    told = dict(fitted.headers)
+    assert [told[name] for name, _ in OURS] == [value for _, value in OURS]
+    lacks = left_out(fitted.headers)
+    for part, before, after in (("key", key, fitted.key), ("value", value, fitted.value)):
+        assert (before is None) == (after is None)
+        assert (before or b"").startswith(after or b"")
+        size, digest = CUT[part]
+        if before == after:
+            assert f"{part} (" not in lacks
+        else:
+            assert f"{part} (of {len(before or b''):,} bytes)" in lacks
+            assert told[size] == b"%d" % len(before or b"")
+            assert told[digest] == hashlib.sha256(before or b"").hexdigest().encode()
+    theirs = list(fitted.headers[: -len(OURS)]) if not lacks else list(fitted.headers[: len(headers)])
+    whole = theirs == headers
+    assert whole != ("headers (" in lacks)
+    if not whole:
+        assert told[CUT["headers"][1]] == hashlib.sha256(msgspec.msgpack.encode(headers)).hexdigest().encode()
+    if as_sent(Original(key, value, [*headers, *OURS])) <= limit_bytes:
+        assert lacks == ""
+    else:
+        assert lacks
+        assert as_sent(fitted) >= limit_bytes - 700 or not fitted.headers[: len(headers)] == headers, (
+            "no more than needed"
+        )
+
+
+@given(HEADERS)
+def test_what_an_original_says_of_itself_is_not_believed(headers: list[tuple[str, bytes | None]]) -> None:
+    forged = [("code", b"x"), ("cut_from_bytes", b"9"), ("last_offset", b"7"), *headers]
+    assert left_out(fit(Original(b"k", b"v", forged), OURS, limit_bytes=1 << 20).headers) == ""
 
 
 def test_late_events_carry_how_late_which_window_and_where_they_came_from(partition: Partition) -> None:
