@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from features.grid import DAY_MS, WindowGrid
 from schemas.errors import BadSetting
+from streams import addresses, security
 
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"
@@ -174,6 +175,10 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
     _ = settings.grid
+    kafka = security.normalised(settings.kafka)
+    protocol = kafka.get("security.protocol", "PLAINTEXT")
+    brokers = addresses.normalised(settings.brokers, protocol=protocol)
+    settings = msgspec.structs.replace(settings, brokers=brokers, kafka=kafka)
     if settings.guarantee == "exactly_once" and settings.changelog == "off":
         msg = (
             "SKUTREND_GUARANTEE is exactly_once, which needs the changelog: set SKUTREND_CHANGELOG=on, or at_least_once"
