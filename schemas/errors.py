@@ -16,6 +16,7 @@
     . BrokerTrouble       Kafka refuses or lacks something
       . LoginRefused        the brokers do not let this user in
       . Unavailable         the brokers cannot answer just now
+    . Refused             the brokers refuse something for good: a right, a size, a name
     . WrongPartitioner    too much of an input lies on partitions where its keys do not belong
     . FlushFailed         outputs or state could not be written
     . Fenced              another worker has taken a partition over
@@ -99,6 +100,10 @@ class LoginRefused(BrokerTrouble):
 
 class Unavailable(BrokerTrouble):
     """The brokers cannot answer just now: trying again helps."""
+
+
+class Refused(Broken):
+    """What the brokers refuse for good: trying again changes nothing before an operator has acted."""
 
 
 class WrongPartitioner(Broken):

@@ -23,7 +23,7 @@ from msgspec import Meta
 from features.cadence import DAY_MS
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
-from streams import naming, service_links
+from streams import addresses, naming, security, service_links
 
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"
@@ -216,6 +216,10 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     if unusable:
         msg = f"the Kafka property {unusable[0]!r} cannot be set by a text; take it out of [kafka] or the environment"
         raise BadSetting(msg)
+    kafka = security.normalised(settings.kafka)
+    protocol = kafka.get("security.protocol", "PLAINTEXT")
+    brokers = addresses.normalised(settings.brokers, protocol=protocol)
+    settings = msgspec.structs.replace(settings, brokers=brokers, kafka=kafka)
     if settings.guarantee == "exactly_once" and settings.changelog == "off":
         msg = (
             "SKUTREND_GUARANTEE is exactly_once, which needs the changelog: set SKUTREND_CHANGELOG=on, or at_least_once"

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import BadSetting, LoginRefused
+from streams import broker_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,12 +27,6 @@ _unheard.propagate = False
 # A machine that is lost closes no connection: whoever asks it waits so long, and then asks the others who leads now.
 # More than a quota makes a client wait (11 s), less than the 40 and 60 s that aiokafka and librdkafka would wait.
 ANSWER_MS: Final = 15_000
-_REFUSED: Final = frozenset({
-    KafkaError._AUTHENTICATION,  # noqa: SLF001  # librdkafka's own code has no other name
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM,
-    KafkaError.ILLEGAL_SASL_STATE,
-})  # fmt: skip
 _PATIENCE: Final = {"socket.timeout.ms": ANSWER_MS}
 _REFUSAL_S: Final = 2.0  # by then a refusal is known, and need not be waited for
 
@@ -71,7 +66,7 @@ class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
         super().__init__({**_PATIENCE, **config, "error_cb": self._told}, logger=_unheard)
 
     def _told(self, error: KafkaError) -> None:
-        if error.code() in _REFUSED:
+        if error.code() in broker_errors.LOGIN:
             self._refusal = error.str()
 
     def list_topics(self, topic: str | None = None, timeout: float = 30.0) -> ClusterMetadata:

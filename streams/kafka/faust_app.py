@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +26,8 @@ import faust
 from faust.worker import Worker
 from mode.supervisors import CrashingSupervisor
 
-from schemas.errors import BadSetting, Broken
+from schemas.errors import Broken
+from streams import security
 from streams.kafka import transport
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ REBALANCE_TIMEOUT_S: Final = 60.0
 # aiokafka leaves the group when nothing was fetched for so long, which a long recovery and a worker whose partitions
 # are all paused look like; whether a worker is stuck is for its liveness probe to say
 MAX_POLL_INTERVAL_S: Final = 86_400.0
-SASL: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 def build_app(  # all by name
@@ -102,44 +101,18 @@ def batch_topic(app: faust.App, name: str) -> faust.Topic:
 
 def credentials(client: Mapping[str, str]) -> faust.auth.Credentials | None:
     """Translate librdkafka's TLS and SASL properties; None for a plaintext connection."""
-    protocol = client.get("security.protocol", "plaintext").upper()
-    context = _ssl_context(client) if protocol.endswith("SSL") else None
+    arguments = security.aiokafka_arguments(client)
+    protocol, context = arguments["security_protocol"], arguments.get("ssl_context")
     if protocol == "PLAINTEXT":
         return None
     if protocol == "SSL":
         return faust.SSLCredentials(context)
-    if protocol not in {"SASL_PLAINTEXT", "SASL_SSL"}:
-        msg = f"security.protocol is {protocol!r}; known are PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL"
-        raise BadSetting(msg)
-    mechanism = client.get("sasl.mechanism", client.get("sasl.mechanisms", "")).upper()
-    if mechanism not in SASL:
-        msg = f"sasl.mechanism is {mechanism!r}; the worker's consumer knows {', '.join(SASL)}"
-        raise BadSetting(msg)
     return faust.SASLCredentials(
-        username=client.get("sasl.username"),
-        password=client.get("sasl.password"),
-        mechanism=mechanism,
+        username=arguments["sasl_plain_username"],
+        password=arguments["sasl_plain_password"],
+        mechanism=arguments["sasl_mechanism"],
         ssl_context=context,
     )
-
-
-def _ssl_context(client: Mapping[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=client.get("ssl.ca.location"))
-        if "ssl.certificate.location" in client:
-            context.load_cert_chain(
-                client["ssl.certificate.location"],
-                keyfile=client.get("ssl.key.location"),
-                password=client.get("ssl.key.password"),
-            )
-    except OSError as error:
-        msg = f"the files named by ssl.ca.location, ssl.certificate.location or ssl.key.location do not serve: {error}"
-        raise BadSetting(msg) from error
-    # librdkafka checks host names unless told `none`
-    context.check_hostname = client.get("ssl.endpoint.identification.algorithm", "https").lower() != "none"
-    if client.get("enable.ssl.certificate.verification", "true").lower() == "false":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 class _Worker(Worker):  # type: ignore[misc]  # Faust's types are not read

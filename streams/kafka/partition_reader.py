@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import BrokerTrouble, Unavailable
+from schemas.errors import Refused, Unavailable
+from streams import broker_errors
+from streams.broker_errors import Attempt, Fate
 from streams.kafka import clients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Message
 
 AT_ONCE: Final = 10_000
 WAIT_S: Final = 0.05
 ANSWER_S: Final = 10.0
+ABSENT_S: Final = 60.0  # so long a topic must be unknown before it is taken for missing
+FIRST_ANSWER_S: Final = 1.0  # of the first try to hear the bounds, each next one waits twice as long, so that
+LAST_ANSWER_S: Final = 8.0  # whoever waits can give up meanwhile, and slow brokers are heard all the same
 RETRY_S: Final = 0.25
 SILENCE_S: Final = 60.0
-_REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
-_FOR_GOOD: Final = _REFUSALS | frozenset({
-    # also what a broker says that comes back and has not read its own metadata yet
+_STARTS_ANEW: Final = frozenset({
+    # the partition is no longer as `bounds` has found it: whoever asks for those again hears why
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes have no other names
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
@@ -31,15 +35,47 @@ _FOR_GOOD: Final = _REFUSALS | frozenset({
 })  # fmt: skip
 
 
+class _Patience:
+    """How long errors are borne: none that is refused, `ANSWER_S` what passes, `ABSENT_S` a topic that is not known."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self._absent_since_s: float | None = None
+        self._answer_s = FIRST_ANSWER_S / 2
+
+    def answer_s(self) -> float:
+        self._answer_s = min(2 * self._answer_s, LAST_ANSWER_S)
+        return self._answer_s
+
+    def is_over(self, code: int) -> bool:
+        fate, now_s = broker_errors.fate(code), time.monotonic()
+        if fate is not Fate.ABSENT:
+            self._absent_since_s = None
+            return fate is Fate.REFUSED or now_s - self._began_s > ANSWER_S
+        if self._absent_since_s is None:
+            self._absent_since_s = now_s
+        return now_s - self._absent_since_s > ABSENT_S
+
+
 class Reader:
     """Reads one partition; what: what the topic is, for sentences.
 
-    `Unavailable` where it cannot be read just now (a broker or its leader is away), `BrokerTrouble` where it may not or
-    is not there.
+    `Unavailable` where it cannot be read just now: a broker or its leader is away, or has come back and does not know
+    its own topics yet. `Refused` where it may not be read, or is not there, for `ABSENT_S` and by the metadata of
+    brokers that know other topics.
     """
 
-    def __init__(self, config: Mapping[str, Any], topic: str, partition: int, *, what: str) -> None:
-        """config: librdkafka properties."""
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        partition: int,
+        *,
+        what: str,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """config: librdkafka properties. meanwhile: called now and then while bounds are waited for; may raise."""
+        self._meanwhile = meanwhile
         self._at = topic, partition
         self._what = what
         self._consumer = clients.consumer(
@@ -58,14 +94,14 @@ class Reader:
 
     def bounds(self) -> tuple[int, int]:
         """First offset and the one after the last; a leader that is not there yet is waited for."""
-        deadline_s = time.monotonic() + ANSWER_S
+        patience = _Patience()
         while True:
-            left_s = max(RETRY_S, deadline_s - time.monotonic())
             try:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(*self._at), timeout=left_s)
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(*self._at), timeout=patience.answer_s())
             except KafkaException as error:
-                if error.args[0].code() in _REFUSALS or time.monotonic() > deadline_s:
+                if patience.is_over(error.args[0].code()):
                     raise self._trouble(error.args[0]) from error
+                self._meanwhile()
                 time.sleep(RETRY_S)
             else:
                 return low, high
@@ -89,7 +125,9 @@ class Reader:
                 error = message.error()
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # its only name
                     return
-                if error is not None and error.code() in _FOR_GOOD:
+                if error is not None and error.code() in _STARTS_ANEW:
+                    raise self._unavailable(error)
+                if error is not None and self._is_refusal(error.code()):
                     raise self._trouble(error)
             if time.monotonic() - heard_s > SILENCE_S:
                 msg = "{}[{}] gave nothing for {:.0f} s".format(*self._at, SILENCE_S)
@@ -99,9 +137,21 @@ class Reader:
         """Let go of the broker."""
         self._consumer.close()
 
-    def _trouble(self, error: KafkaError) -> BrokerTrouble:
+    def _trouble(self, error: KafkaError) -> Refused | Unavailable:
+        topic, code = self._at[0], error.code()
+        fate = broker_errors.fate(code)
+        if fate is Fate.REFUSED or (fate is Fate.ABSENT and broker_errors.is_absent(self._consumer, topic)):
+            return Refused(f"{self._failed(error)}; {Attempt('Read', topic=topic).remedy(code)}")
+        return self._unavailable(error)
+
+    @staticmethod
+    def _is_refusal(code: int) -> bool:
+        """Whether the topic may not be read; what concerns the group, which is never joined, is of no account."""
+        return code != KafkaError.GROUP_AUTHORIZATION_FAILED and broker_errors.fate(code) is Fate.REFUSED
+
+    def _unavailable(self, error: KafkaError) -> Unavailable:
+        return Unavailable(f"{self._failed(error)}; see whether the brokers answer")
+
+    def _failed(self, error: KafkaError) -> str:
         topic, partition = self._at
-        what = f"{self._what} {topic}[{partition}] cannot be read ({error.name()}: {error.str()})"
-        if error.code() in _FOR_GOOD:
-            return BrokerTrouble(f"{what}; see whether it is there (`skutrend topics check`) and may be read")
-        return Unavailable(f"{what}; see whether the brokers answer")
+        return f"{self._what} {topic}[{partition}] cannot be read ({error.name()}: {error.str()})"

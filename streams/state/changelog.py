@@ -111,7 +111,7 @@ def recover(
 
     To be called after the partition's transactional id has been claimed, so that nobody adds to the changelog any more;
     `reader` is closed. topic_id: of the changelog, where it is known.
-    `StateMismatch` where the two cannot belong together, `BrokerTrouble` where the changelog cannot be read (for now:
+    `StateMismatch` where the two cannot belong together, `Refused` where the changelog cannot be read (for now:
     `Unavailable`).
     """
     try:

@@ -48,7 +48,8 @@ class Opener:
     def open(self, number: int) -> Partition:
         """Open a partition from this disk, else from a snapshot, else from the changelog alone.
 
-        `Fenced`, `FlushFailed` and `Unavailable` pass with time, `BrokerTrouble` may, `StateMismatch` will not.
+        `Fenced`, `FlushFailed` and `Unavailable` pass with time, `BrokerTrouble` may, `StateMismatch` and `Refused`
+        will not.
         """
         settings = self._worker.settings
         path = Path(settings.state_dir) / settings.group / f"partition-{number}"
@@ -102,7 +103,13 @@ class Opener:
 
     def reader(self, topic: str, partition: int) -> Reader:
         """Make a reader of one partition of the changelog."""
-        return Reader(self._worker.settings.client, topic, partition, what="the changelog")
+        return Reader(
+            self._worker.settings.client,
+            topic,
+            partition,
+            what="the changelog",
+            meanwhile=lambda: self._go_on(partition),
+        )
 
     def topic_ids(self, *, fresh: bool = True) -> dict[str, str]:
         """Ask for the ids of the inputs and the changelog, as `TopicIds.ask` does."""

@@ -220,6 +220,7 @@ def test_kafka_properties_come_from_the_file_and_the_environment_wins(tmp_path: 
     path = toml(
         tmp_path,
         '[kafka]\nsasl.username = "file"\n"security.protocol" = "SASL_SSL"\n'
+        'sasl.mechanism = "plain"\n'
         "socket.keepalive.enable = true\nlinger.ms = 5",
     )
     settings = load(path, {"SKUTREND_KAFKA_SASL_USERNAME": "env", "SKUTREND_KAFKA_SASL_PASSWORD": "s=e_c"})
@@ -227,6 +228,7 @@ def test_kafka_properties_come_from_the_file_and_the_environment_wins(tmp_path: 
         "sasl.username": "env",
         "sasl.password": "s=e_c",
         "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
         "socket.keepalive.enable": "True",
         "linger.ms": "5",
     }

@@ -1,0 +1,144 @@
+"""Which errors of the brokers pass with time and which do not: one table for everything that talks to them.
+
+* PASSES   a broker, a leader or a coordinator is away, slow or overloaded: trying again helps
+* ABSENT   a topic or partition is not known. A broker that comes back says the same until it has read its own metadata,
+           so that it is believed only once it has been said for long and the metadata agree (`is_absent`)
+* FENCED   another producer has taken the transactional id over
+* REFUSED  a right is missing, or what was asked is never accepted: nothing changes before an operator has acted
+
+Codes are Kafka's own where they are positive (the `errno` of aiokafka's errors), librdkafka's where they are negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from confluent_kafka import Consumer, Producer
+
+METADATA_S: Final = 5.0  # how long to wait for the metadata that confirm an absence
+
+LOGIN: Final = frozenset({
+    KafkaError._AUTHENTICATION,  # noqa: SLF001  # librdkafka's own codes have no other names
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE,
+})  # fmt: skip
+"""The brokers do not let this user in."""
+
+
+class Fate(Enum):
+    """What becomes of an error with time; see the top of this module."""
+
+    PASSES = "passes"
+    ABSENT = "absent"
+    FENCED = "fenced"
+    REFUSED = "refused"
+
+
+_ABSENT: Final = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+})  # fmt: skip
+_FENCED: Final = frozenset({
+    KafkaError._FENCED,  # noqa: SLF001
+    KafkaError._FATAL,  # noqa: SLF001  # a later call of a producer whose cause of death nobody has told: see `Outbox`
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+})  # fmt: skip
+_RIGHTS: Final[Mapping[int, str]] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+}
+_TOO_LARGE: Final = "lower what a record holds, or raise max.message.bytes of the topic"
+_REMEDIES: Final[Mapping[int, str]] = {
+    KafkaError.MSG_SIZE_TOO_LARGE: _TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE: "raise segment.bytes of the topic",
+    KafkaError.INVALID_RECORD: "see what the topic demands of its records (compaction demands a key)",
+    KafkaError.INVALID_TIMESTAMP: "see message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic",
+    KafkaError.TOPIC_EXCEPTION: "see whether the topic has a legal name",
+    KafkaError.POLICY_VIOLATION: "see what the policies of this cluster allow",
+    KafkaError.INVALID_REQUIRED_ACKS: "leave SKUTREND_KAFKA_ACKS at all",
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: (
+        "lower SKUTREND_KAFKA_TRANSACTION_TIMEOUT_MS, or raise transaction.max.timeout.ms of the brokers"
+    ),
+    KafkaError.UNSUPPORTED_VERSION: "the brokers are too old for this: update them",
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: "raise the message format of the topic",
+    KafkaError.UNSUPPORTED_COMPRESSION_TYPE: "set SKUTREND_KAFKA_COMPRESSION_TYPE to one that the brokers know",
+    KafkaError.INVALID_GROUP_ID: "set SKUTREND_GROUP to a legal name",
+    KafkaError.INCONSISTENT_GROUP_PROTOCOL: (
+        "the group has members of another kind: stop them, or set a SKUTREND_GROUP of its own"
+    ),
+    KafkaError.INVALID_SESSION_TIMEOUT: (
+        "set SKUTREND_SESSION_TIMEOUT_MS between group.min.session.timeout.ms and group.max.session.timeout.ms of the "
+        "brokers"
+    ),
+}
+
+
+def fate(code: int) -> Fate:
+    """Say what becomes of an error with time.
+
+    >>> fate(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    <Fate.REFUSED: 'refused'>
+    >>> fate(KafkaError.NOT_LEADER_FOR_PARTITION)
+    <Fate.PASSES: 'passes'>
+    """
+    if code in _ABSENT:
+        return Fate.ABSENT
+    if code in _FENCED:
+        return Fate.FENCED
+    return Fate.REFUSED if code in _RIGHTS or code in _REMEDIES else Fate.PASSES
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What was asked of the brokers, so that a refusal names it. right: on the topic, as Kafka's ACLs call it."""
+
+    right: str = "Read"
+    topic: str = ""
+    group: str = ""
+    transactional_id: str = ""
+
+    def remedy(self, code: int) -> str:
+        """Say what an operator can do about an error.
+
+        >>> Attempt(group="shop").remedy(KafkaError.GROUP_AUTHORIZATION_FAILED)
+        "the missing right is Read on the group 'shop': grant it to this user (Kafka ACLs)"
+        """
+        if code in _RIGHTS:
+            return f"the missing right is {self._missing(_RIGHTS[code])}: grant it to this user (Kafka ACLs)"
+        if code in _ABSENT:
+            return f"topic {self.topic} is not there: make it (`skutrend topics create`), then start the worker again"
+        return _REMEDIES.get(code, "see whether the brokers answer and have enough in-sync replicas")
+
+    def _missing(self, kind: str) -> str:
+        if kind == "cluster":  # what the brokers ask of a producer that may write to no topic at all
+            return "IdempotentWrite on the cluster, which comes with Write on any topic"
+        right, name = {
+            "topic": (self.right, self.topic),
+            "group": ("Read", self.group),
+            "transactional id": ("Write", self.transactional_id),
+        }[kind]
+        return f"{right} on the {kind} {name!r}" if name else f"{right} on a {kind}"
+
+
+def is_absent(client: Consumer | Producer, topic: str) -> bool:
+    """Whether the brokers' metadata say that a topic is not there, while they know others.
+
+    A broker that has not read its metadata yet knows none at all; one that does not answer confirms nothing.
+    """
+    try:
+        known = client.list_topics(timeout=METADATA_S).topics
+    except KafkaException:
+        return False
+    return topic not in known and any(not name.startswith("__") for name in known)
