@@ -10,6 +10,8 @@ import contextlib
 import ctypes
 import io
 import logging
+import platform
+import sys
 from typing import Final, Literal
 
 import onnxruntime as ort
@@ -49,7 +51,9 @@ def quiet() -> None:
 def no_gpu() -> str | None:
     """Say why CUDA cannot be used on this machine; None when nothing stands against it. Creates no CUDA context."""
     if CUDA not in ort.get_available_providers():
-        return "this build of onnxruntime has no CUDA; install onnxruntime-gpu"
+        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            return f"there is no onnxruntime with CUDA for {platform.system()} on {platform.machine()}"
+        return "this build of onnxruntime has no CUDA; install onnxruntime-gpu in its place"
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
