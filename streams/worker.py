@@ -36,8 +36,14 @@ PATIENCE_S = 2.0  # of a batch whose partition is being flushed
 TURN_S = 1.0
 LEAVING_S = 8.0  # the group waits for us, or whoever sent SIGTERM does
 _LEAST_S = 0.1
+_CLOSE_MS = 250  # of windows that a batch makes due; the rest is closed in the partition's turns
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
+
+
+def monotonic_ms() -> int:
+    """Read the clock that only goes forward, whatever becomes of the time of day: for everything that lasts."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def now_ms() -> int:
@@ -59,6 +65,7 @@ class Worker:
     """Partitions by number, and the rules of their common life.
 
     partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms.
+    monotonic: ms of a clock that only goes forward.
     letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions. apart: see `Hands`.
     """
 
@@ -68,6 +75,7 @@ class Worker:
     tp: Callable[[str, int], Any]
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], int] = now_ms
+    monotonic: Callable[[], int] = monotonic_ms
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     opener: Callable[[Worker], Opener] = Opener
     apart: Apart | None = None
@@ -111,7 +119,7 @@ class Worker:
             with self._losing(partition):
                 if len(batch) or batch.next != expected:
                     self._look_at_placement(source, partition.absorb(source, batch, now_ms=self.clock()))
-                await self.close_due(partition)
+                await self.close_due(partition, within_ms=_CLOSE_MS)
                 await self._flush_due(partition)
 
     def _look_at_placement(self, source: int, outcome: Absorbed) -> None:
@@ -157,13 +165,19 @@ class Worker:
         )
         return there
 
-    async def close_due(self, partition: Partition) -> None:
-        """Close all due windows, giving way between them: to other partitions, and to whoever wants this one."""
+    async def close_due(self, partition: Partition, *, within_ms: int | None = None) -> None:
+        """Close all due windows, giving way between them: to other partitions, and to whoever wants this one.
+
+        within_ms: go on only for so long, because others wait for who asks; the partition's turns do the rest.
+        """
         partition.advance_watermark(now_ms=self.clock())
+        began_ms = self.monotonic()
         while partition.close_due(now_ms=self.clock()):
             await self._flush_due(partition)
             await asyncio.sleep(0)
             if self._hands.is_wanted(partition.number):
+                return
+            if within_ms is not None and self.monotonic() - began_ms >= within_ms:
                 return
 
     async def _flush_due(self, partition: Partition) -> None:

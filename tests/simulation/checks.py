@@ -196,6 +196,7 @@ def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
         count=run.count,
         ends={},
         clock=lambda: run.now_ms,
+        monotonic=lambda: run.now_ms,
         watch=lambda *_: None,
         tally=Counter(),
         eager=False,

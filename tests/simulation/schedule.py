@@ -153,6 +153,7 @@ class Simulation:
             count=self.count,
             ends=self.ends,
             clock=lambda: self.now_ms,
+            monotonic=lambda: self.now_ms,
             watch=self._opened,
             meanwhile=self._meanwhile,
             missed=self._missed,

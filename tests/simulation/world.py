@@ -409,6 +409,7 @@ class Process:
         count: int,
         ends: dict[TP, int],
         clock: Callable[[], int],
+        monotonic: Callable[[], int],
         watch: Callable[[Process, int, Partition], None],
         meanwhile: Callable[[Process, int], None] = lambda *_: None,
         missed: Callable[[Process, int, int], None] = lambda *_: None,
@@ -424,7 +425,12 @@ class Process:
         self.doom: int | None = None
         self.died_at = ""
         self.worker = Worker(
-            settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), apart=self._wait
+            *(settings, None, count),
+            tp=TP,
+            clock=clock,
+            monotonic=monotonic,
+            opener=partial(Openings, self),
+            apart=self._wait,
         )
 
     def point(self, where: str) -> None:

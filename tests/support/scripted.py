@@ -63,7 +63,9 @@ class Bench:
     def __init__(self, settings: Settings, *, partitions: int = 1) -> None:
         self.now_ms = NOW_MS
         self.consumer = Scripted()
-        self.worker = Worker(settings, None, partitions, tp=TP, clock=lambda: self.now_ms)
+        self.worker = Worker(
+            settings, None, partitions, tp=TP, clock=lambda: self.now_ms, monotonic=lambda: self.now_ms
+        )
         self.generation = 0
         self.assign(range(partitions))
 
