@@ -19,7 +19,7 @@ from features.ledger import INPUT_NAMES, Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.partitioning import partitions_of
 from features.table import Slots
-from features.watermark import Watermark
+from features.watermark import NEVER_MS, Watermark
 from inference import desk
 from inference.alarms import AlarmRules
 from inference.session import Session
@@ -113,7 +113,7 @@ class Partition:
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
         self._gone: list[bytes] = []  # of those, what has closed since the last flush
         self._retired: list[bytes] = []  # SKUs forgotten since the last flush
-        self._last_flush_ms = 0
+        self._last_flush_ms = NEVER_MS  # of a monotonic clock
         self._restore(session)
 
     # ------------------------------------------------------------------ absorb
@@ -160,9 +160,9 @@ class Partition:
             self.metrics.outcomes.labels(*labels, name).inc(amount)
 
     # ------------------------------------------------------------------ close, forecast, judge
-    def advance_watermark(self, *, now_ms: int) -> int:
-        """Let event time move on; returns the watermark."""
-        self.watermark.advance(now_ms=now_ms, data_end_ms=self.ledger.data_end_ms())
+    def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
+        """Let event time move on; returns the watermark. See `Watermark.advance`."""
+        self.watermark.advance(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=self.ledger.data_end_ms())
         return self.watermark.value_ms
 
     def close_due(self, *, now_ms: int) -> bool:
@@ -253,7 +253,7 @@ class Partition:
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
-        """Whether something changed and the flush interval is over."""
+        """Whether something changed and the flush interval is over. now_ms: monotonic, here and in a flush."""
         return self._changed and now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
 
     def flush(self, *, now_ms: int, within_s: float = 60.0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,7 @@ def test_a_stray_event_of_the_year_2000_is_passed_once_its_sku_is_dormant(
     monkeypatch.setattr("features.ledger.DORMANT_WINDOWS", 50)
     opened = stray(settings)
     turns = 0
-    opened.advance_watermark(now_ms=NOW_MS)
+    opened.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS)
     while opened.close_due(now_ms=NOW_MS):
         turns += 1
     assert turns == 51 + 1 + 2, "the dormancy, the rest in one step, today"
@@ -154,14 +153,14 @@ def bench(settings: Settings) -> Bench:
     return made
 
 
-def release(bench: Bench) -> None:
+def release(bench: Bench, *, window_takes_ms: int) -> None:
+    partition = bench.partition
+    bench.worker.monotonic = lambda: window_takes_ms * partition.meta.windows_closed
     bench.take(PRICES, price_change("1", "a", T0 + WINDOWS * MINUTE_MS, 2.0))
 
 
 def test_a_batch_that_makes_many_windows_due_keeps_its_input_waiting_for_a_moment_only(bench: Bench) -> None:
-    looks = count(step=50)
-    bench.worker.monotonic = lambda: next(looks)
-    release(bench)
+    release(bench, window_takes_ms=50)
     assert bench.partition.meta.windows_closed == 5, "a quarter of a second, 50 ms each"
     bench.tick()
     assert bench.partition.meta.windows_closed == WINDOWS, "and the partition's own turn does the rest"
@@ -169,8 +168,7 @@ def test_a_batch_that_makes_many_windows_due_keeps_its_input_waiting_for_a_momen
 
 
 def test_who_asks_for_the_end_waits_for_one_window_not_for_all_that_are_due(bench: Bench) -> None:
-    bench.worker.monotonic = count(step=1_000).__next__
-    release(bench)
+    release(bench, window_takes_ms=1_000)
     path = Path(bench.partition.store.path)
 
     async def end() -> None:
@@ -189,8 +187,7 @@ def test_who_asks_for_the_end_waits_for_one_window_not_for_all_that_are_due(benc
 
 
 def test_the_number_of_windows_that_wait_is_shown_and_goes_with_its_partition(bench: Bench) -> None:
-    bench.worker.monotonic = count(step=1_000).__next__
-    release(bench)
+    release(bench, window_takes_ms=1_000)
     registry, labels = bench.worker.metrics.registry, {"partition": "0"}
     assert registry.get_sample_value("skutrend_windows_due", labels) == WINDOWS - 1
     bench.tick()
