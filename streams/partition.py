@@ -42,6 +42,7 @@ _PACK_ROWS = 4_096
 _BULK_ROWS = 2_048
 _RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
 _MANY_WINDOWS = 1_000  # at once: worth a line
+_MOST_FILLED = 64  # open windows with events, while due ones without wait
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,14 @@ class Partition:
         self.metrics.close.observe(time.perf_counter() - started)
         self._report(stop - number)
         return True
+
+    def may_wait(self) -> bool:
+        """Whether further records may be absorbed before the windows that are due are closed.
+
+        Not where the next one holds events, or many do that come later: reading on would fill memory with open windows.
+        """
+        windows = self.ledger.windows
+        return windows.first_open not in windows.by_number and len(windows.by_number) <= _MOST_FILLED
 
     def _close(self, number: int, *, now_ms: int) -> None:
         for closed in self.desk.close(number, emitted_ms=now_ms):

@@ -169,7 +169,8 @@ class Worker:
     async def close_due(self, partition: Partition, *, within_ms: int | None = None) -> None:
         """Close all due windows, giving way between them: to other partitions, and to whoever wants this one.
 
-        within_ms: go on only for so long, because others wait for who asks; the partition's turns do the rest.
+        within_ms: go on only for so long, because others wait for who asks; the partition's turns do the rest. But for
+        windows that must not wait, see `Partition.may_wait`.
         """
         began_ms = self.monotonic()
         partition.advance_watermark(now_ms=self.clock(), monotonic_ms=began_ms)
@@ -178,7 +179,7 @@ class Worker:
             await asyncio.sleep(0)
             if self._hands.is_wanted(partition.number):
                 return
-            if within_ms is not None and self.monotonic() - began_ms >= within_ms:
+            if within_ms is not None and self.monotonic() - began_ms >= within_ms and partition.may_wait():
                 return
 
     async def _flush_due(self, partition: Partition) -> None:

@@ -167,6 +167,19 @@ def test_a_batch_that_makes_many_windows_due_keeps_its_input_waiting_for_a_momen
     bench.close()
 
 
+@pytest.mark.parametrize("where", ["in each", "later"])
+def test_windows_with_events_are_closed_before_more_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == "in each":
+        bench.take(ORDERS, *(order(f"{n}", "a", T0 + n * MINUTE_MS) for n in range(WINDOWS)))
+    else:
+        monkeypatch.setattr("streams.partition._MOST_FILLED", 0)
+    release(bench, window_takes_ms=50)
+    assert bench.partition.meta.windows_closed == WINDOWS, "or memory would fill with open windows"
+    bench.close()
+
+
 def test_who_asks_for_the_end_waits_for_one_window_not_for_all_that_are_due(bench: Bench) -> None:
     release(bench, window_takes_ms=1_000)
     path = Path(bench.partition.store.path)
