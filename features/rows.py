@@ -53,7 +53,8 @@ class Meta(msgspec.Struct):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
-    input, its newest event time; skus: how many SKU rows there are beside it.
+    input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
+    skus: how many SKU rows there are beside it.
     """
 
     format: int
