@@ -22,7 +22,7 @@ _MOST_UNITS = np.float32(1e15)  # of a window, as the averages see it: its squar
 
 COLUMNS = (
     Column("first_number", "<i8", fill=1 << 62),  # window of its first event
-    Column("last_number", "<i8", fill=-(1 << 62)),  # window of its newest event
+    Column("last_number", "<i8", fill=-(1 << 62)),  # newest closed window with an event of it
     Column("age", "<i4"),  # windows closed since then
     Column("opens", "<i4"),  # of those, while the shop was open
     Column("ring", "<f4", (RING,), fill=np.nan),  # units by window number modulo RING; NaN: not live yet, or closed

@@ -180,6 +180,18 @@ class WindowGrid:
         per_day = DAY_MS // self.window_ms
         return int((number % per_day) * self.season_length // per_day)
 
+    def phase_counts(self, first: int, stop: int) -> Int64:
+        """Count the windows from `first` up to `stop` (without it) by phase; int64 (season,)."""
+        if self.window_ms == DAY_MS:
+            return np.bincount(self._windows[1][first:stop], minlength=self.season)
+        if not self.is_fixed:
+            return np.array([stop - first], np.int64)
+        per_day = self.season_windows
+        days, rest = divmod(stop - first, per_day)
+        phases = np.arange(per_day) * self.season // per_day
+        found: Int64 = days * np.bincount(phases, minlength=self.season)
+        return found + np.bincount(phases[(first + np.arange(rest)) % per_day], minlength=self.season)
+
     @property
     def signature(self) -> str:
         """What must not change under stored state: grids with equal signatures number and cut time in the same way.

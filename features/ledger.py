@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from features import closing, folds
 from features.duplicates import SeenIds
-from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
+from features.grid import DAY_MS, EARLIEST_MS, LATEST_MS, WindowGrid
 from features.open_windows import OpenWindow, OpenWindows
 from features.season import Context, Season, context
 from features.table import Column, SkuTable, Slots
@@ -24,6 +24,9 @@ from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
 from schemas.inputs import INPUTS
 
 CHUNK = 16_384  # SKUs closed at a time: bounds memory, and is the largest batch the model runs
+DORMANT_AFTER_MS = 400 * DAY_MS
+DORMANT_WINDOWS = 10_000  # without an event after which a SKU is forgotten, however short they are
+_NO_EVENT = 1 << 62  # `first_number` of a SKU without any
 
 Columns = InputColumns
 Owns = Callable[[Sequence[bytes]], NDArray[np.bool_]]
@@ -214,7 +217,6 @@ class Ledger:
 
     def _fold(self, columns: Columns, numbers: NDArray[np.int64], slots: Slots, at: NDArray[np.intp] | slice) -> None:
         np.minimum.at(self.table["first_number"], slots, numbers)
-        np.maximum.at(self.table["last_number"], slots, numbers)
         if isinstance(columns, OrderColumns):
             folds.fold_orders(self.windows, numbers, slots, columns.quantity[at], columns.unit_price[at])
             self.currency = columns.currency[_first(at)]
@@ -262,8 +264,30 @@ class Ledger:
             selection: slice | Slots = slice(low, high) if len(slots) == high - low else slots
             rows: dict[str, NDArray[Any]] = {name: self.table[name][selection] for name in closing.NAMES}
             facts = closing.facts(window, slots, rows)
-            yield Chunk(slots, selection, rows, facts, around, eventful=window.row_of(slots) >= 0)
+            eventful = window.row_of(slots) >= 0
+            rows["last_number"] = np.where(eventful, number, rows["last_number"])
+            yield Chunk(slots, selection, rows, facts, around, eventful)
         self._renew_prior(live)
+
+    def due_count(self, watermark_ms: int) -> int:
+        """Count the windows that are due: whose end the watermark has passed."""
+        number = self.due(watermark_ms)
+        return 0 if number is None else self.grid.number(watermark_ms) - number
+
+    def nobody_until(self, number: int, watermark_ms: int) -> int:
+        """Give the end of the due windows from `number` (as named by `due`) on in which no SKU is live.
+
+        `number` itself where one is live in it: then `close` it, else `cross` to what is returned.
+        """
+        first = int(self.table["first_number"][: len(self.table)].min(initial=_NO_EVENT))
+        return max(number, min(first, self.grid.number(watermark_ms)))
+
+    def cross(self, number: int, stop: int) -> None:
+        """Close windows `number` up to `stop`, in which no SKU is live: with the state closing each leaves."""
+        self.windows.first_open = stop
+        for seen in self.seen:
+            seen.forget_before(stop)
+        self.season.observe_silence(self.grid.phase_counts(number, stop))
 
     def _observe(self, window: OpenWindow, number: int) -> Context:
         """Let the shop's season take the window in."""
@@ -290,21 +314,47 @@ class Ledger:
         if grown.any():
             self.prior_nu = float(np.median(self.table["nu"][:count][grown]))
 
-    def retire(self, *, before: int) -> list[bytes]:
-        """Forget the SKUs whose newest event lies in a window with a smaller number; returns their keys.
+    def dormant_before(self, closed: int, *, dormant_after_ms: int) -> int:
+        """Give the window before which a SKU's newest event must lie for it to be dormant once `closed` has closed."""
+        before = closed + 1 - DORMANT_WINDOWS
+        limit_ms = self.grid.end_ms(closed) - dormant_after_ms
+        return max(before, self.grid.number(limit_ms)) if limit_ms >= EARLIEST_MS else before
 
-        A SKU with an event in an open window is never forgotten, whatever its number. Slots are numbered anew. One
-        that comes back later is a new SKU.
+    def dormant(self, *, before: int) -> NDArray[np.bool_]:
+        """Tell which SKUs have no event in a closed window from `before` on, but had earlier ones; bool (n,).
+
+        Those that came up in windows still open are not dormant, whatever their number. One that was live and has
+        events in open windows only since is: it will be back as a new SKU.
         """
-        count = len(self.table)
-        dormant = self.table["last_number"][:count] < before
-        for number in self.windows:
+        count, first_open = len(self.table), self.windows.first_open
+        first_number = self.table["first_number"][:count]
+        is_new = (first_number >= (_NO_EVENT if first_open is None else first_open)) & (first_number < _NO_EVENT)
+        is_dormant: NDArray[np.bool_] = (self.table["last_number"][:count] < before) & ~is_new
+        return is_dormant
+
+    def forget(self, dormant: NDArray[np.bool_]) -> None:
+        """Let SKUs, bool (n,), be as if they had come up with their first event in an open window, if they have one."""
+        for column in self.table.spec:
+            self.table[column.name][: len(self.table)][dormant] = column.fill
+        earliest = np.full(len(self.table), _NO_EVENT, np.int64)
+        for number in reversed(list(self.windows)):
             window = self.windows.get(number)
-            dormant[window.slots[: window.count]] = False
+            earliest[window.slots[: window.count]] = number
+        self.table["first_number"][: len(self.table)][dormant] = earliest[dormant]
+
+    def retire(self, *, before: int) -> list[bytes]:
+        """Forget the `dormant` SKUs, and give the slots of those without an event in an open window to others.
+
+        Returns the keys of all that were forgotten. Slots are numbered anew.
+        """
+        dormant = self.dormant(before=before)
         if not dormant.any():
             return []
         gone = [self.table.keys[slot] for slot in np.flatnonzero(dormant).tolist()]
-        kept = np.flatnonzero(~dormant).astype(np.int32)
+        self.forget(dormant)
+        kept = np.flatnonzero(self.table["first_number"][: len(dormant)] < _NO_EVENT).astype(np.int32)
+        if len(kept) == len(dormant):
+            return gone
         for number, parts in self.touched.items():
             self.touched[number] = [np.searchsorted(kept, slots).astype(np.int32) for slots in parts]
         self.table.keep(kept)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.grid import plausible
-from features.ledger import Columns, Ledger
+from features.ledger import DORMANT_AFTER_MS, Columns, Ledger
 
 _FAR_MS = 1 << 62
 
@@ -24,19 +25,28 @@ def take(columns: Columns, rows: NDArray[np.intp]) -> Columns:
     return type(columns)(**picked)
 
 
-def feed(ledger: Ledger, events: Mapping[int, Columns], *, until_ms: int | None = None) -> Iterator[int]:
+def feed(
+    ledger: Ledger,
+    events: Mapping[int, Columns],
+    *,
+    until_ms: int | None = None,
+    cross: Callable[[int, int], None] | None = None,
+) -> Iterator[int]:
     """Absorb whole tables of events, {input: columns}, and name each window once it holds all of its events.
 
-    The caller closes the window before asking for the next. Windows run without a gap from the first event to the last
-    before `until_ms` (default: to the end); a ledger that was fed before goes on where it stands. Events of one window
-    are absorbed in the order of their times, implausible times not at all.
+    The caller closes the window before asking for the next. Windows run from the first event to the last before
+    `until_ms` (default: to the end), but for stretches in which no SKU is live: `cross` (default: the ledger's) closes
+    these in one step. SKUs become dormant as they do in a worker with default settings, and keep their slots. A ledger
+    that was fed before goes on where it stands. Events of one window are absorbed in the order of their times,
+    implausible times not at all.
     """
     split = {source: _by_window(ledger, columns, until_ms) for source, columns in events.items()}
-    filled = [number for groups in split.values() for number in groups]
+    filled = sorted({number for groups in split.values() for number in groups})
     if not filled:
         return
     stands = ledger.windows.first_open
-    for number in range(min(filled) if stands is None else stands, max(filled) + 1):
+    number = filled[0] if stands is None else stands
+    while number <= filled[-1]:
         for source, groups in split.items():
             if number in groups:
                 ledger.absorb(source, take(events[source], groups[number]), now_ms=_FAR_MS)
@@ -44,6 +54,19 @@ def feed(ledger: Ledger, events: Mapping[int, Columns], *, until_ms: int | None 
             ledger.windows.first_open = number
         ledger.touched.clear()
         yield number
+        ledger.forget(ledger.dormant(before=ledger.dormant_before(number, dormant_after_ms=DORMANT_AFTER_MS)))
+        number = _next(ledger, number + 1, filled, cross or ledger.cross)
+
+
+def _next(ledger: Ledger, number: int, filled: list[int], cross: Callable[[int, int], None]) -> int:
+    """Give the next window to close: `number`, or the next one with events where no SKU is live until then."""
+    at = bisect_left(filled, number)
+    if at == len(filled):
+        return number
+    stop = ledger.nobody_until(number, ledger.grid.start_ms(filled[at]))
+    if stop > number:
+        cross(number, stop)
+    return stop
 
 
 def _by_window(ledger: Ledger, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:

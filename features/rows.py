@@ -61,8 +61,9 @@ class Meta(msgspec.Struct, omit_defaults=True):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
-    input, its newest event time; skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic
-    that its offset is of, as far as brokers gave one.
+    input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
+    skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
+    as brokers gave one.
     """
 
     format: int

@@ -69,6 +69,32 @@ class Season:
             self.units[phase] += gain * (units - self.units[phase])
         return was_open
 
+    def observe_silence(self, windows: NDArray[np.int64]) -> None:
+        """Take in closed windows in which nothing happened, so many of each phase, int64 (m,).
+
+        The same to the last bit as `observe` for each of them, in whatever order. It goes on one visit of all phases
+        after the other only until nothing but the counts changes any more: some thousand times, however many windows.
+        """
+        left, opened = windows.copy(), 0
+        while (at := np.flatnonzero(left)).size:
+            lines, units = self.lines[at], self.units[at]
+            was_open = (self.visits[at] > 0) & (lines > _NEVER_SELLS_LINES) & (lines < _MUST_SELL_LINES)
+            missed = np.where(was_open, 0, self.missed[at] + 1)
+            learns = was_open | (lines < _MUST_SELL_LINES) | (missed > _HOLIDAYS_IN_A_ROW)
+            visits = self.visits[at] + learns
+            gain = np.where(learns, np.maximum(_PHASE_GAIN, 1 / np.maximum(visits, 1)), 0.0)
+            self.lines[at], self.units[at] = lines + gain * (0.0 - lines), units + gain * (0.0 - units)
+            opened += int(was_open.sum())
+            stands = (self.lines[at] == lines) & ((self.units[at] == units) | np.isnan(units))
+            stands &= learns & ~was_open & (visits >= 1 / _PHASE_GAIN)
+            more = np.where(stands, left[at] - 1, 0)
+            self.visits[at], self.missed[at] = visits + more, missed + more
+            left[at] -= 1 + more
+        for _ in range(opened):
+            self.open_windows += 1
+            self.fast += max(_FAST, 1 / self.open_windows) * (0.0 - self.fast)
+            self.slow += max(_SLOW, 1 / self.open_windows) * (0.0 - self.slow)
+
     def index(self, phases: NDArray[np.int64]) -> Float32:
         """Give the demand of phases relative to the average open one, float32 (n,): 0 where closed, 1 where unknown."""
         is_open = self.lines > _NEVER_SELLS_LINES

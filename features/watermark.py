@@ -34,16 +34,18 @@ class InputClock:
     """What one input of a partition has shown so far.
 
     quiet_since_ms: when it was first found to be read to its end after it last spoke; None: not since. is_read: whether
-    that was so when it was last looked at.
+    that was so when it was last looked at. Of a monotonic clock: a time of day that is put back must not keep an input
+    from being idle.
     """
 
     max_event_ms: int = NEVER_MS
     quiet_since_ms: int | None = None
     is_read: bool = False
 
-    def is_idle(self, *, now_ms: int, idle_timeout_ms: int) -> bool:
+    def is_idle(self, *, monotonic_ms: int, idle_timeout_ms: int) -> bool:
         """Whether it has been silent for the idle timeout, and is read to its end."""
-        return self.is_read and self.quiet_since_ms is not None and now_ms - self.quiet_since_ms >= idle_timeout_ms
+        since_ms = self.quiet_since_ms
+        return self.is_read and since_ms is not None and monotonic_ms - since_ms >= idle_timeout_ms
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Watermark:
     idle_timeout_ms: int = 60_000
     value_ms: int = NEVER_MS
     clocks: list[InputClock] = field(default_factory=list)
-    _all_idle: tuple[int, int] | None = None  # (wall time, event time) at which every input had fallen silent
+    _all_idle: tuple[int, int] | None = None  # (monotonic time, event time) at which every input had fallen silent
 
     def __post_init__(self) -> None:
         """Start one clock per input."""
@@ -77,14 +79,14 @@ class Watermark:
             self._all_idle = None
         clock.max_event_ms = max(clock.max_event_ms, on_time_ms, late_ms)
 
-    def quiet(self, index: int, *, now_ms: int, could_speak: bool, lags: bool = False) -> None:
+    def quiet(self, index: int, *, monotonic_ms: int, could_speak: bool, lags: bool = False) -> None:
         """Take note of how input `index` stands. could_speak: polled, unpaused, and its broker answers."""
         clock = self.clocks[index]
         clock.is_read = could_speak and not lags
         if not could_speak:
             clock.quiet_since_ms = None
         elif not lags and clock.quiet_since_ms is None:
-            clock.quiet_since_ms = now_ms
+            clock.quiet_since_ms = monotonic_ms
 
     def listen_anew(self) -> None:
         """Let every input be silent for the whole idle timeout once more before it counts as idle."""
@@ -96,36 +98,44 @@ class Watermark:
         if for_ms > self.idle_timeout_ms // 2:
             self.listen_anew()
 
-    def advance(self, *, now_ms: int, data_end_ms: int) -> int:
-        """Move the watermark on and return it. data_end_ms: end of the last open window with events (else NEVER_MS)."""
-        speaking = [c for c in self.clocks if not c.is_idle(now_ms=now_ms, idle_timeout_ms=self.idle_timeout_ms)]
+    def advance(self, *, now_ms: int, monotonic_ms: int, data_end_ms: int) -> int:
+        """Move the watermark on and return it.
+
+        now_ms: time of day, epoch ms, against which events and windows are held. monotonic_ms: for what lasts.
+        data_end_ms: end of the last open window with events (else NEVER_MS).
+        """
+        speaking = self._speaking(monotonic_ms)
         if speaking:
             self._all_idle = None
             candidate = min(c.max_event_ms for c in speaking)
             if candidate > NEVER_MS:
                 self.value_ms = max(self.value_ms, candidate - self.allowed_lateness_ms)
         else:
-            self._follow_wall_clock(now_ms=now_ms, data_end_ms=data_end_ms)
+            self._follow_wall_clock(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=data_end_ms)
         return self.value_ms
 
-    def _follow_wall_clock(self, *, now_ms: int, data_end_ms: int) -> None:
+    def _speaking(self, monotonic_ms: int, *, but: int = -1) -> list[InputClock]:
+        """Give the clocks of the inputs that hold the watermark back, without that of input `but`."""
+        return [
+            clock
+            for index, clock in enumerate(self.clocks)
+            if index != but and not clock.is_idle(monotonic_ms=monotonic_ms, idle_timeout_ms=self.idle_timeout_ms)
+        ]
+
+    def _follow_wall_clock(self, *, now_ms: int, monotonic_ms: int, data_end_ms: int) -> None:
         """All inputs are silent: close what holds data and is over by the wall clock, then keep pace with it."""
         newest = max(c.max_event_ms for c in self.clocks)
         if newest == NEVER_MS:
             return
         if self._all_idle is None:
-            self._all_idle = (now_ms, max(newest - self.allowed_lateness_ms, self.value_ms))
+            self._all_idle = (monotonic_ms, max(newest - self.allowed_lateness_ms, self.value_ms))
         since_ms, from_ms = self._all_idle
-        paced = from_ms + (now_ms - since_ms)
+        paced = from_ms + (monotonic_ms - since_ms)
         self.value_ms = max(self.value_ms, min(now_ms - self.allowed_lateness_ms, max(paced, data_end_ms)))
 
-    def lead_ms(self, index: int, *, now_ms: int) -> int:
+    def lead_ms(self, index: int, *, monotonic_ms: int) -> int:
         """By how much input `index` is ahead of the slowest input that still speaks; 0 where nothing holds it."""
-        others = [
-            c.max_event_ms
-            for i, c in enumerate(self.clocks)
-            if i != index and not c.is_idle(now_ms=now_ms, idle_timeout_ms=self.idle_timeout_ms)
-        ]
+        others = [clock.max_event_ms for clock in self._speaking(monotonic_ms, but=index)]
         own = self.clocks[index].max_event_ms
         if own == NEVER_MS or not others or min(others) == NEVER_MS:
             return 0

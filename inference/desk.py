@@ -61,11 +61,11 @@ class LiveLoss:
     loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
     units: float = 0.0
 
-    def fade(self) -> None:
-        """Let one more window pass."""
+    def fade(self, windows: int = 1) -> None:
+        """Let so many more windows pass."""
         for name in self.loss:
-            self.loss[name] *= _LIVE_KEEP
-        self.units *= _LIVE_KEEP
+            self.loss[name] = _faded(self.loss[name], windows)
+        self.units = _faded(self.units, windows)
 
     def add(self, found: scoring.Losses, units: NDArray[np.float64]) -> None:
         """Add the scored forecasts of some SKUs, and what these sold, (n,)."""
@@ -104,6 +104,12 @@ class Desk:
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
+
+    def cross(self, number: int, stop: int) -> None:
+        """Close windows `number` up to `stop` (without it), in which no SKU is live, in one step."""
+        self.live.fade(stop - number)
+        self.ledger.cross(number, stop)
+        self.expected_open = False
 
     def warm_up(self) -> None:
         """Rebuild the recurrent state of every SKU from its ring of windows: the stored one belongs to another model.
@@ -325,6 +331,16 @@ def replay_inputs(ledger: Ledger, some: slice, end: int) -> NDArray[np.float32]:
         closing.advance(scratch, happened, around, prior_nu=ledger.prior_nu)
         inputs.append(encode(scratch, happened, around))
     return np.stack(inputs)
+
+
+def _faded(value: float, windows: int) -> float:
+    """Fade a sum window by window, to the last bit, until there is nothing left that fades."""
+    for _ in range(windows):
+        faded = value * _LIVE_KEEP
+        if faded == value:
+            break
+        value = faded
+    return value
 
 
 def _alert(change: AlertChange) -> Alert:

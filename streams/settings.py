@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from features.cadence import DAY_MS
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
+from features.ledger import DORMANT_AFTER_MS
 from schemas.errors import BadSetting
 from streams import addresses, naming, security, service_links
 
@@ -139,8 +140,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.25
     dormant_after_ms: Annotated[
         Milliseconds,
-        Meta(description="event time after which a SKU without any event is forgotten, with all its state"),
-    ] = 400 * DAY_MS
+        Meta(
+            description="event time after which a SKU without any event is forgotten, with all its state; or after "
+            "10,000 windows, if that is sooner"
+        ),
+    ] = DORMANT_AFTER_MS
     snapshot_dir: Annotated[
         str,
         Meta(

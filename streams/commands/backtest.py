@@ -60,7 +60,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
     tables = []
-    windows = feed(ledger, events, until_ms=grid.end_ms(max(origins) - 1))
+    windows = feed(ledger, events, until_ms=grid.end_ms(max(origins) - 1), cross=desk.cross)
     for number in track(windows, "closing windows", console=console, total=None):
         for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
             if number + 1 in origins:

@@ -81,6 +81,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         """Count seeks from zero."""
         super().__post_init__()
         self.seeks: Counter[TP] = Counter()
+        self._answers: dict[TopicPartition, tuple[int, int]] = {}  # the last ones: aiokafka's time, and ours
 
     def _create_worker_consumer(self, transport: BatchTransport) -> Any:  # noqa: ANN401
         consumer = super()._create_worker_consumer(transport)
@@ -151,9 +152,17 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         return end if stable is None or stable < 0 else stable
 
     def heard_ms(self, tp: TP) -> int | None:
-        """See `BatchConsumer.heard_ms`."""
+        """See `BatchConsumer.heard_ms`.
+
+        aiokafka notes the time of day of an answer, which may be put back or forward: taken as no more than a mark of
+        an answer, whose time on the monotonic clock is when it is first seen here.
+        """
         at_ms: int | None = self._ensure_consumer().last_poll_timestamp(tp)
-        return at_ms
+        if at_ms is None:
+            return None
+        if tp not in self._answers or self._answers[tp][0] != at_ms:
+            self._answers[tp] = at_ms, time.monotonic_ns() // 1_000_000
+        return self._answers[tp][1]
 
     async def put_back(self, batches: Iterable[RecordBatch]) -> None:
         """Read these batches again later; unless a seek or a rebalance has overtaken them."""
@@ -326,7 +335,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         return self._of_ours(self._thread.highwater, tp)
 
     def heard_ms(self, tp: TP) -> int | None:
-        """When a broker last answered what there is of a partition, epoch ms; None if never or not ours."""
+        """When a broker last answered what there is of a partition, monotonic ms; None if never or not ours."""
         return self._of_ours(self._thread.heard_ms, tp)
 
     def _of_ours(self, asked: Callable[[TopicPartition], int | None], tp: TP) -> int | None:

@@ -35,6 +35,9 @@ class Metrics:
         self.watermark = Gauge(
             "skutrend_watermark_ms", "Event time up to which windows are closed", ("partition",), registry=r
         )
+        self.windows_due = Gauge(
+            "skutrend_windows_due", "Windows that are over and wait to be closed", ("partition",), registry=r
+        )
         self.lag = Gauge("skutrend_lag", "Records not read yet", per_input, registry=r)
         self.paused = Gauge("skutrend_paused", "1 while an input waits for slower ones", per_input, registry=r)
         self.flush = Histogram(
@@ -66,7 +69,8 @@ class Metrics:
     def forget(self, number: int) -> None:
         """Drop the gauges of a partition that is no longer here: its new owner shows them."""
         wanted = str(number)
-        for gauge in (self.skus, self.watermark, self.lag, self.paused, self.loss, self.snapshot_sequence):
+        shown = (self.skus, self.watermark, self.windows_due, self.lag, self.paused, self.loss, self.snapshot_sequence)
+        for gauge in shown:
             for sample in next(iter(gauge.collect())).samples:
                 if sample.labels.get("partition") == wanted:
                     gauge.remove_by_labels(sample.labels)

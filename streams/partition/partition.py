@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import rows
-from features.grid import EARLIEST_MS
 from features.ledger import Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.table import Slots
-from features.watermark import Watermark
+from features.watermark import NEVER_MS, Watermark
 from inference import desk
 from inference.alarms import AlarmRules
 from inference.session import Session
@@ -27,6 +26,7 @@ from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
+from streams.backlog import Backlog
 from streams.kafka.batch import RecordBatch, Skipped
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _PACK_ROWS = 4_096
 _BULK_ROWS = 2_048
 _RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
+_MANY_WINDOWS = 1_000  # at once: worth a line
+_MOST_FILLED = 64  # open windows with events, while due ones without wait
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Partition:
         )
         self.meta = rows.fresh_meta(self.ledger, model=session.model if session else "none")
         self.flushed_offsets: dict[str, int] = {}
+        self.backlog = Backlog(self.number, metrics)
         self._changed = False
         self._is_torn = False
         self._closed_since_flush = False
@@ -113,7 +116,7 @@ class Partition:
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
         self._gone: list[bytes] = []  # of those, what has closed since the last flush
         self._retired: list[bytes] = []  # SKUs forgotten since the last flush
-        self._last_flush_ms = 0
+        self._last_flush_ms = NEVER_MS  # of a monotonic clock
         self._restore(session)
 
     # ------------------------------------------------------------------ absorb
@@ -183,37 +186,65 @@ class Partition:
             self.metrics.outcomes.labels(*labels, name).inc(amount)
 
     # ------------------------------------------------------------------ close, forecast, judge
-    def advance_watermark(self, *, now_ms: int) -> int:
-        """Let event time move on; returns the watermark."""
-        self.watermark.advance(now_ms=now_ms, data_end_ms=self.ledger.data_end_ms())
+    def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
+        """Let event time move on; returns the watermark. See `Watermark.advance`."""
+        self.watermark.advance(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=self.ledger.data_end_ms())
         return self.watermark.value_ms
 
     def close_due(self, *, now_ms: int) -> bool:
-        """Close the oldest window if the watermark has passed it; returns whether there was one."""
+        """Close the oldest window if the watermark has passed it; returns whether there was one.
+
+        A stretch of windows in which no SKU is live is closed as one.
+        """
         number = self.ledger.due(self.watermark.value_ms)
         if number is None:
+            self.backlog.note(closed=0, due=0)
             return False
         started = time.perf_counter()
+        stop = self.ledger.nobody_until(number, self.watermark.value_ms)
         with self._wholly():
-            for closed in self.desk.close(number, emitted_ms=now_ms):
-                self._publish(closed)
-            self._gone.extend(self._logged.pop(number, ()))
-            self._retire(number)
-            self.meta.windows_closed += 1
+            if stop > number:
+                self._cross(number, stop)
+            else:
+                self._close(number, now_ms=now_ms)
+                stop = number + 1
+            self._retire(stop - 1)
+            self.meta.windows_closed += stop - number
         self._changed = self._closed_since_flush = True
         self.metrics.close.observe(time.perf_counter() - started)
-        self._report()
+        self._report(stop - number)
         return True
 
+    def may_wait(self) -> bool:
+        """Whether further records may be absorbed before the windows that are due are closed.
+
+        Not where the next one holds events, or many do that come later: reading on would fill memory with open windows.
+        """
+        windows = self.ledger.windows
+        return windows.first_open not in windows.by_number and len(windows.by_number) <= _MOST_FILLED
+
+    def _close(self, number: int, *, now_ms: int) -> None:
+        for closed in self.desk.close(number, emitted_ms=now_ms):
+            self._publish(closed)
+        self._gone.extend(self._logged.pop(number, ()))
+
+    def _cross(self, number: int, stop: int) -> None:
+        """Close windows `number` up to `stop` in one step: no SKU is live in any of them, so that they say nothing."""
+        self.desk.cross(number, stop)
+        for passed in [logged for logged in self._logged if logged < stop]:
+            self._gone.extend(self._logged.pop(passed))
+        if stop - number >= _MANY_WINDOWS:
+            log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
+
     def _retire(self, closed: int) -> None:
-        """Forget dormant SKUs once there are enough of them to be worth moving the others together."""
-        grid = self.ledger.grid
-        limit_ms = grid.end_ms(closed) - self.settings.dormant_after_ms
-        if limit_ms < EARLIEST_MS:
-            return
-        before = grid.number(limit_ms)
-        count = len(self.ledger.table)
-        if (self.ledger.table["last_number"][:count] < before).sum() * _RETIRE_SHARE < count:
+        """Forget dormant SKUs once there are enough of them to be worth moving the others together.
+
+        Or once no other SKU is live: then the windows up to the next event are crossed in one step.
+        """
+        before = self.ledger.dormant_before(closed, dormant_after_ms=self.settings.dormant_after_ms)
+        dormant, count = self.ledger.dormant(before=before), len(self.ledger.table)
+        is_live = self.ledger.table["first_number"][:count] <= closed
+        if dormant.sum() * _RETIRE_SHARE < count and (is_live & ~dormant).any():
             return
         gone = self.ledger.retire(before=before)
         if gone:
@@ -239,9 +270,10 @@ class Partition:
         self.outbox.put(self.settings.topic(topic), keys, values)
         self.metrics.published.labels(topic).inc(len(values))
 
-    def _report(self) -> None:
+    def _report(self, closed: int) -> None:
         number = str(self.number)
-        self.metrics.windows.labels(number).inc()
+        self.metrics.windows.labels(number).inc(closed)
+        self.backlog.note(closed=1, due=self.ledger.due_count(self.watermark.value_ms))
         self._report_standing()
         for source in self.desk.live.loss:
             self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
@@ -255,7 +287,10 @@ class Partition:
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
-        """Whether something changed, and the flush interval is over or that must not wait."""
+        """Whether something changed, and the flush interval is over or that must not wait.
+
+        now_ms: monotonic, here and in a flush.
+        """
         is_over = now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
         return self._changed and (is_over or self._is_urgent)
 
@@ -407,6 +442,9 @@ class Partition:
             rows.unpack(self.ledger.table, skus, packed)
         rows.check_count(meta, len(self.ledger.table), where=str(self.store.path))
         first = meta.first_open
+        if first is not None:  # older workers have counted windows that are still open
+            last = self.ledger.table["last_number"][: len(self.ledger.table)]
+            np.minimum(last, first - 1, out=last)
         for stored in self.store.open_rows():
             if first is None or stored.number >= first:
                 self._restore_window(stored.number, stored.skus, stored.rows)
@@ -437,7 +475,6 @@ class Partition:
             table.add(unknown)
         slots: Slots = table.slots(skus)
         np.minimum.at(table["first_number"], slots, number)
-        np.maximum.at(table["last_number"], slots, number)
         window: OpenWindow = self.ledger.windows.get(number)
         at = window.rows(slots)  # before `folded` is looked at: it may be laid out anew
         window.folded[at] = np.frombuffer(b"".join(packed), FOLDED)

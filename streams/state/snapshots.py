@@ -152,7 +152,10 @@ class Keeper:
         self._is_over = False
 
     def offer(self, store: Store, sequence: int, *, now_ms: int) -> None:
-        """Take a snapshot if one is due: the caller waits for hard links, and a thread copies them away."""
+        """Take a snapshot if one is due: the caller waits for hard links, and a thread copies them away.
+
+        now_ms: of a monotonic clock.
+        """
         if self._last_ms is None:
             self._last_ms = now_ms
         if now_ms - self._last_ms < self._interval_ms or (self._thread is not None and self._thread.is_alive()):

@@ -112,12 +112,12 @@ def _clockwork(app: faust.App, worker: Worker) -> None:
     @app.task  # type: ignore[untyped-decorator]  # Faust has no types
     async def clockwork() -> None:
         """Tick, and now and then tell the group how far we are."""
-        beat, ticked_ms = 0, worker.clock()
+        beat, ticked_ms = 0, worker.monotonic()
         while not app.should_stop:
             await asyncio.sleep(TICK_S)
             if not worker.assigned or app.rebalancing:
                 continue
-            now_ms = worker.clock()
+            now_ms = worker.monotonic()
             worker.missed(now_ms - ticked_ms)
             ticked_ms = now_ms
             try:

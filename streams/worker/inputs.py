@@ -31,7 +31,7 @@ class Consumer(Protocol):
         """Offset after the partition's last record, None while unknown."""
 
     def heard_ms(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
-        """When a broker last answered what there is of the partition, epoch ms; None if never."""
+        """When a broker last answered what there is of the partition, monotonic ms; None if never."""
 
     def pause(self, tps: Iterable[Any]) -> None:
         """Stop fetching, losing nothing."""
@@ -58,14 +58,15 @@ class Progress:
 class Inputs:
     """What is known of every input of every partition, as of the last look.
 
-    topics: the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms.
+    topics: the inputs. tp: makes a transport's topic-partition of a topic and a number. monotonic: ms of a clock that
+    only goes forward; all times here are its.
     """
 
     settings: Settings
     topics: tuple[str, ...]
     metrics: Metrics
     tp: Callable[[str, int], Any]
-    clock: Callable[[], int]
+    monotonic: Callable[[], int]
     paused: set[Any] = field(default_factory=set)
     _put_off: set[Any] = field(default_factory=set)
     _progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
@@ -80,13 +81,13 @@ class Inputs:
 
     def look(self, partition: Partition, consumer: Consumer) -> None:
         """Note how far each input of a partition is, and which of them are silent."""
-        now = self.clock()
+        now = self.monotonic()
         for source, topic in enumerate(self.topics):
             tp = self.tp(topic, partition.number)
             offset, end = partition.next_offset(topic), consumer.highwater(tp)
             could_speak = end is not None and tp not in self.paused and self._hears(tp, consumer)
             lag = max(0, end - offset) if end is not None else 0
-            partition.watermark.quiet(source, now_ms=now, could_speak=could_speak, lags=lag > 0)
+            partition.watermark.quiet(source, monotonic_ms=now, could_speak=could_speak, lags=lag > 0)
             self.metrics.lag.labels(topic, str(partition.number)).set(lag)
             self._lags[partition.number, source] = lag
             progress = self._progress.setdefault((partition.number, source), Progress(offset, now))
@@ -97,14 +98,14 @@ class Inputs:
         """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""
         heard_ms = consumer.heard_ms(tp)
         deaf_ms = max(_LEAST_DEAF_MS, min(_DEAF_MS, self.settings.idle_timeout_ms // 2))
-        return heard_ms is not None and self.clock() - heard_ms <= deaf_ms
+        return heard_ms is not None and self.monotonic() - heard_ms <= deaf_ms
 
     def align(self, partition: Partition, consumer: Consumer) -> None:
         """Pause an input that runs far ahead of the others in event time, resume it when they have caught up."""
-        now, limit_ms = self.clock(), self.settings.alignment_ms
+        now, limit_ms = self.monotonic(), self.settings.alignment_ms
         for source, topic in enumerate(self.topics):
             tp = self.tp(topic, partition.number)
-            lead_ms = partition.watermark.lead_ms(source, now_ms=now)
+            lead_ms = partition.watermark.lead_ms(source, monotonic_ms=now)
             if lead_ms > limit_ms and tp not in self.paused and self._others_lag(partition.number, source):
                 self._pause(tp, consumer)
             elif tp in self.paused and (lead_ms <= limit_ms // 2 or not self._others_lag(partition.number, source)):
@@ -149,7 +150,7 @@ class Inputs:
 
     def stuck(self) -> str:
         """Say which input has records waiting and has not moved for long; nothing where all get on."""
-        now = self.clock()
+        now = self.monotonic()
         for (number, source), progress in list(self._progress.items()):
             still_ms = now - progress.moved_ms
             if still_ms > self.settings.stalled_after_ms:

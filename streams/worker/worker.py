@@ -37,8 +37,14 @@ PATIENCE_S = 2.0  # of a batch whose partition is being flushed
 TURN_S = 1.0
 LEAVING_S = 8.0  # the group waits for us, or whoever sent SIGTERM does
 _LEAST_S = 0.1
+_CLOSE_MS = 250  # of windows that a batch makes due; the rest is closed in the partition's turns
 _REOPEN_MS = 500
 _REOPEN_MOST_MS = 30_000
+
+
+def monotonic_ms() -> int:
+    """Read the clock that only goes forward, whatever becomes of the time of day: for everything that lasts."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def now_ms() -> int:
@@ -48,7 +54,7 @@ def now_ms() -> int:
 
 @dataclass
 class Reopening:
-    """A partition that is ours but not open: when it was lost, and when the next try is due; epoch ms."""
+    """A partition that is ours but not open: when it was lost, and when the next try is due; monotonic ms."""
 
     lost_ms: int
     due_ms: int
@@ -59,7 +65,9 @@ class Reopening:
 class Worker:
     """Partitions by number, and the rules of their common life.
 
-    partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms.
+    partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms,
+    for what is held against the time of events. monotonic: ms of a clock that only goes forward, for all that lasts,
+    as the time of day may be put forward or back.
     letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions. apart: see `Hands`.
     """
 
@@ -69,6 +77,7 @@ class Worker:
     tp: Callable[[str, int], Any]
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], int] = now_ms
+    monotonic: Callable[[], int] = monotonic_ms
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     opener: Callable[[Worker], Opener] = Opener
     apart: Apart | None = None
@@ -88,7 +97,7 @@ class Worker:
         self._opener = self.opener(self)
         self._hands = Hands(self.partition_count, self.apart)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
-        self.inputs = Inputs(self.settings, self.topics, self.metrics, self.tp, self.clock)
+        self.inputs = Inputs(self.settings, self.topics, self.metrics, self.tp, self.monotonic)
         self._placements = tuple(Placement() for _ in self.topics)
 
     # ------------------------------------------------------------------ batches
@@ -112,7 +121,7 @@ class Worker:
             with self._losing(partition):
                 if len(batch) or batch.next != expected:
                     self._look_at_placement(source, partition.absorb(source, batch, now_ms=self.clock()))
-                await self.close_due(partition)
+                await self.close_due(partition, within_ms=_CLOSE_MS)
                 await self._flush_due(partition)
 
     def _look_at_placement(self, source: int, outcome: Absorbed) -> None:
@@ -158,28 +167,35 @@ class Worker:
         )
         return there
 
-    async def close_due(self, partition: Partition) -> None:
-        """Close all due windows, giving way between them: to other partitions, and to whoever wants this one."""
-        partition.advance_watermark(now_ms=self.clock())
+    async def close_due(self, partition: Partition, *, within_ms: int | None = None) -> None:
+        """Close all due windows, giving way between them: to other partitions, and to whoever wants this one.
+
+        within_ms: go on only for so long, because others wait for who asks; the partition's turns do the rest. But for
+        windows that must not wait, see `Partition.may_wait`.
+        """
+        began_ms = self.monotonic()
+        partition.advance_watermark(now_ms=self.clock(), monotonic_ms=began_ms)
         while partition.close_due(now_ms=self.clock()):
             await self._flush_due(partition)
             await asyncio.sleep(0)
             if self._hands.is_wanted(partition.number):
                 return
+            if within_ms is not None and self.monotonic() - began_ms >= within_ms and partition.may_wait():
+                return
 
     async def _flush_due(self, partition: Partition) -> None:
-        if partition.flush_due(now_ms=self.clock()):
+        if partition.flush_due(now_ms=self.monotonic()):
             await self._flush(partition, within_s=SETTLE_S)
 
     async def _flush(self, partition: Partition, *, within_s: float) -> None:
         """Flush; a thread waits for the brokers, while the partition's hand is held."""
-        began_ms = self.clock()
+        began_ms = self.monotonic()
         flushing = partition.begin_flush()
         if flushing is None:
             return
         await self._hands.apart(partial(partition.settle, within_s))
         partition.end_flush(flushing, now_ms=began_ms)
-        partition.watermark.missed(self.clock() - began_ms)
+        partition.watermark.missed(self.monotonic() - began_ms)
 
     # ------------------------------------------------------------------ trouble
     @contextmanager
@@ -193,7 +209,7 @@ class Worker:
             self._lose(partition, error)
 
     def _lose(self, partition: Partition, error: Fenced | FlushFailed) -> None:
-        number, now = partition.number, self.clock()
+        number, now = partition.number, self.monotonic()
         # a fenced worker waits until it must have heard that it is no longer in the group, or the two would take turns
         wait_ms = self.settings.session_timeout_ms if isinstance(error, Fenced) else _REOPEN_MS
         log.warning("partition %d is given up, to be opened anew in %d ms: %s", number, wait_ms, error)
@@ -212,7 +228,7 @@ class Worker:
                 partition = await asyncio.to_thread(self._opener.open, number)
             except (Fenced, FlushFailed, BrokerTrouble) as error:
                 waiting.wait_ms = min(2 * waiting.wait_ms, _REOPEN_MOST_MS)
-                waiting.due_ms = self.clock() + waiting.wait_ms
+                waiting.due_ms = self.monotonic() + waiting.wait_ms
                 log.warning("partition %d cannot be opened yet, next try in %d ms: %s", number, waiting.wait_ms, error)
                 return
             if generation != self.generation:
@@ -235,7 +251,7 @@ class Worker:
         for number, waiting in list(self.reopening.items()):
             if number not in self.owned or number in self.partitions:
                 self.reopening.pop(number, None)
-            elif waiting.due_ms <= self.clock() and self._hands.is_free(number):
+            elif waiting.due_ms <= self.monotonic() and self._hands.is_free(number):
                 self._hands.begin(number, self._reopen(number, waiting, consumer))
         for number, partition in list(self.partitions.items()):
             if self._hands.is_free(number):
@@ -298,7 +314,7 @@ class Worker:
                     self.partitions[number] = await asyncio.to_thread(self._opener.open, number)
         except (Fenced, FlushFailed, Unavailable) as error:
             log.warning("partition %d cannot be opened yet: %s", number, error)
-            now = self.clock()
+            now = self.monotonic()
             self.reopening[number] = Reopening(now, now + _REOPEN_MS, _REOPEN_MS)
 
     async def _give_up(self, numbers: Iterable[int], *, within_s: float | None = None) -> None:
@@ -384,7 +400,7 @@ class Worker:
     # ------------------------------------------------------------------ probes
     def live(self) -> tuple[bool, str]:
         """Whether it gets on: lag without progress for long is stuck, lag zero is idle."""
-        now = self.clock()
+        now = self.monotonic()
         for number, waiting in list(self.reopening.items()):
             if now - waiting.lost_ms > self.settings.stalled_after_ms:
                 return False, f"partition {number} cannot be opened since {(now - waiting.lost_ms) // 1000} s"

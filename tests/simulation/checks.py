@@ -196,6 +196,7 @@ def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
         count=run.count,
         ends={},
         clock=lambda: run.now_ms,
+        monotonic=lambda: run.up_ms,
         watch=lambda *_: None,
         tally=Counter(),
         eager=False,
@@ -216,7 +217,7 @@ def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
             some = {offset: record for offset, record in records.items() if low <= offset < high}
             partition.absorb(source, batch_of(oracle.number, source, low, high, some), now_ms=now_ms)
     partition.watermark.value_ms = -(1 << 62) if oracle.watermark_ms is None else oracle.watermark_ms
-    partition.flush(now_ms=run.now_ms)
+    partition.flush(now_ms=run.up_ms)
     found = _dump(store)
     partition.close()
     return found

@@ -104,7 +104,7 @@ class Oracle:
         return twin
 
     # ------------------------------------------------------------------ records
-    def take(self, source: int, records: dict[int, Record], following: int, *, now_ms: int) -> None:
+    def take(self, source: int, records: dict[int, Record], following: int, *, now_ms: int, up_ms: int) -> None:
         """Take the records of one batch, by offset; late is what lies before the windows open when it comes."""
         counts = self.counts[source]
         for offset, record in records.items():
@@ -121,7 +121,7 @@ class Oracle:
                     self.all_idle = None
         self.offsets[source] = following
         self.journal.append(("take", source, dict(records), following, now_ms))
-        self._move_watermark(now_ms)
+        self._move_watermark(now_ms, up_ms)
 
     def _fate(self, source: int, offset: int, record: Record, now_ms: int) -> str:
         where = f"{INPUTS[source]}[{self.number}]@{offset}"
@@ -165,24 +165,24 @@ class Oracle:
             sums.price, sums.price_ms = event.amount, event.time_ms
 
     # ------------------------------------------------------------------ time
-    def tick(self, lags: dict[int, bool | None], *, now_ms: int) -> None:
-        """Look at each input: whether it has anything unread, None where it is paused."""
+    def tick(self, lags: dict[int, bool | None], *, now_ms: int, up_ms: int) -> None:
+        """Look at each input: whether it has anything unread, None where it is paused. up_ms: a clock nobody sets."""
         self.read = {source: lag is False for source, lag in lags.items()}
         for source, lag in lags.items():
             if lag is None:
                 self.quiet_since_ms.pop(source, None)
             elif not lag:
-                self.quiet_since_ms.setdefault(source, now_ms)
-        self._move_watermark(now_ms)
+                self.quiet_since_ms.setdefault(source, up_ms)
+        self._move_watermark(now_ms, up_ms)
 
     def missed(self, for_ms: int) -> None:
         """Nobody listened for so long: that was no silence."""
         if for_ms > IDLE_MS / 2:
             self.quiet_since_ms.clear()
 
-    def _move_watermark(self, now_ms: int) -> None:
+    def _move_watermark(self, now_ms: int, up_ms: int) -> None:
         since = {s: at_ms for s, at_ms in self.quiet_since_ms.items() if self.read.get(s)}
-        speaking = [s for s in range(3) if now_ms - since.get(s, now_ms) < IDLE_MS]
+        speaking = [s for s in range(3) if up_ms - since.get(s, up_ms) < IDLE_MS]
         newest = [self.newest_ms.get(source) for source in speaking]
         if speaking:
             self.all_idle = None
@@ -191,9 +191,9 @@ class Oracle:
         elif self.newest_ms:
             if self.all_idle is None:
                 reached = max(self.newest_ms.values()) - LATENESS_MS
-                self.all_idle = now_ms, reached if self.watermark_ms is None else max(reached, self.watermark_ms)
+                self.all_idle = up_ms, reached if self.watermark_ms is None else max(reached, self.watermark_ms)
             since_ms, from_ms = self.all_idle
-            paced = from_ms + now_ms - since_ms
+            paced = from_ms + up_ms - since_ms
             end_ms = (max(self.windows) + 1) * WINDOW_MS if self.windows else paced
             self._raise_to(min(now_ms - LATENESS_MS, max(paced, end_ms)))
 

@@ -1,8 +1,8 @@
 """What happens, and when: all of it follows from one integer.
 
-A step is one of: records are written, delivered, delivered again; the clock moves; a worker ticks, flushes, dies at
-its n-th step from now, is told of a rebalance or is not; a flush gets no answer, or none for now; the changelog is
-compacted; a disk is lost.
+A step is one of: records are written, delivered, delivered again; time passes, or the time of day is set; a worker
+ticks, flushes, dies at its n-th step from now, is told of a rebalance or is not; a flush gets no answer, or none for
+now; the changelog is compacted; a disk is lost.
 """
 
 from __future__ import annotations
@@ -57,14 +57,16 @@ WEIGHTS: Final = {
     "again": 4,
     "compact": 2,
     "lose_disk": 2,
+    "set_clock": 3,
 }
-FAULTS: Final = ("doom", "silence", "hang", "rebalance", "again", "compact", "lose_disk")
+FAULTS: Final = ("doom", "silence", "hang", "rebalance", "again", "compact", "lose_disk", "set_clock")
 LIMITS: Final = (
     "streams.partition.partition._BULK_ROWS",
     "streams.partition.partition._PACK_ROWS",
     "streams.state.changelog.SPILL_BYTES",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
+SKEWS_MS: Final = (-3 * WINDOW_MS, -WINDOW_MS, -20_000, 0, 0, 20_000, WINDOW_MS, 3 * WINDOW_MS)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class Simulation:
         self.folder, self._say = folder, say
         self.tally: Counter[str] = Counter()
         self.trace: list[str] = []
-        self.now_ms = START_MS + dice.randrange(WINDOW_MS)
+        self.now_ms = START_MS + dice.randrange(WINDOW_MS)  # the time of day, which may be set
+        self.up_ms = dice.randrange(WINDOW_MS)  # the time since something, which only passes
+        self.skew_ms = 0
         self.count = dice.choice([2, 3])
         self.exactly_once = dice.random() < 0.8
         self.eager = dice.random() < 0.5
@@ -153,6 +157,7 @@ class Simulation:
             count=self.count,
             ends=self.ends,
             clock=lambda: self.now_ms,
+            monotonic=lambda: self.up_ms,
             watch=self._opened,
             meanwhile=self._meanwhile,
             missed=self._missed,
@@ -368,7 +373,7 @@ class Simulation:
             f"{'' if takes else ' (which it must not take)'}"
         )
         if oracle is not None and takes:
-            oracle.take(source, records, following, now_ms=self.now_ms)
+            oracle.take(source, records, following, now_ms=self.now_ms, up_ms=self.up_ms)
         elif oracle is not None:
             why = "put off" if comes_early else "refused as stale" if stale else "refused by offset"
             self.tally[why] += 1
@@ -403,8 +408,22 @@ class Simulation:
 
     def clock(self) -> None:
         jump_ms = self.dice.choice(JUMPS_MS)
-        self.now_ms += jump_ms
+        self._pass(jump_ms)
         self.note(f"{jump_ms} ms pass")
+
+    def _pass(self, ms: int) -> None:
+        self.now_ms += ms
+        self.up_ms += ms
+
+    def set_clock(self) -> None:
+        """Let somebody put the time of day forward or back, by up to hours; the shop's clock goes with it."""
+        self._set_clock(self.dice.choice(SKEWS_MS))
+
+    def _set_clock(self, skew_ms: int) -> None:
+        self.note(f"the clock is set by {skew_ms - self.skew_ms} ms")
+        self.tally["clock set"] += skew_ms != self.skew_ms
+        self.now_ms += skew_ms - self.skew_ms
+        self.skew_ms = skew_ms
 
     def tick(self) -> None:
         process = self._any()
@@ -419,7 +438,7 @@ class Simulation:
             if each is process and number in process.worker.partitions and not process.is_silent(number)
         ]
         for oracle in tended:
-            oracle.tick(self._lags(process, oracle), now_ms=self.now_ms)
+            oracle.tick(self._lags(process, oracle), now_ms=self.now_ms, up_ms=self.up_ms)
         self.do(process, process.worker.tick(process.consumer), partial(self._ticked, process, tended))
 
     def _ticked(self, process: Process, tended: list[Oracle], held_up: bool) -> None:
@@ -456,7 +475,7 @@ class Simulation:
         process.doom = self.dice.randint(1, 20)
         self.note(f"{process.name} will die at step {process.doom} from here")
         if self.dice.random() < 0.7:
-            self.now_ms += FLUSH_MS
+            self._pass(FLUSH_MS)
             self._flush(process)
 
     def _restart(self, name: str) -> None:
@@ -561,6 +580,7 @@ class Simulation:
     def finish(self) -> None:
         """Without further faults: read everything, let all windows close, flush."""
         self.note("no more faults")
+        self._set_clock(0)
         for process in self.alive:
             process.doom, process.plan = None, ""
             for silence in list(process.silences):
@@ -571,7 +591,7 @@ class Simulation:
             self.processes[name] = self._process(name)
         self.rebalance(everybody=True)
         for times in range(60):
-            self.now_ms += FLUSH_MS if times < 20 else IDLE_MS // 10  # until those that lost a partition try again
+            self._pass(FLUSH_MS if times < 20 else IDLE_MS // 10)  # until those that lost a partition try again
             for process in self.alive:
                 self._tick(process)
                 for tp in list(process.consumer.positions):
@@ -582,8 +602,8 @@ class Simulation:
                 break
         require(self._is_read(), "inputs are not read to their end in due time")
         # a paused input is idle only when it has been resumed, and the others with it
-        for pause_ms in (4 * WINDOW_MS, IDLE_MS, IDLE_MS, IDLE_MS, FLUSH_MS):
-            self.now_ms += pause_ms
+        for pause_ms in (8 * WINDOW_MS, IDLE_MS, IDLE_MS, IDLE_MS, FLUSH_MS):
+            self._pass(pause_ms)
             for process in self.alive:
                 self._tick(process)
                 self.check()

@@ -412,6 +412,7 @@ class Process:
         count: int,
         ends: dict[TP, int],
         clock: Callable[[], int],
+        monotonic: Callable[[], int],
         watch: Callable[[Process, int, Partition], None],
         meanwhile: Callable[[Process, int], None] = lambda *_: None,
         missed: Callable[[Process, int, int], None] = lambda *_: None,
@@ -427,7 +428,12 @@ class Process:
         self.doom: int | None = None
         self.died_at = ""
         self.worker = Worker(
-            settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), apart=self._wait
+            *(settings, None, count),
+            tp=TP,
+            clock=clock,
+            monotonic=monotonic,
+            opener=partial(Openings, self),
+            apart=self._wait,
         )
 
     def point(self, where: str) -> None:
@@ -451,7 +457,7 @@ class Process:
             self.tally["hung"] += 1
             partition: Partition = call.func.__self__  # type: ignore[attr-defined]  # the worker's partial of settle
             answered = asyncio.get_running_loop().create_future()
-            silence = Silence(partition, answered, in_a_hurry, self.worker.clock())
+            silence = Silence(partition, answered, in_a_hurry, self.worker.monotonic())
             self.silences.append(silence)
             self.plan = await silence.answered
         call()
@@ -459,7 +465,7 @@ class Process:
     def answer(self, silence: Silence, how: str = "") -> None:
         """End a silence."""
         self.silences.remove(silence)
-        self.missed(self, silence.partition.number, self.worker.clock() - silence.since_ms)
+        self.missed(self, silence.partition.number, self.worker.monotonic() - silence.since_ms)
         silence.answered.set_result(how)
 
     def hurried(self, outbox: Outbox) -> None:

@@ -58,12 +58,18 @@ class Scripted:
 
 
 class Bench:
-    """A worker that owns partition 0 of one, at a clock that only moves when told."""
+    """A worker that owns partition 0 of one, at a clock that only moves when told.
+
+    now_ms: the time of day. skew_ms: by how much it was put forward (or back) since the beginning.
+    """
 
     def __init__(self, settings: Settings, *, partitions: int = 1) -> None:
         self.now_ms = NOW_MS
+        self.skew_ms = 0
         self.consumer = Scripted()
-        self.worker = Worker(settings, None, partitions, tp=TP, clock=lambda: self.now_ms)
+        self.worker = Worker(
+            settings, None, partitions, tp=TP, clock=lambda: self.now_ms, monotonic=lambda: self.now_ms - self.skew_ms
+        )
         self.generation = 0
         self.assign(range(partitions))
 
@@ -92,6 +98,11 @@ class Bench:
 
     def hand(self, source: int, fetched: RecordBatch) -> None:
         asyncio.run(self.worker.take(source, fetched, self.consumer))
+
+    def set_clock(self, by_ms: int) -> None:
+        """Put the time of day forward or back; no time passes."""
+        self.now_ms += by_ms
+        self.skew_ms += by_ms
 
     def tick(self, *, after_ms: int = 0) -> None:
         self.now_ms += after_ms

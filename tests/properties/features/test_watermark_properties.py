@@ -13,12 +13,13 @@ TIMEOUT = 50
 
 
 class Step(NamedTuple):
-    """What happened at one moment of the wall clock; wait_ms: since the step before."""
+    """What happened at one moment; wait_ms: since the step before. set_ms: how far the time of day is off by then."""
 
     kind: str
     index: int
     value: int
     wait_ms: int
+    set_ms: int
 
 
 steps = st.builds(
@@ -29,14 +30,16 @@ steps = st.builds(
     st.integers(0, 2),
     st.integers(0, 400),
     st.sampled_from([0, 1, 10, 49, 50, 51, 200]),
+    st.sampled_from([0, 0, 0, -300, -60, 60, 300]),
 )
 
 
 class Oracle:
-    """Knows nothing but the log: (wall time, kind, input, value)."""
+    """Knows nothing but the log, (monotonic time, kind, input, value), and what the time of day was."""
 
     def __init__(self, lateness_ms: int) -> None:
         self.log: list[tuple[int, str, int, int]] = []
+        self.day_ms: list[int] = []
         self.lateness_ms = lateness_ms
 
     def newest(self, index: int, upto: int) -> int:
@@ -72,7 +75,7 @@ class Oracle:
                 reached = NEVER_MS
             else:
                 spell = spell or (now_ms, max(max(newest) - self.lateness_ms, value))
-                reached = min(now_ms - self.lateness_ms, max(spell[1] + now_ms - spell[0], data_end_ms))
+                reached = min(self.day_ms[upto] - self.lateness_ms, max(spell[1] + now_ms - spell[0], data_end_ms))
             value = max(value, reached)
         return value
 
@@ -101,14 +104,15 @@ def test_any_schedule_gives_the_value_read_from_the_log(schedule: list[Step], la
             elif kind == "rubbish":
                 mark.observe(index, on_time_ms=NEVER_MS)
             elif kind == "advance":
-                mark.advance(now_ms=now, data_end_ms=step.value)
+                mark.advance(now_ms=now + step.set_ms, monotonic_ms=now, data_end_ms=step.value)
             else:
-                mark.quiet(index, now_ms=now, could_speak=kind != "pause", lags=kind == "lag")
+                mark.quiet(index, monotonic_ms=now, could_speak=kind != "pause", lags=kind == "lag")
             oracle.log.append((now, kind, index, step.value))
+            oracle.day_ms.append(now + step.set_ms)
         assert mark.value_ms == oracle.value()
         assert mark.value_ms >= before
         before = mark.value_ms
-        assert [mark.lead_ms(i, now_ms=now) for i in range(3)] == [oracle.lead_ms(i, now) for i in range(3)]
+        assert [mark.lead_ms(i, monotonic_ms=now) for i in range(3)] == [oracle.lead_ms(i, now) for i in range(3)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -119,10 +123,10 @@ def test_silence_closes_a_window_with_data_exactly_when_it_is_over_by_the_clock(
     mark = Watermark(allowed_lateness_ms=lateness_ms, idle_timeout_ms=TIMEOUT)
     for index, at in enumerate(newest):
         mark.observe(index, on_time_ms=at)
-        mark.quiet(index, now_ms=400, could_speak=True)
+        mark.quiet(index, monotonic_ms=400, could_speak=True)
     data_end_ms = max(data_end_ms, max(newest) + 1)
     for now in range(400 + TIMEOUT, 2200, 25):
-        closes = mark.advance(now_ms=now, data_end_ms=data_end_ms) >= data_end_ms
+        closes = mark.advance(now_ms=now, monotonic_ms=now, data_end_ms=data_end_ms) >= data_end_ms
         assert closes == (now - lateness_ms >= data_end_ms)
 
 
@@ -138,16 +142,16 @@ def test_an_input_whose_event_time_stands_is_idle_after_the_timeout_whatever_com
     for index, at in enumerate((newest_ms, 400, 400)):
         mark.observe(index, on_time_ms=at)
     now = began = 10_000
-    mark.quiet(0, now_ms=now, could_speak=True)
+    mark.quiet(0, monotonic_ms=now, could_speak=True)
     for kind, wait_ms in story:
         now += wait_ms
         for index in (1, 2):
             mark.observe(index, on_time_ms=now)
         if kind == "lag":
-            mark.quiet(0, now_ms=now, could_speak=True, lags=True)
+            mark.quiet(0, monotonic_ms=now, could_speak=True, lags=True)
         mark.observe(
             0, on_time_ms=newest_ms if kind == "old" else NEVER_MS, late_ms=newest_ms + 1 if kind == "late" else 0
         )
-        mark.quiet(0, now_ms=now, could_speak=True)
-        reached = mark.advance(now_ms=now, data_end_ms=NEVER_MS)
+        mark.quiet(0, monotonic_ms=now, could_speak=True)
+        reached = mark.advance(now_ms=now, monotonic_ms=now, data_end_ms=NEVER_MS)
         assert reached == now if now - began >= TIMEOUT else reached <= newest_ms + 1

@@ -82,3 +82,17 @@ def test_a_time_after_the_end_of_the_calendar_does_not_end_the_run() -> None:
     lines = [Order("1", "a", 1, 2.0, last_ms), Order("2", "a", 1, 2.0, last_ms + 60 * 365 * DAY_MS)]
     for number in feed(ledger, {ORDERS: columns(ORDERS, lines)}):
         close(ledger, number)
+
+
+def test_a_stray_event_of_another_century_costs_its_dormancy_and_no_more() -> None:
+    """Of the 3,000 days in between, the first 400 are closed; then nobody is live until the next event."""
+    stray_ms = day_ms(-3_000)
+    lines = [Order("0", "stray", 1, 2.0, stray_ms), line(0), line(1, "stray")]
+    ledger = Ledger(WindowGrid())
+    closed = {number: close(ledger, number) for number in feed(ledger, {ORDERS: columns(ORDERS, lines)})}
+    first, last = ledger.grid.number(stray_ms), ledger.grid.number(day_ms(1))
+    assert list(closed) == [*range(first, first + 401), last - 1, last]
+    assert set(closed[first + 400].facts) == {"stray"}
+    assert set(closed[last - 1].facts) == {"a"}
+    assert ledger.table["age"][ledger.table.index["stray"]] == 1, "one that comes back is a new SKU"
+    assert ledger.table.skus == ["stray", "a"]

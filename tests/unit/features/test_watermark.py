@@ -20,12 +20,12 @@ def started(*newest_ms: int, lateness_ms: int = 0) -> Watermark:
 
 
 def advance(mark: Watermark, now_ms: int = NOW, data_end_ms: int = NEVER_MS) -> int:
-    return mark.advance(now_ms=now_ms, data_end_ms=data_end_ms)
+    return mark.advance(now_ms=now_ms, monotonic_ms=now_ms, data_end_ms=data_end_ms)
 
 
 def silence(mark: Watermark, *indices: int, now_ms: int = NOW) -> None:
     for index in indices:
-        mark.quiet(index, now_ms=now_ms, could_speak=True)
+        mark.quiet(index, monotonic_ms=now_ms, could_speak=True)
 
 
 def test_it_is_the_slowest_input_less_the_lateness() -> None:
@@ -63,7 +63,7 @@ def test_an_input_that_speaks_again_does_not_turn_it_back_and_holds_it_again() -
 def test_a_pause_starts_the_idle_timeout_anew() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
-    mark.quiet(ORDERS, now_ms=NOW + TIMEOUT - 1, could_speak=False)
+    mark.quiet(ORDERS, monotonic_ms=NOW + TIMEOUT - 1, could_speak=False)
     assert advance(mark, NOW + 10 * TIMEOUT) == 5_000
     silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
     assert advance(mark, NOW + 11 * TIMEOUT - 1) == 5_000
@@ -73,7 +73,7 @@ def test_a_pause_starts_the_idle_timeout_anew() -> None:
 def test_an_input_that_lags_is_not_idle_but_reading_what_says_nothing_is_silence() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
-    mark.quiet(ORDERS, now_ms=NOW + TIMEOUT - 1, could_speak=True, lags=True)
+    mark.quiet(ORDERS, monotonic_ms=NOW + TIMEOUT - 1, could_speak=True, lags=True)
     assert advance(mark, NOW + 10 * TIMEOUT) == 5_000
     mark.observe(ORDERS, on_time_ms=NEVER_MS)  # nothing usable in it
     silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
@@ -190,13 +190,13 @@ def test_a_second_silence_keeps_pace_from_its_own_beginning() -> None:
 
 def test_the_lead_is_over_the_slowest_of_the_others_that_still_speak() -> None:
     mark = started(90_000, 5_000, 7_000)
-    assert [mark.lead_ms(i, now_ms=NOW) for i in range(3)] == [85_000, 0, 2_000]
+    assert [mark.lead_ms(i, monotonic_ms=NOW) for i in range(3)] == [85_000, 0, 2_000]
     silence(mark, CLICKS)
-    assert mark.lead_ms(ORDERS, now_ms=NOW + TIMEOUT) == 83_000
+    assert mark.lead_ms(ORDERS, monotonic_ms=NOW + TIMEOUT) == 83_000
     silence(mark, PRICES)
-    assert mark.lead_ms(ORDERS, now_ms=NOW + TIMEOUT) == 0
+    assert mark.lead_ms(ORDERS, monotonic_ms=NOW + TIMEOUT) == 0
 
 
 def test_nobody_leads_an_input_that_has_shown_nothing() -> None:
     mark = started(90_000, 5_000)
-    assert [mark.lead_ms(i, now_ms=NOW) for i in range(3)] == [0, 0, 0]
+    assert [mark.lead_ms(i, monotonic_ms=NOW) for i in range(3)] == [0, 0, 0]

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.structs import TopicPartition
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -264,3 +266,20 @@ def test_the_scheme_leads_to_the_transport_also_without_entry_points(monkeypatch
     monkeypatch.setattr(TRANSPORTS, "aliases", {})
     transport.register()
     assert TRANSPORTS.by_name(transport.SCHEME) is transport.BatchTransport
+
+
+def test_an_answer_is_as_old_as_it_is_whatever_becomes_of_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka stamps answers with the time of day: an hour back, and a silent broker would be heard for an hour."""
+    now_ms, tp = 1_000, TopicPartition("orders", 0)
+    stamps = [None, 1_700_000_000_000, 1_699_996_400_000, 1_700_007_200_000]
+    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic_ns=lambda: now_ms * 1_000_000))
+    consumer = SimpleNamespace(last_poll_timestamp=lambda _: stamps[0])
+    thread: Any = SimpleNamespace(_answers={}, _ensure_consumer=lambda: consumer)
+    assert transport.BatchThread.heard_ms(thread, tp) is None
+    while len(stamps) > 1:
+        del stamps[0]
+        now_ms += 250
+        heard_ms = now_ms
+        for _ in range(5):
+            assert transport.BatchThread.heard_ms(thread, tp) == heard_ms
+            now_ms += 200

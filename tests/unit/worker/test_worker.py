@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.output_producer import Outbox
 from streams.state.store import Store
 from streams.worker.opening import Opener
-from streams.worker.worker import Worker, input_partitions, now_ms
+from streams.worker.worker import Worker, input_partitions, monotonic_ms, now_ms
 from tests.support.partitions import DAY_MS, HOUR_MS, T0, batch, click, order, price_change, published, settings_for
 from tests.support.scripted import Bench
 
@@ -309,6 +310,73 @@ def test_an_input_that_gets_nothing_but_what_moves_no_event_time_stops_holding_w
         bench.tick()
     lateness_ms = bench.worker.settings.allowed_lateness_ms
     assert bench.partition.watermark.value_ms == at_ms - lateness_ms
+
+
+HOURS = pytest.mark.parametrize("by_ms", [-5 * HOUR_MS, -HOUR_MS, HOUR_MS, 5 * HOUR_MS])
+
+
+@HOURS
+def test_a_flush_is_due_after_its_interval_whatever_becomes_of_the_time_of_day(
+    make: Callable[..., Bench], by_ms: int
+) -> None:
+    bench = make()
+    bench.take(ORDERS, order("0", "a", T0))
+    bench.tick()
+    sequence = bench.partition.meta.sequence
+    bench.take(ORDERS, order("1", "a", T0))
+    bench.set_clock(by_ms)
+    bench.tick(after_ms=999)
+    assert bench.partition.meta.sequence == sequence
+    bench.tick(after_ms=1)
+    assert bench.partition.meta.sequence == sequence + 1
+
+
+@HOURS
+def test_the_idle_timeout_lasts_as_long_as_it_does_whatever_becomes_of_the_time_of_day(
+    make: Callable[..., Bench], by_ms: int
+) -> None:
+    bench = make()
+    bench.take(ORDERS, order("0", "a", T0), order("1", "a", T0 + 3 * HOUR_MS))
+    bench.tick()
+    bench.set_clock(by_ms)
+    bench.take(ORDERS, order("2", "a", T0 + 3 * HOUR_MS + 1))
+    bench.tick(after_ms=IDLE_MS - 1)
+    assert bench.partition.meta.windows_closed == 0, "clicks and price changes may still speak"
+    bench.take(ORDERS, order("3", "a", T0 + 3 * HOUR_MS + 2))
+    bench.tick(after_ms=1)
+    assert bench.partition.meta.windows_closed == 2
+
+
+@HOURS
+def test_an_input_with_lag_is_stuck_after_its_time_whatever_becomes_of_the_time_of_day(
+    make: Callable[..., Bench], by_ms: int
+) -> None:
+    bench = make()
+    bench.unread(CLICKS, 5)
+    bench.tick()
+    bench.set_clock(by_ms)
+    bench.tick(after_ms=bench.worker.settings.stalled_after_ms)
+    assert bench.worker.live()[0]
+    bench.tick(after_ms=1_000)
+    assert not bench.worker.live()[0]
+
+
+@HOURS
+def test_a_partition_that_was_given_up_is_opened_when_its_time_has_come_whatever_the_time_of_day(
+    make: Callable[..., Bench], by_ms: int
+) -> None:
+    bench = make()
+    bench.worker._lose(bench.partition, FlushFailed("no answer"))  # noqa: SLF001 - as a flush that fails does
+    bench.set_clock(by_ms)
+    bench.tick(after_ms=499)
+    assert 0 not in bench.worker.partitions
+    bench.tick(after_ms=1)
+    assert 0 in bench.worker.partitions
+
+
+def test_what_lasts_is_measured_by_a_clock_that_nobody_sets() -> None:
+    before = time.monotonic()
+    assert before <= monotonic_ms() / 1000 + 0.001 <= time.monotonic() + 0.002
 
 
 def test_the_clock_is_the_time_of_day() -> None:
