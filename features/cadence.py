@@ -34,6 +34,11 @@ RING: Final = 56
 """Windows of a SKU that are kept as they were; part of the layout of stored rows."""
 
 
+DORMANT_AFTER_MS: Final = 400 * DAY_MS
+DORMANT_WINDOWS: Final = 10_000
+"""A SKU without an event for the shorter of these is forgotten (the first is SKUTREND_DORMANT_AFTER_MS)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """What one family of windows needs; every number is a count of windows.

@@ -183,14 +183,14 @@ class WindowGrid:
     def phase_counts(self, first: int, stop: int) -> Int64:
         """Count the windows from `first` up to `stop` (without it) by phase; int64 (season,)."""
         if self.window_ms == DAY_MS:
-            return np.bincount(self._windows[1][first:stop], minlength=self.season)
+            return np.bincount(self._windows[1][first:stop], minlength=self.season_length)
         if not self.is_fixed:
             return np.array([stop - first], np.int64)
         per_day = self.season_windows
         days, rest = divmod(stop - first, per_day)
-        phases = np.arange(per_day) * self.season // per_day
-        found: Int64 = days * np.bincount(phases, minlength=self.season)
-        return found + np.bincount(phases[(first + np.arange(rest)) % per_day], minlength=self.season)
+        phases = np.arange(per_day) * self.season_length // per_day
+        found: Int64 = days * np.bincount(phases, minlength=self.season_length)
+        return found + np.bincount(phases[(first + np.arange(rest)) % per_day], minlength=self.season_length)
 
     @property
     def signature(self) -> str:

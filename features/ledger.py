@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import closing, folds
+from features.cadence import DORMANT_WINDOWS
 from features.duplicates import SeenIds
-from features.grid import DAY_MS, EARLIEST_MS, LATEST_MS, WindowGrid
+from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
 from features.open_windows import OpenWindow, OpenWindows
 from features.season import Context, Season, context
 from features.table import Column, SkuTable, Slots
@@ -24,8 +25,6 @@ from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
 from schemas.inputs import INPUTS
 
 CHUNK = 16_384  # SKUs closed at a time: bounds memory, and is the largest batch the model runs
-DORMANT_AFTER_MS = 400 * DAY_MS
-DORMANT_WINDOWS = 10_000  # without an event after which a SKU is forgotten, however short they are
 _NO_EVENT = 1 << 62  # `first_number` of a SKU without any
 
 Columns = InputColumns

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cadence import DORMANT_AFTER_MS
 from features.grid import plausible
-from features.ledger import DORMANT_AFTER_MS, Columns, Ledger
+from features.ledger import Columns, Ledger
 
 _FAR_MS = 1 << 62
 

@@ -20,9 +20,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from features.cadence import DAY_MS
+from features.cadence import DAY_MS, DORMANT_AFTER_MS
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
-from features.ledger import DORMANT_AFTER_MS
 from schemas.errors import BadSetting
 from streams import addresses, naming, security, service_links
 

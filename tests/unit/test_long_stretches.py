@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from features.cadence import DORMANT_WINDOWS
 from features.grid import EARLIEST_MS
-from features.ledger import CLICKS, DORMANT_WINDOWS, ORDERS, PRICES
+from features.ledger import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
 from streams.state.store import Store
