@@ -23,6 +23,7 @@ _SCALE_GAIN = 1 / 28
 _PRIOR_WINDOWS = 5.0  # weight of the partition's typical scale against a new SKU's own windows
 SCALE_FLOOR = 0.02  # units per window: one unit in fifty windows
 _MOST_UNITS = np.float32(1e15)  # of a window, as the averages see it: its square must stay a float32
+MOST_CLICKS = 1e9  # views or carts of a window, as the averages and the model see them
 _VIEWS_GAIN = 1 / 14
 _PRICE_GAIN = 1 / 28
 
@@ -84,8 +85,8 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> Facts:
         revenue=np.round(folded["revenue"], 6),
         returned_units=np.round(folded["returned_units"], 6),
         free_units=np.round(folded["free_units"], 6),
-        views=folded["views"].astype(np.int64),
-        carts=folded["carts"].astype(np.int64),
+        views=folded["views"],
+        carts=folded["carts"],
         price_before=before,
         price=rows["price"],
         price_changed=newer & by_change,
@@ -128,7 +129,7 @@ def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -
             np.float32
         )
     rows["ew_views"] += np.float32(_VIEWS_GAIN) * (
-        np.minimum(happened.views, 1e9).astype(np.float32) - rows["ew_views"]
+        np.minimum(happened.views, MOST_CLICKS).astype(np.float32) - rows["ew_views"]
     )
     priced = happened.price > 0
     log_price = np.log(np.where(priced, happened.price, 1.0)).astype(np.float32)

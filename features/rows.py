@@ -19,7 +19,7 @@ from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
 from schemas.errors import StateCorrupt, StateMismatch
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Counts(msgspec.Struct):
