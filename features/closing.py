@@ -19,6 +19,7 @@ Float32 = NDArray[np.float32]
 
 SCALE_FLOOR = 0.02  # units per window: one unit in fifty windows
 _MOST_UNITS = np.float32(1e15)  # of a window, as the averages see it: its square must stay a float32
+MOST_CLICKS = 1e9  # views or carts of a window, as the averages and the model see them
 
 COLUMNS = (
     Column("first_number", "<i8", fill=1 << 62),  # window of its first event
@@ -78,8 +79,8 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> Facts:
         revenue=np.round(folded["revenue"], 6),
         returned_units=np.round(folded["returned_units"], 6),
         free_units=np.round(folded["free_units"], 6),
-        views=folded["views"].astype(np.int64),
-        carts=folded["carts"].astype(np.int64),
+        views=folded["views"],
+        carts=folded["carts"],
         price_before=before,
         price=rows["price"],
         price_changed=newer & by_change,
@@ -128,7 +129,7 @@ def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -
         n = np.minimum(rows["opens"], RING).astype(np.float32)
         rows["nu"] = np.maximum(SCALE_FLOOR, (n * own + prior * prior_nu) / (n + prior)).astype(np.float32)
     rows["ew_views"] += np.float32(1 / cadence.views_memory) * (
-        np.minimum(happened.views, 1e9).astype(np.float32) - rows["ew_views"]
+        np.minimum(happened.views, MOST_CLICKS).astype(np.float32) - rows["ew_views"]
     )
     priced = happened.price > 0
     log_price = np.log(np.where(priced, happened.price, 1.0)).astype(np.float32)

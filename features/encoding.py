@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import DAY, FAST, HORIZON, LEVELS, RING, SCALE, SLOW, SUM_WINDOWS, WEEKLY, Cadence
-from features.closing import Facts, Rows, corrected, gains
+from features.closing import MOST_CLICKS, Facts, Rows, corrected, gains
 from features.season import Context
 
 Float32 = NDArray[np.float32]
@@ -77,8 +77,8 @@ def encode(rows: Rows, happened: Facts, context: Context) -> Float32:
         x[:, column] = scaled(np.nan_to_num(before))
     x[:, 15] = _log_ratio(happened.price, np.exp(rows["log_price_usual"].astype(np.float64)))
     x[:, 16] = _log_ratio(happened.price, happened.price_before)
-    x[:, 17] = np.log1p(happened.views) - np.log1p(rows["ew_views"])
-    x[:, 18] = np.log1p(happened.carts)
+    x[:, 17] = np.log1p(np.minimum(happened.views, MOST_CLICKS)) - np.log1p(rows["ew_views"])
+    x[:, 18] = np.log1p(np.minimum(happened.carts, MOST_CLICKS))
     x[:, 19] = scaled(happened.returned_units)
     x[:, 20] = rows["fractional"] == 0
     angle = 2 * np.pi * context.phase / max(context.season_length, 1)

@@ -1,4 +1,8 @@
-"""Columns fold into open windows: grouped sums, whatever the order; of several prices event time decides."""
+"""Columns fold into open windows: grouped sums, whatever the order; of several prices event time decides.
+
+No sum can overflow: schemas/fields.py bounds a quantity by 1e18 and a price by 1e12, and a topic has 2^63 offsets, so
+that units stay below 1e37 (a float32 holds 3e38), revenue below 1e49 and counts below 2^63.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +68,7 @@ def fold_clicks(windows: OpenWindows, numbers: Int64, slots: Slots, kind: NDArra
         window = windows.get(number)
         rows = window.rows(slots[at])
         k = kind[at]
-        _add(window, rows, views=(k == VIEW).astype(np.int32), carts=(k == CART).astype(np.int32))
+        _add(window, rows, views=(k == VIEW).astype(np.int64), carts=(k == CART).astype(np.int64))
 
 
 def fold_prices(windows: OpenWindows, numbers: Int64, slots: Slots, price: Float64, times_ms: Int64) -> None:

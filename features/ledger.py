@@ -112,17 +112,23 @@ class Ledger:
 
     # ------------------------------------------------------------------ absorb
     def absorb(self, source: int, columns: Columns, *, now_ms: int) -> Absorbed:
-        """Fold one decoded batch of input `source`; every row ends up in exactly one count of the result."""
+        """Fold one decoded batch of input `source`; every row ends up in exactly one count of the result.
+
+        Judged in this order, and the first that holds counts: no plausible time, another partition's SKU, late,
+        duplicate. Only what is folded makes a SKU known.
+        """
         outcome = Absorbed()
         keep = self._plausible(columns, now_ms, outcome)
-        slots = self._locate(columns, keep, outcome)
-        keep &= slots >= 0
+        slots = self.table.slots(columns.sku)
+        is_unknown = slots < 0
+        self._refuse_foreign(columns, is_unknown & keep, keep, outcome)
         times_ms = columns.event_time_ms
         numbers = self.grid.numbers(times_ms)
         late = self._late(columns, numbers, keep, outcome)
         keep &= ~late
         outcome.on_time_ms, outcome.late_ms = _newest(times_ms[keep]), _newest(times_ms[late])
         self._admit(source, columns, numbers, keep, outcome)
+        self._settle(columns, is_unknown & keep, slots)
         at: NDArray[np.intp] | slice = slice(None) if keep.all() else np.flatnonzero(keep)
         outcome.folded = len(slots[at])
         if outcome.folded:
@@ -150,37 +156,44 @@ class Ledger:
             outcome.refused.append(Refusal(int(columns.row[row]), code, why))
         return keep
 
-    def _locate(self, columns: Columns, keep: NDArray[np.bool_], outcome: Absorbed) -> Slots:
-        """Find or make the slot of every row to keep; -1 for SKUs of other partitions, which are refused."""
-        slots = self.table.slots(columns.sku)
-        missing = (slots < 0) & keep
-        if missing.any():
-            rows = np.flatnonzero(missing)
-            fresh = [s for s in dict.fromkeys(columns.sku[row] for row in rows) if s not in self._foreign]
-            self._add(fresh)
-            slots[rows] = self.table.slots([columns.sku[row] for row in rows])
-            for row in rows[slots[rows] < 0]:
+    def _refuse_foreign(
+        self, columns: Columns, unknown: NDArray[np.bool_], keep: NDArray[np.bool_], outcome: Absorbed
+    ) -> None:
+        """Refuse (in `keep`) those of the rows with an unknown SKU whose SKU is another partition's."""
+        if self.owns is None or not unknown.any():
+            return
+        rows = np.flatnonzero(unknown).tolist()
+        foreign = self._foreign_among({columns.sku[row] for row in rows}, self.owns)
+        for row in rows:
+            sku = columns.sku[row]
+            if sku in foreign:
+                keep[row] = False
                 why = (
-                    f"sku {columns.sku[row]!r} belongs to another partition: partition by murmur2 of the sku "
+                    f"sku {sku!r} belongs to another partition: partition by murmur2 of the sku "
                     "(librdkafka: partitioner=murmur2_random)"
                 )
                 outcome.refused.append(Refusal(int(columns.row[row]), "wrong_partition", why))
-        return slots
 
-    def _add(self, skus: list[str]) -> None:
-        """Give slots to those new SKUs that are ours; remember a bounded number of those that are not."""
-        if not skus:
-            return
-        keys = [sku.encode() for sku in skus]
-        if self.owns is not None:
-            ours = self.owns(keys)
-            if not ours.all():
-                if len(self._foreign) > 10_000:  # noqa: PLR2004 - a memory bound, not a rule
-                    self._foreign.clear()
-                self._foreign.update(sku for sku, own in zip(skus, ours, strict=True) if not own)
-                skus = [sku for sku, own in zip(skus, ours, strict=True) if own]
-                keys = [key for key, own in zip(keys, ours, strict=True) if own]
-        self.table.add(skus, keys)
+    def _foreign_among(self, skus: set[str], owns: Owns) -> set[str]:
+        """Give those SKUs that are not ours, and remember a bounded number of them."""
+        foreign = skus & self._foreign
+        asked = list(skus - foreign)
+        if asked:
+            ours = owns([sku.encode() for sku in asked])
+            found = [sku for sku, own in zip(asked, ours.tolist(), strict=True) if not own]
+            if len(self._foreign) > 10_000:  # noqa: PLR2004 - a memory bound, not a rule
+                self._foreign.clear()
+            self._foreign.update(found)
+            foreign.update(found)
+        return foreign
+
+    def _settle(self, columns: Columns, unknown: NDArray[np.bool_], slots: Slots) -> None:
+        """Give slots (in `slots`) to the unknown SKUs of the rows that are to be folded."""
+        rows = np.flatnonzero(unknown).tolist()
+        if rows:
+            skus = [columns.sku[row] for row in rows]
+            self.table.add(list(dict.fromkeys(skus)))
+            slots[rows] = self.table.slots(skus)
 
     def _late(
         self, columns: Columns, numbers: NDArray[np.int64], keep: NDArray[np.bool_], outcome: Absorbed

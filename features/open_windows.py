@@ -17,8 +17,8 @@ FOLDED = np.dtype(
         ("revenue", "<f8"),
         ("returned_units", "<f8"),
         ("free_units", "<f8"),
-        ("views", "<i4"),
-        ("carts", "<i4"),
+        ("views", "<i8"),
+        ("carts", "<i8"),
         ("price", "<f8"),  # of the newest price change in the window; NaN when there was none
         ("price_ms", "<i8"),  # when it took effect
         ("fractional", "<u1"),  # whether a quantity was no whole number

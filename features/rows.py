@@ -21,7 +21,7 @@ from schemas.errors import StateCorrupt, StateMismatch
 from schemas.inputs import INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS
 
-FORMAT = 1
+FORMAT = 2
 
 
 class _Stated(msgspec.Struct):

@@ -9,6 +9,7 @@ import numpy as np
 
 from features import dates, rows
 from features.cadence import RING
+from features.id_table import HASH_BYTES
 from features.ledger import Ledger
 from features.open_windows import FOLDED
 from inference import desk
@@ -64,7 +65,7 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             for skus, packed in store.sku_rows():
                 rows.unpack(ledger.table, skus, packed)
             folded = sum(len(part.skus) for part in store.open_rows())
-            ids = sum(len(part[2]) for part in store.ids())
+            ids = sum(len(part[2]) // HASH_BYTES for part in store.ids())
         finally:
             store.close()
         rows.check_count(meta, len(ledger.table), where=str(path))

@@ -381,7 +381,7 @@ class Partition:
         for number, (keys, _) in record.folded.items():
             self._logged.setdefault(number, set()).update(Flush.open_key(number, key) for key in keys)
         for number, source in record.ids:
-            self._logged.setdefault(number, set()).add(record.ids_key(number, source))
+            self._logged.setdefault(number, set()).update(record.ids_keys(number, source))
 
     def renew(self) -> None:
         """Let the next flush write everything, as if all of it had changed."""
@@ -449,9 +449,9 @@ class Partition:
             if first is None or stored.number >= first:
                 self._restore_window(stored.number, stored.skus, stored.rows)
         self.ledger.windows.first_open = first
-        for number, source, ids in self.store.ids():
+        for number, source, hashes in self.store.ids():
             if first is None or number >= first:
-                self.ledger.seen[source].restore(number, ids)
+                self.ledger.seen[source].restore(number, hashes)
         for number, key in self.store.open_keys():
             if first is None or number >= first:
                 self._logged.setdefault(number, set()).add(key)

@@ -7,6 +7,7 @@ reached the end has whole flushes only, however much has been compacted away bef
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 4_096  # rows handed to the producer at a time
-SPILL_BYTES: Final = 64 << 20  # of rows read, kept in memory before they go to the store
+SPILL_BYTES: Final = 64 << 20  # of rows read and of what says that a key is gone, before they go to the store
+_ENTRY_BYTES: Final = 150  # of memory a row takes beside its key and value, measured on records without a value
 TOLD_EVERY_S: Final = 2.0
 TAIL: Final = 1_000  # offsets at the end, where the last meta record nearly always is
 
@@ -226,20 +228,23 @@ def _apply(
 ) -> bytes | None:
     """Apply rows, all but the meta record, which is returned: only with that they count."""
     latest: dict[bytes, bytes | None] = {}
-    told_s, spilled = progress.started_s, 0
+    told_s, held = progress.started_s, 0
     for messages in batches:
         for message in messages:
-            value = message.value()
-            latest[message.key()] = value
+            key, value = message.key(), message.value()
+            if key in latest:
+                held -= _held_bytes(key, latest[key])
+            held += _held_bytes(key, value)
+            latest[key] = value
             progress.size += len(value or b"")
         progress.rows += len(messages)
         if messages:
             progress.read = messages[-1].offset() + 1 - start
-        if progress.size - spilled >= SPILL_BYTES:
-            spilled = progress.size
+        if held >= SPILL_BYTES:
             meta = latest.pop(META, None)
             store.apply(latest)
             latest = {} if meta is None else {META: meta}
+            held = sum(itertools.starmap(_held_bytes, latest.items()))
         if time.monotonic() - told_s > TOLD_EVERY_S:
             told(progress)
             told_s = time.monotonic()
@@ -247,3 +252,7 @@ def _apply(
     store.apply(latest)
     progress.read = progress.total
     return meta
+
+
+def _held_bytes(key: bytes, value: bytes | None) -> int:
+    return _ENTRY_BYTES + len(key) + len(value or b"")

@@ -8,7 +8,8 @@ Keys (numbers big-endian, so that ranges are windows):
     m                          the meta record (msgpack of features.rows.Meta): what everything else has absorbed
     s <sku>                    row of a SKU, as of the last closed window
     o <window:8> <sku>         what an open window has folded for a SKU
-    d <window:8> <input:1> <sequence:8>   event ids admitted into an open window since the previous flush (msgpack)
+    d <window:8> <input:1> <sequence:8> <part:4>   event ids admitted into an open window since the previous flush:
+                                             their hashes (features/id_table.py), 16 bytes each, up to 64 KiB a part
     p                          how far the changelog is contained in this (next offset, msgpack); never in the changelog
     t                          id of the changelog topic that `p` is of (UTF-8); never in the changelog
 
@@ -43,6 +44,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from features.id_table import HASH_BYTES
 from features.rows import Meta, read_meta
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from schemas.refusals import DECODE_ERRORS
@@ -54,7 +56,8 @@ _BLOCK_CACHE_BYTES = 16 << 20
 _BLOCK_BYTES = 32 << 10  # all is read in order, once: with RocksDB's own 4 KB that took twice as long
 _WRITE_BUFFER_BYTES = 32 << 20
 _AT_ONCE = 1_024  # rows, few enough for the processor's cache
-_IDS_AT_ONCE = 8  # records, each of which may hold the event ids of 100,000 lines
+_IDS_AT_ONCE = 64  # records of up to `IDS_PART_BYTES`
+IDS_PART_BYTES = 4_096 * HASH_BYTES  # of event ids in a record, however many a flush holds: far below a topic's limit
 _NEWER_ROCKSDB = ("unsupported format_version", "newer version of RocksDB")  # which it calls corruption, too
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -65,15 +68,15 @@ Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
 class Flush:
     """All that one flush writes; consumed once.
 
-    skus: (keys, rows) parts, ascending by key over all of them; folded: the same of each open window; ids: by (window,
-    input). retired: keys of SKUs that are forgotten. closed_before: number of the first window still open. bulk:
-    whether there are many SKU rows.
+    skus: (keys, rows) parts, ascending by key over all of them; folded: the same of each open window; ids: hashes of 16
+    bytes each, by (window, input). retired: keys of SKUs that are forgotten. closed_before: number of the first window
+    still open. bulk: whether there are many SKU rows.
     """
 
     meta: Meta
     skus: Rows = ()
     folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
-    ids: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    ids: dict[tuple[int, int], bytes] = field(default_factory=dict)
     retired: Sequence[bytes] = ()
     closed_before: int | None = None
     bulk: bool = False
@@ -81,7 +84,9 @@ class Flush:
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Give what is to be put, ascending by key."""
         for number, source in sorted(self.ids):
-            yield self.ids_key(number, source), msgspec.msgpack.encode(self.ids[number, source])
+            hashes = self.ids[number, source]
+            for part, key in enumerate(self.ids_keys(number, source)):
+                yield key, hashes[part * IDS_PART_BYTES : (part + 1) * IDS_PART_BYTES]
         yield META, msgspec.msgpack.encode(self.meta)
         for number in sorted(self.folded):
             prefix = _OPEN + _window(number)
@@ -91,9 +96,11 @@ class Flush:
             for key, row in zip(keys, rows, strict=True):
                 yield _SKU + key, row
 
-    def ids_key(self, number: int, source: int) -> bytes:
-        """Key of the event ids of one input in one window."""
-        return _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
+    def ids_keys(self, number: int, source: int) -> Iterator[bytes]:
+        """Give the keys of the event ids of one input in one window, ascending: one a part."""
+        prefix = _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
+        for part in range(-(-len(self.ids[number, source]) // IDS_PART_BYTES)):
+            yield prefix + struct.pack(">L", part)
 
     @staticmethod
     def sku_key(sku: bytes) -> bytes:
@@ -286,10 +293,13 @@ class Store:
         if current is not None:
             yield current
 
-    def ids(self) -> Iterator[tuple[int, int, list[str]]]:
-        """Go through the stored event ids: (window, input, ids)."""
+    def ids(self) -> Iterator[tuple[int, int, bytes]]:
+        """Go through the stored event ids: (window, input, hashes of 16 bytes each); `StateCorrupt` if cut."""
         for key, value in self._scan(_IDS):
-            yield struct.unpack(">q", key[:8])[0], key[8], self._decoded(_IDS + key, value, list[str])
+            if len(value) % HASH_BYTES:
+                what = f"{len(value)} bytes of event ids are no multiple of {HASH_BYTES}"
+                raise _damaged(self.path, what)
+            yield struct.unpack(">q", key[:8])[0], key[8], value
 
     def _decoded(self, key: bytes, value: bytes, kind: type[_T]) -> _T:
         """Decode the msgpack under a key; what is none of this kind is `StateCorrupt`."""

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [throughput|state|close|recovery|overload] ...`: every measurement, or one of them."""
+"""`python -m tests.bench [throughput|state|close|recovery|tombstones|overload] ...`: every measurement, or one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import argparse
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    kinds = ["all", "throughput", "state", "close", "recovery", "overload"]
+    kinds = ["all", "throughput", "state", "close", "recovery", "tombstones", "overload"]
     parser.add_argument("what", nargs="?", choices=kinds, default="all")
     parser.add_argument("--events", type=int, default=2_000_000, help="events of the service's throughput run")
     parser.add_argument("--plain-events", type=int, default=60_000, help="events of plain Faust's throughput run")
@@ -16,6 +16,7 @@ def main() -> None:
         "--skus", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes of the state run"
     )
     parser.add_argument("--recovery-skus", type=int, default=300_000, help="SKUs of the recovery run")
+    parser.add_argument("--tombstones", type=int, default=10_000_000, help="records without a value to recover from")
     parser.add_argument(
         "--backlogs", type=int, nargs="+", default=[250_000, 1_000_000, 2_000_000], help="events of the overload runs"
     )
@@ -32,6 +33,10 @@ def main() -> None:
         from tests.bench import recovery  # noqa: PLC0415
 
         recovery.main(asked.recovery_skus)
+    if asked.what in {"all", "tombstones"}:
+        from tests.bench import tombstones  # noqa: PLC0415
+
+        tombstones.main(asked.tombstones)
     if asked.what in {"all", "state"}:
         from tests.bench import state  # noqa: PLC0415
 

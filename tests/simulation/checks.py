@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from features.id_table import HASH_BYTES, hashed
 from schemas.inputs import INPUT_NAMES
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
 from streams.observe.metrics import Metrics
@@ -20,6 +21,7 @@ from streams.state.store import Store
 from tests.simulation.inputs import batch_of
 from tests.simulation.oracle import INPUTS, Oracle, grouped
 from tests.simulation.world import Log, Outbox, Process, Reader
+from tests.support.ledgers import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,8 +67,8 @@ def compare(partition: Partition, oracle: Oracle) -> None:
         expected = {sku: _summed(sums) for sku, sums in oracle.windows[number].items()}
         equal(found, expected, f"open window {number} {where}")
     for source, seen in enumerate(ledger.seen):
-        ids = seen._seen  # noqa: SLF001 - nothing else shows what is remembered
-        equal(ids, set(oracle.seen[source]), f"ids of input {source} {where}")
+        ids = {hashed([event_id]) for event_id in oracle.seen[source]}
+        equal(remembered(seen), ids, f"ids of input {source} {where}")
 
 
 def _folded(row: Any) -> tuple[float, ...]:  # noqa: ANN401 - a numpy record
@@ -235,7 +237,12 @@ def _dump(store: Store) -> dict[str, Any]:
         "meta": stored,
         "skus": rows,
         "open": {number: found for number, found in opened.items() if number >= first},
-        "ids": {(number, source, i) for number, source, ids in store.ids() if number >= first for i in ids},
+        "ids": {
+            (number, source, hashes[i : i + HASH_BYTES])
+            for number, source, hashes in store.ids()
+            if number >= first
+            for i in range(0, len(hashes), HASH_BYTES)
+        },
     }
 
 

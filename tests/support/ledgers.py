@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import DAY_MS
+from features.duplicates import SeenIds
 from features.encoding import encode
+from features.id_table import HASH_BYTES
 from features.ledger import Columns, Ledger
 from features.season import Context
 from schemas.columns import ClickColumns, OrderColumns, PriceColumns
@@ -112,3 +114,8 @@ def statistics(ledger: Ledger) -> dict[str, dict[str, bytes]]:
     """Give every column of every SKU, as bytes, so that equal means equal to the last bit and NaN equals NaN."""
     table = ledger.table
     return {sku: {c.name: table[c.name][slot].tobytes() for c in table.spec} for sku, slot in table.index.items()}
+
+
+def remembered(seen: SeenIds) -> set[bytes]:
+    """Hashes of all event ids that are remembered."""
+    return {hashes[i : i + HASH_BYTES] for _, hashes in seen.held() for i in range(0, len(hashes), HASH_BYTES)}

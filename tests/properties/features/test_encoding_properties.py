@@ -16,9 +16,10 @@ from features.encoding import FEATURES
 from features.season import Context
 from tests.support.closings import FIRST, GRID, around, ewma, fresh, happened, step, weighted_mean
 
-AMOUNTS = np.array([0.0, 0.0, 0.0, 1e-6, 0.5, 1.0, 3.0, 1000.0, 1e9, 1e18])
-PRICES = np.array([np.nan, 0.0, 1e-250, 1e-6, 0.5, 2.5, 1e12, 1e36])  # what was paid may be 1e30 for 1e-6 units
-COUNTS = np.array([0, 0, 1, 1000, 2**31 - 1])
+AMOUNTS = np.array([0.0, 0.0, 0.0, 1e-300, 1e-6, 0.5, 1.0, 3.0, 1000.0, 1e9, 1e18, 1e36])  # 1e36: 1e18 lines of 1e18
+PRICES = np.array([np.nan, 0.0, 5e-324, 1e-300, 1e-6, 0.5, 2.5, 1e12, 1e36])  # what was paid may be 1e30 for 1e-6 units
+AGES = np.array([0, 0, 0, 1, 100, 2**30])  # windows: 2^30 minutes are 2,000 years
+COUNTS = np.array([0, 0, 1, 1000, 2**31 - 1, 2**31, 2**62])
 
 
 def hostile(rng: np.random.Generator, n: int) -> Facts:
@@ -48,6 +49,8 @@ def test_a_vector_is_finite_and_bounded_whatever_happened(
 ) -> None:
     rng = np.random.default_rng(seed)
     rows = fresh(n)
+    rows["age"][:] = rows["opens"][:] = rng.choice(AGES, n)
+    rows["unsold"][:] = rows["opens"] // 2
     for window in range(windows):
         context = around(
             window,

@@ -77,6 +77,7 @@ class Oracle:
         self.windows: dict[int, dict[str, list[Event]]] = {}
         self.first_open: int | None = None
         self.live: set[str] = set()
+        self.known: set[str] = set()  # SKUs of which anything was folded
         self.touched: dict[int, set[str]] = {}
 
     def take(self, source: int, record: Event) -> str:
@@ -93,6 +94,7 @@ class Oracle:
         if record.event_id in self.seen[source]:
             return "duplicate"
         self.seen[source][record.event_id] = number
+        self.known.add(record.sku)
         self.windows.setdefault(number, {}).setdefault(record.sku, []).append(record)
         self.touched.setdefault(number, set()).add(record.sku)
         return "folded"
@@ -176,6 +178,7 @@ def test_records_in_are_folded_duplicate_late_or_rejected_and_silence_is_data(
             touched = {n: sorted(names[s] for s in slots.tolist()) for n, slots in ledger.take_touched().items()}
             assert touched == {n: sorted(names_of) for n, names_of in oracle.touched.items()}
             oracle.touched = {}
+        assert sorted(ledger.table.skus) == sorted(oracle.known)
         assert list(ledger.windows) == sorted(oracle.windows)
         last = max(oracle.windows, default=None)
         assert ledger.data_end_ms() == (NEVER_MS if last is None else grid.end_ms(last))

@@ -16,6 +16,7 @@ from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import open_session
 from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
+from tests.support.ledgers import remembered
 from tests.support.partitions import (
     HOUR_MS,
     MINUTE_MS,
@@ -138,7 +139,7 @@ def state_of(partition: Partition) -> dict[str, Any]:
         "skus": sorted(live),
         "columns": {column.name: ledger.table[column.name][slots] for column in ledger.table.spec},
         "open": {n: _folded(ledger, n) for n in ledger.windows},
-        "ids": [sorted(seen._seen) for seen in ledger.seen],  # noqa: SLF001 - nothing else shows what is remembered
+        "ids": [remembered(seen) for seen in ledger.seen],
         "meta": meta | {"offsets": list(meta["offsets"].values()), "season": msgspec.structs.asdict(meta["season"])},
     }
 

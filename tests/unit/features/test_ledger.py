@@ -90,6 +90,24 @@ def test_a_late_event_is_told_by_how_much_and_changes_nothing() -> None:
     assert set(close_due(ledger, day_ms(3))[0].facts) == {"a"}
 
 
+def test_only_what_is_folded_makes_a_sku_known() -> None:
+    ledger = Ledger(WindowGrid(), owns=lambda keys: np.array([not key.startswith(b"foreign") for key in keys]))
+    sell(ledger, Order("a", "a", 1, 2.0, day_ms(0)), Order("b", "a", 1, 2.0, day_ms(5)))
+    close_due(ledger, day_ms(2))
+    late = [Order(f"late {n}", f"late {n}", 1, 2.0, day_ms(1)) for n in range(1_000)]
+    others = [
+        Order("b", "duplicate", 1, 2.0, day_ms(5)),
+        Order("old", "implausible", 1, 2.0, 0),
+        Order("new", "from the future", 1, 2.0, NOW + 365 * DAY_MS),
+        Order("late and foreign", "foreign", 1, 2.0, day_ms(1)),
+    ]
+    outcome = ledger.absorb(ORDERS, columns(ORDERS, [*late, *others]), now_ms=NOW)
+    assert (len(outcome.late), outcome.duplicate, outcome.folded) == (1_000, 1, 0)
+    assert [r.code for r in outcome.refused] == ["implausible_time", "from_the_future", "wrong_partition"]
+    assert ledger.table.skus == ["a"]
+    assert len(ledger.seen[ORDERS]) == 1, "an id of what is late is not remembered"
+
+
 def test_the_same_id_may_come_back_once_its_window_is_closed_and_on_another_input_at_once() -> None:
     ledger = Ledger(WindowGrid())
     first = columns(ORDERS, [Order("1", "a", 1, 2.0, day_ms(0)), Order("1", "a", 1, 2.0, day_ms(0))])

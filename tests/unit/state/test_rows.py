@@ -17,10 +17,12 @@ from features.ledger import Ledger
 from features.open_windows import FOLDED
 from features.table import Column, SkuTable
 from schemas.errors import StateCorrupt, StateMismatch
+from streams.state.store import META, Store
 from tests.support import golden_state
 from tests.support.golden_state import SKU, STATE, TIMEZONE, plain
 
-FORMATS = sorted(STATE.glob("format-*"))
+FORMATS = sorted(STATE.glob("format-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+NEWEST = FORMATS[-1]
 COLUMNS = (Column("units", "<f4"), Column("seen", "<i8"))
 
 
@@ -42,8 +44,8 @@ def assert_says(found: dict[str, Any], wanted: dict[str, Any]) -> None:
             assert found[name] == value, name
 
 
-@pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
-def test_golden_rows_are_read_as_they_were_meant_and_written_as_they_were(folder: Path) -> None:
+def test_golden_rows_are_read_as_they_were_meant_and_written_as_they_were() -> None:
+    folder = NEWEST
     stored = (folder / "sku.row").read_bytes()
     table = SkuTable(closing.COLUMNS)
     rows.unpack(table, [SKU], [stored])
@@ -53,10 +55,9 @@ def test_golden_rows_are_read_as_they_were_meant_and_written_as_they_were(folder
     assert {name: plain(folded[name][0]) for name in folded.dtype.names or ()} == expected(folder)["open"]
 
 
-@pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
-def test_the_golden_meta_record_is_read_and_fits_this_build(folder: Path) -> None:
-    meta = msgspec.msgpack.decode((folder / "meta.msgpack").read_bytes(), type=rows.Meta)
-    assert_says(msgspec.to_builtins(meta), expected(folder)["meta"])
+def test_the_golden_meta_record_is_read_and_fits_this_build() -> None:
+    meta = msgspec.msgpack.decode((NEWEST / "meta.msgpack").read_bytes(), type=rows.Meta)
+    assert_says(msgspec.to_builtins(meta), expected(NEWEST)["meta"])
     assert meta.counts["orders"].balance == 0
     ledger = Ledger(WindowGrid(timezone=TIMEZONE))
     rows.check(meta, ledger, where="here")
@@ -64,12 +65,24 @@ def test_the_golden_meta_record_is_read_and_fits_this_build(folder: Path) -> Non
     assert rows.season_state(ledger) == meta.season
 
 
+@pytest.mark.parametrize("folder", FORMATS[:-1], ids=lambda folder: folder.name)
+def test_state_of_an_earlier_format_is_refused_and_not_taken_for_damaged(folder: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "partition-0")
+    store._db[META] = (folder / "meta.msgpack").read_bytes()  # noqa: SLF001 - an older worker wrote it
+    ledger = Ledger(WindowGrid(timezone=TIMEZONE))
+    number = folder.name.rpartition("-")[2]
+    with pytest.raises(StateMismatch, match=rf"format {number}\b.*delete that directory") as refusal:
+        rows.check(store.meta() or fresh_meta(), ledger, where=str(store.path))
+    store.close()
+    assert not isinstance(refusal.value, StateCorrupt), "which would be deleted without asking"
+
+
 def test_the_golden_script_writes_files_of_the_golden_layout(tmp_path: Path) -> None:
     golden_state.write(tmp_path / "again")
-    for path in FORMATS[-1].iterdir():
+    for path in NEWEST.iterdir():
         again = (tmp_path / "again" / path.name).read_bytes()
         assert len(again) == len(path.read_bytes()), path.name
-    numbers, anew = (expected(folder)["sku"]["ew"] for folder in (FORMATS[-1], tmp_path / "again"))
+    numbers, anew = (expected(folder)["sku"]["ew"] for folder in (NEWEST, tmp_path / "again"))
     assert anew == pytest.approx(numbers, rel=1e-5)
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from features import rows
 from features.grid import WindowGrid
+from features.id_table import HASH_BYTES, hashed
 from features.ledger import Ledger
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
-from streams.state.store import Flush, Store
+from streams.state.store import IDS_PART_BYTES, Flush, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,10 @@ def meta(sequence: int = 1, **changes: Any) -> rows.Meta:  # noqa: ANN401 - any 
 
 def part(*keys: str, mark: bytes = b"") -> tuple[list[bytes], list[bytes]]:
     return [key.encode() for key in keys], [b"row of " + key.encode() + mark for key in keys]
+
+
+def ids(*texts: str) -> bytes:
+    return hashed(texts)
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def test_what_was_flushed_is_there_after_opening_again(path: Path, bulk: bool) -
         flushed,
         skus=iter([part("Größe 7", "a"), part("b", "é/x")]),
         folded={4: part("b", mark=b"4"), 3: part("a", "s", mark=b"3")},
-        ids={(3, 0): ["e1", "e2"], (3, 2): ["p1"], (300, 1): ["c1"]},
+        ids={(3, 0): ids("e1", "e2"), (3, 2): ids("p1"), (300, 1): ids("c1")},
         closed_before=3,
         bulk=bulk,
     )
@@ -71,7 +76,7 @@ def test_what_was_flushed_is_there_after_opening_again(path: Path, bulk: bool) -
         "meta": flushed,
         "skus": [(sku, b"row of " + sku.encode()) for sku in ("Größe 7", "a", "b", "é/x")],
         "open": {3: {"a": b"row of a3", "s": b"row of s3"}, 4: {"b": b"row of b4"}},
-        "ids": [(3, 0, ["e1", "e2"]), (3, 2, ["p1"]), (300, 1, ["c1"])],
+        "ids": [(3, 0, ids("e1", "e2")), (3, 2, ids("p1")), (300, 1, ids("c1"))],
     }
     assert again.sku_row("Größe 7") == "row of Größe 7".encode()
     assert again.sku_row("Größe") is None
@@ -82,10 +87,10 @@ def test_what_was_flushed_is_there_after_opening_again(path: Path, bulk: bool) -
 def test_rows_and_ids_of_closed_windows_vanish_and_those_of_open_ones_stay(path: Path, bulk: bool) -> None:
     store = Store(path)
     for number in (254, 255, 256, 257):
-        store.write(Flush(meta(number), folded={number: part("a")}, ids={(number, 0): [f"e{number}"]}))
+        store.write(Flush(meta(number), folded={number: part("a")}, ids={(number, 0): ids(f"e{number}")}))
     store.write(Flush(meta(300, first_open=256), skus=[part("a")], closed_before=256, bulk=bulk))
     assert list(contents(store)["open"]) == [256, 257]
-    assert contents(store)["ids"] == [(256, 0, ["e256"]), (257, 0, ["e257"])]
+    assert contents(store)["ids"] == [(256, 0, ids("e256")), (257, 0, ids("e257"))]
     assert contents(store)["skus"] == [("a", b"row of a")]
     store.close()
 
@@ -93,14 +98,14 @@ def test_rows_and_ids_of_closed_windows_vanish_and_those_of_open_ones_stay(path:
 @BULK
 def test_a_later_row_takes_the_place_of_an_earlier_one_and_others_stay(path: Path, bulk: bool) -> None:
     store = Store(path)
-    store.write(Flush(meta(1), skus=[part("a", "b")], folded={3: part("a", "b")}, ids={(3, 0): ["e1"]}))
-    newer = Flush(meta(2), skus=[part("b", mark=b"!")], folded={3: part("a", mark=b"!")}, ids={(3, 0): ["e2"]})
+    store.write(Flush(meta(1), skus=[part("a", "b")], folded={3: part("a", "b")}, ids={(3, 0): ids("e1")}))
+    newer = Flush(meta(2), skus=[part("b", mark=b"!")], folded={3: part("a", mark=b"!")}, ids={(3, 0): ids("e2")})
     newer.bulk = bulk
     store.write(newer)
     found = contents(store)
     assert found["skus"] == [("a", b"row of a"), ("b", b"row of b!")]
     assert found["open"] == {3: {"a": b"row of a!", "b": b"row of b"}}
-    assert found["ids"] == [(3, 0, ["e1"]), (3, 0, ["e2"])], "ids of two flushes add up"
+    assert found["ids"] == [(3, 0, ids("e1")), (3, 0, ids("e2"))], "ids of two flushes add up"
     store.close()
 
 
@@ -125,9 +130,9 @@ def test_a_flush_that_dies_half_way_leaves_the_one_before(path: Path, bulk: bool
         raise Dead
 
     store = Store(path)
-    store.write(Flush(meta(1, first_open=3), skus=[part("a")], folded={3: part("a")}, ids={(3, 0): ["e1"]}))
+    store.write(Flush(meta(1, first_open=3), skus=[part("a")], folded={3: part("a")}, ids={(3, 0): ids("e1")}))
     before = contents(store)
-    torn = Flush(meta(2), skus=dying(), folded={4: part("a")}, ids={(4, 0): ["e2"]}, closed_before=4, bulk=bulk)
+    torn = Flush(meta(2), skus=dying(), folded={4: part("a")}, ids={(4, 0): ids("e2")}, closed_before=4, bulk=bulk)
     with pytest.raises(Dead):
         store.write(torn)
     assert contents(store) == before
@@ -264,7 +269,7 @@ def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk
     store = Store(path)
     given: dict[bytes, bytes] = {}
     flush = Flush(
-        meta(), skus=[part("a", "é/x")], folded={299: part("s"), 300: part("a")}, ids={(300, 1): ["c1"]}, bulk=bulk
+        meta(), skus=[part("a", "é/x")], folded={299: part("s"), 300: part("a")}, ids={(300, 1): ids("c1")}, bulk=bulk
     )
     store.stage(flush, also=given.__setitem__)()
     store.set_position(7)
@@ -272,10 +277,35 @@ def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk
     store.close()
     assert found == sorted(given.items())
     assert [(Store.window_of(key), Store.name_of(key)) for key, _ in found] == [
-        (300, "event ids 010000000000000001 of window 300"),
+        (300, "event ids 01000000000000000100000000 of window 300"),
         (None, "the meta record"),
         (299, "the row of SKU 's' in open window 299"),
         (300, "the row of SKU 'a' in open window 300"),
         (None, "the row of SKU 'a'"),
         (None, "the row of SKU 'é/x'"),
     ]
+
+
+@BULK
+def test_however_many_ids_a_flush_holds_its_records_stay_small(path: Path, bulk: bool) -> None:
+    many = hashed(f"{n:073d}" for n in range(300_000))
+    flush = Flush(meta(), ids={(3, 0): many, (3, 1): many[:IDS_PART_BYTES], (4, 0): b"", (4, 1): many[:16]}, bulk=bulk)
+    keys = [key for number, source in flush.ids for key in flush.ids_keys(number, source)]
+    given: list[tuple[bytes, bytes]] = []
+    store = Store(path)
+    store.stage(flush, also=lambda key, value: given.append((key, value)))()
+    found = [(number, source, hashes) for number, source, hashes in store.ids()]
+    store.close()
+    assert max(len(key) + len(value) for key, value in given) < 100_000
+    assert [key for key, _ in given if key[:1] == b"d"] == keys == sorted(keys)
+    assert len(keys) == 74 + 1 + 0 + 1
+    assert b"".join(hashes for number, source, hashes in found if (number, source) == (3, 0)) == many
+    assert [(number, source) for number, source, _ in found] == [(3, 0)] * 74 + [(3, 1), (4, 1)]
+
+
+def test_event_ids_that_are_cut_are_damaged_state(path: Path) -> None:
+    store = Store(path)
+    store.write(Flush(meta(), ids={(3, 0): hashed(["e1"])[:-1]}))
+    with pytest.raises(StateCorrupt, match=f"15 bytes of event ids are no multiple of {HASH_BYTES}.*delete that"):
+        list(store.ids())
+    store.close()
