@@ -94,6 +94,14 @@ class Flush:
         """Key of the event ids of one input in one window."""
         return _IDS + _window(number) + bytes([source]) + struct.pack(">Q", self.meta.sequence)
 
+    def window_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Give the keys of all that goes when its window closes: (window, key as in the changelog)."""
+        for number, (keys, _) in self.folded.items():
+            for key in keys:
+                yield number, self.open_key(number, key)
+        for number, source in self.ids:
+            yield number, self.ids_key(number, source)
+
     @staticmethod
     def sku_key(sku: bytes) -> bytes:
         """Key of a SKU's row."""

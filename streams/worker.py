@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from features.ledger import INPUT_NAMES, Absorbed
@@ -173,10 +173,12 @@ class Worker:
     async def _flush(self, partition: Partition, *, within_s: float) -> None:
         """Flush; a thread waits for the brokers, while the partition's hand is held."""
         began_ms = self.clock()
-        flushing = partition.begin_flush()
+        if self.failure is not None:
+            return
+        flushing = partition.begin_flush(within_s=within_s)
         if flushing is None:
             return
-        await self._hands.apart(partial(partition.settle, within_s))
+        await self._hands.apart(partition.settle)
         partition.end_flush(flushing, now_ms=began_ms)
         partition.watermark.missed(self.clock() - began_ms)
 
@@ -278,6 +280,7 @@ class Worker:
         self.reopening.clear()
         self._hurry(set(self.partitions) - kept, by_s=time.monotonic())
         await self._give_up(set(self.partitions) - kept)
+        self._hurry(self.partitions, by_s=math.inf)
         missing = sorted(wanted - set(self.partitions))
         self._recovering = f"restoring partitions {missing}" if missing else ""
         await asyncio.gather(*(self._restore(number, lambda: generation() == now) for number in missing))
@@ -335,7 +338,7 @@ class Worker:
                     await self._flush(partition, within_s=_left_s(by_s))
 
     def hurry(self) -> None:
-        """Let flushes that go on end within `LEAVING_S`: the group or the process is about to change."""
+        """Let flushes end within `LEAVING_S`, also those to come: the group or the process is about to change."""
         self._hurry(self.partitions, by_s=time.monotonic() + LEAVING_S)
 
     def _hurry(self, numbers: Iterable[int], *, by_s: float) -> None:
