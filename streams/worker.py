@@ -28,6 +28,7 @@ from streams.opening import Opener
 from streams.outbox import SLICE_S
 from streams.partition import Partition
 from streams.settings import Settings
+from streams.shared import SharedDict
 
 log = logging.getLogger(__name__)
 RESTORED_AT_ONCE = 4  # partitions: each holds what it has read and fetched, up to some 130 MB
@@ -71,12 +72,12 @@ class Worker:
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     opener: Callable[[Worker], Opener] = Opener
     apart: Apart | None = None
-    partitions: dict[int, Partition] = field(default_factory=dict)
+    partitions: SharedDict[int, Partition] = field(default_factory=SharedDict)  # this and `reopening`: probes look on
     assigned: bool = False
     failure: Broken | None = None
     owned: set[int] = field(default_factory=set)
     generation: int = -1
-    reopening: dict[int, Reopening] = field(default_factory=dict)
+    reopening: SharedDict[int, Reopening] = field(default_factory=SharedDict)
     _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
     _recovering: str = ""
 
@@ -381,7 +382,7 @@ class Worker:
     def live(self) -> tuple[bool, str]:
         """Whether it gets on: lag without progress for long is stuck, lag zero is idle."""
         now = self.clock()
-        for number, waiting in list(self.reopening.items()):
+        for number, waiting in self.reopening.items():
             if now - waiting.lost_ms > self.settings.stalled_after_ms:
                 return False, f"partition {number} cannot be opened since {(now - waiting.lost_ms) // 1000} s"
         stuck = self.inputs.stuck()
@@ -390,9 +391,10 @@ class Worker:
     def ready(self) -> tuple[bool, str]:
         """Whether it owns partitions and has restored them."""
         if self._recovering:
-            return False, "; ".join(map(str, self._opener.progress.values())) or self._recovering
-        if self.reopening:
-            return False, f"partitions {sorted(self.reopening)} are about to be opened anew"
+            return False, "; ".join(self._opener.progress.values()) or self._recovering
+        reopening = sorted(self.reopening)
+        if reopening:
+            return False, f"partitions {reopening} are about to be opened anew"
         if not self.assigned:
             return False, "no partitions assigned yet"
         return True, f"partitions {sorted(self.partitions)}"
