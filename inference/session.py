@@ -7,6 +7,7 @@ filled one is copied through a padded buffer. On the CPU small buckets win: what
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -53,8 +54,9 @@ class Session:
     """A bundle made ready to run; every bucket has been run once when the constructor returns.
 
     `threads` CPU cores work on different buckets; results do not depend on how many, nor on a SKU's neighbours.
-    Not to be shared between threads. Raises BundleMismatch when the graphs are not what the manifest says, BadSetting
-    when `provider` is "cuda" and CUDA cannot be used.
+    Callers in several threads take turns, one step and one replay at a time, which do not wait for each other: a window
+    closes while another partition is warmed up. Raises BundleMismatch when the graphs are not what the manifest says,
+    BadSetting when `provider` is "cuda" and CUDA cannot be used.
     """
 
     def __init__(self, bundle: Bundle, *, provider: Choice = "auto", threads: int = 1) -> None:
@@ -70,6 +72,7 @@ class Session:
         workers = max(1, threads) if self.provider == "CPU" else 1
         self._lanes = [_Lane(self._step, manifest) for _ in range(workers)]
         self._pool = ThreadPoolExecutor(workers, "inference") if workers > 1 else None
+        self._stepping, self._replaying = threading.Lock(), threading.Lock()
         self._warm_up()
 
     def run_step(  # noqa: PLR0913 - the graph's inputs, all but three by name
@@ -96,12 +99,13 @@ class Session:
             name: np.empty((n, *_sizes(shape[1:])), np.float32) for name, shape in step_outputs(manifest).items()
         }
         parts = list(cut(n, self.buckets))
-        if self._pool is None or len(parts) == 1:
-            self._lanes[0].run(parts, inputs, outputs)
-        else:
-            lanes = [(lane, parts[i :: len(self._lanes)]) for i, lane in enumerate(self._lanes)]
-            for done in [self._pool.submit(lane.run, share, inputs, outputs) for lane, share in lanes if share]:
-                done.result()
+        with self._stepping:  # each lane has one binding, and one padded buffer a bucket
+            if self._pool is None or len(parts) == 1:
+                self._lanes[0].run(parts, inputs, outputs)
+            else:
+                lanes = [(lane, parts[i :: len(self._lanes)]) for i, lane in enumerate(self._lanes)]
+                for done in [self._pool.submit(lane.run, share, inputs, outputs) for lane, share in lanes if share]:
+                    done.result()
         return StepOutput(*outputs.values())
 
     def run_replay(
@@ -133,7 +137,8 @@ class Session:
                 feeds = {
                     "x": np.ascontiguousarray(x[windows - length :, at]), "h": after[0][at], "c": after[1][at],
                 }  # fmt: skip
-                after[0][at], after[1][at] = self._replay.run(["h_next", "c_next"], feeds)
+                with self._replaying:  # part by part, so that partitions restored together get on together
+                    after[0][at], after[1][at] = self._replay.run(["h_next", "c_next"], feeds)
         return after[0], after[1]
 
     def _warm_up(self) -> None:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, FlushFailed
+from streams.deadline import Deadline
 from streams.kafka import clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
+_LEAST_SLICE_S: Final = 0.05
 SLICE_S: Final = 0.5  # how soon somebody who waits hears that he is to hurry
 ANY_PARTITION: Final = -1
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -67,7 +69,7 @@ class Outbox:
         self._in_transaction = False
         self._marked: int | None = None
         self._answer_s = clients.answer_ms(config) / 1000
-        self._latest_s = 0.0  # until when what is waited for may take
+        self._deadline: Deadline | None = None  # of the flush that has begun
         properties = {**DEFAULTS, **config, "error_cb": self._troubled}
         if transactional_id is None:
             properties |= {"on_delivery": self._delivered, "delivery.report.only.error": True}
@@ -80,8 +82,12 @@ class Outbox:
 
         meanwhile: called now and then while the brokers do not answer; may raise.
         """
-        self._latest_s = time.monotonic() + timeout_s
-        self._patiently(self._producer.init_transactions, "the partition could not be claimed", meanwhile)
+        what = "the partition could not be claimed"
+        self._patiently(self._producer.init_transactions, what, Deadline(timeout_s), meanwhile)
+
+    def begin(self, deadline: Deadline) -> None:
+        """Hear of a flush: its `put` and the next `settle` end by then, however often another thread hurries it."""
+        self._deadline = deadline
 
     def put(
         self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = ANY_PARTITION
@@ -125,11 +131,15 @@ class Outbox:
             self._pending += 1
 
     def _await_room(self) -> None:
-        """Let the network take some of a full queue; it fails when that takes none for as long as an answer may."""
-        before, by_s = len(self._producer), time.monotonic() + self._answer_s
+        """Let the network take some of a full queue; it fails when that takes none for as long as an answer may.
+
+        Or until the flush that has begun is to be over.
+        """
+        before, began_s = len(self._producer), time.monotonic()
         while len(self._producer) >= before:
-            if time.monotonic() > by_s:
-                msg = f"the brokers took none of {before} records within {self._answer_s:g} s; see whether they answer"
+            waited_s = time.monotonic() - began_s
+            if waited_s > self._answer_s or (self._deadline is not None and self._deadline.left_s < 0):
+                msg = f"the brokers took none of {before} records within {waited_s:.0f} s; see whether they answer"
                 raise FlushFailed(msg)
             self._producer.poll(POLL_S)
 
@@ -138,15 +148,20 @@ class Outbox:
         """Offset of the last record given to `put_marked`; None before it has been written."""
         return self._marked
 
-    def settle(self, timeout_s: float) -> int:
+    def settle(self, timeout_s: float | None = None) -> int:
         """Wait until all that was put since the last settle is safely with the broker; returns how many that were.
 
-        `FlushFailed` when some of it is not within `timeout_s`: records may then be there, missing, or still come.
-        `Fenced` when another worker has claimed the transactional id: none of it will ever be seen.
+        timeout_s: None waits by the deadline that was given to `begin`. `FlushFailed` when some of it is not there by
+        then: records may then be there, missing, or still come. `Fenced` when another worker has claimed the
+        transactional id: none of it will ever be seen.
         """
-        what, self._latest_s = f"{self._pending} records were not written", time.monotonic() + timeout_s
+        deadline = self._deadline if timeout_s is None else Deadline(timeout_s)
+        if deadline is None:
+            msg = "settle() without a time comes after begin()"
+            raise ValueError(msg)
+        what = f"{self._pending} records were not written"
         with self._translated(lambda: what):
-            while (left := self._producer.flush(self._slice_s())) and time.monotonic() < self._latest_s:
+            while (left := self._producer.flush(_slice_s(deadline))) and deadline.left_s > 0:
                 continue
         failed, self._failed = self._failed, []
         pending, self._pending = self._pending, 0
@@ -155,47 +170,43 @@ class Outbox:
             raise FlushFailed(msg)
         if left:
             msg = (
-                f"{left} of {pending} records were not acknowledged within {timeout_s:.1f} s; "
+                f"{left} of {pending} records were not acknowledged within {deadline.span_s:.1f} s; "
                 "see whether the brokers answer and have enough in-sync replicas"
             )
             raise FlushFailed(msg)
         if self._in_transaction:
-            self._patiently(self._producer.commit_transaction, what)
+            self._patiently(self._producer.commit_transaction, what, deadline)
             self._in_transaction = False
+        self._deadline = None
         return pending
-
-    def hurry(self, by_s: float) -> None:
-        """Let whoever waits in another thread give up by then (time.monotonic); what comes later is not concerned."""
-        self._latest_s = min(self._latest_s, by_s)
 
     def abandon(self, timeout_s: float) -> None:
         """Undo all that was put since the last `settle`, so that readers of committed records need not wait for it."""
         if self._in_transaction:
-            self._in_transaction, self._latest_s = False, time.monotonic() + timeout_s
+            self._in_transaction = False
             with suppress(Fenced, FlushFailed):
                 self._producer.purge()
-                self._patiently(self._producer.abort_transaction, "the transaction was not undone")
+                self._patiently(self._producer.abort_transaction, "the transaction was not undone", Deadline(timeout_s))
 
     def _begin(self) -> None:
         if self.transactional_id is not None and not self._in_transaction:
             self._producer.begin_transaction()
             self._in_transaction = True
 
-    def _patiently(self, call: Callable[[float], Any], what: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def _patiently(
+        self, call: Callable[[float], Any], what: str, deadline: Deadline, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         """Repeat a call about transactions for as long as librdkafka says that repeating helps, within the time."""
         with self._translated(lambda: what):
             while True:
                 try:
-                    call(self._slice_s())
+                    call(_slice_s(deadline))
                 except KafkaException as error:
-                    if not error.args[0].retriable() or time.monotonic() > self._latest_s:
+                    if not error.args[0].retriable() or deadline.left_s < 0:
                         raise
                 else:
                     return
                 meanwhile()
-
-    def _slice_s(self) -> float:
-        return min(SLICE_S, max(0.05, self._latest_s - time.monotonic()))
 
     @contextmanager
     def _translated(self, what: Callable[[], str]) -> Iterator[None]:
@@ -234,3 +245,8 @@ class Outbox:
         if error.fatal():
             self._failed.append(f"the producer met a fatal error, {error.name()}: {error.str()}")
         self._on_error(f"{error.name()}: {error.str()}")
+
+
+def _slice_s(deadline: Deadline) -> float:
+    """Seconds to wait at a time, so that a deadline that was brought forward is heard of."""
+    return min(SLICE_S, max(_LEAST_SLICE_S, deadline.left_s))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
 from streams.backlog import Backlog
+from streams.flush import FlushChannel
 from streams.kafka.batch import RecordBatch, Skipped
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
@@ -57,10 +58,8 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Flushing:
-    """A flush under way: what is written, and what makes the store see it. started_s: time.perf_counter."""
+    """A flush under way. started_s: time.perf_counter."""
 
-    record: Flush
-    finish: Callable[[], None]
     started_s: float
 
 
@@ -113,8 +112,7 @@ class Partition:
         self._closed_since_flush = False
         self._is_urgent = False
         self._by_key: list[int] = []
-        self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
-        self._gone: list[bytes] = []  # of those, what has closed since the last flush
+        self._channel = FlushChannel(store, outbox, changelog)
         self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._last_flush_ms = NEVER_MS  # of a monotonic clock
         self._restore(session)
@@ -226,13 +224,12 @@ class Partition:
     def _close(self, number: int, *, now_ms: int) -> None:
         for closed in self.desk.close(number, emitted_ms=now_ms):
             self._publish(closed)
-        self._gone.extend(self._logged.pop(number, ()))
+        self._channel.closed(before=number + 1)
 
     def _cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop` in one step: no SKU is live in any of them, so that they say nothing."""
         self.desk.cross(number, stop)
-        for passed in [logged for logged in self._logged if logged < stop]:
-            self._gone.extend(self._logged.pop(passed))
+        self._channel.closed(before=stop)
         if stop - number >= _MANY_WINDOWS:
             log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
 
@@ -301,41 +298,33 @@ class Partition:
         and never loses one. The store comes last and may lag behind the changelog by this flush, never lead.
         within_s: how long the brokers may take to answer.
         """
-        flushing = self.begin_flush()
+        flushing = self.begin_flush(within_s=within_s)
         if flushing is not None:
-            self.settle(within_s)
+            self.settle()
             self.end_flush(flushing, now_ms=now_ms)
 
-    def begin_flush(self) -> Flushing | None:
+    def begin_flush(self, *, within_s: float) -> Flushing | None:
         """Hand all that has changed to the brokers; None where nothing has. First of the three parts of `flush`.
 
-        Until `end_flush` nothing else may touch the partition, and unless it is reached nothing ever flushes it again.
+        within_s: for all three together. Until `end_flush` nothing else may touch the partition, and unless it is
+        reached nothing ever flushes it again.
         """
         if self._is_torn:
             msg = f"partition {self.number} was left in the midst of a change: nothing since its last flush is written"
             raise FlushFailed(msg)
         if not self._changed:
             return None
-        started_s, self._is_torn = time.perf_counter(), True
-        record, log_ = self._flush_record(), self.changelog
-        finish = self.store.stage(record, also=None if log_ is None else log_.put)
-        if log_ is not None:
-            log_.finish([*self._gone, *map(Flush.sku_key, record.retired)])
-        return Flushing(record, finish, started_s)
+        flushing, self._is_torn = Flushing(time.perf_counter()), True
+        self._channel.begin(self._flush_record(), within_s=within_s)
+        return flushing
 
-    def settle(self, within_s: float) -> None:
+    def settle(self) -> None:
         """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread."""
-        self.outbox.settle(within_s)
-        if self.changelog is not None:
-            self.changelog.outbox.settle(within_s)
+        self._channel.commit()
 
     def end_flush(self, flushing: Flushing, *, now_ms: int) -> None:
         """Write to the store what the brokers have now."""
-        log_ = self.changelog
-        flushing.finish()
-        if log_ is not None and log_.outbox.marked_offset is not None:
-            self.store.set_position(log_.outbox.marked_offset + 1)
-            self._remember_logged(flushing.record)
+        self._channel.end()
         self.flushed_offsets = dict(self.meta.offsets)
         self._changed = self._closed_since_flush = self._is_torn = self._is_urgent = False
         self._last_flush_ms = now_ms
@@ -344,10 +333,8 @@ class Partition:
             self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
     def hurry(self, by_s: float) -> None:
-        """Let `settle`, for which another thread waits, give up by then (time.monotonic)."""
-        self.outbox.hurry(by_s)
-        if self.changelog is not None:
-            self.changelog.outbox.hurry(by_s)
+        """Let the flush that goes on, and those that begin later, end by then: see `FlushChannel.hurry`."""
+        self._channel.hurry(by_s)
 
     def _flush_record(self) -> Flush:
         ledger, meta = self.ledger, self.meta
@@ -374,14 +361,6 @@ class Partition:
             closed_before=meta.first_open,
             bulk=len(live) >= _BULK_ROWS,
         )
-
-    def _remember_logged(self, record: Flush) -> None:
-        """Note what the changelog must be told to forget once its window closes."""
-        self._gone.clear()
-        for number, (keys, _) in record.folded.items():
-            self._logged.setdefault(number, set()).update(Flush.open_key(number, key) for key in keys)
-        for number, source in record.ids:
-            self._logged.setdefault(number, set()).update(record.ids_keys(number, source))
 
     def renew(self) -> None:
         """Let the next flush write everything, as if all of it had changed."""
@@ -452,9 +431,7 @@ class Partition:
         for number, source, hashes in self.store.ids():
             if first is None or number >= first:
                 self.ledger.seen[source].restore(number, hashes)
-        for number, key in self.store.open_keys():
-            if first is None or number >= first:
-                self._logged.setdefault(number, set()).add(key)
+        self._channel.restored(each for each in self.store.open_keys() if first is None or each[0] >= first)
         rows.restore_season(self.ledger, meta.season)
         self.ledger.prior_nu, self.ledger.currency = meta.prior_nu, meta.currency
         self.watermark.value_ms = meta.watermark_ms

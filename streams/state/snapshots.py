@@ -275,8 +275,9 @@ class Snapshots:
                 return False
             shutil.rmtree(folder, ignore_errors=True)
             size = self._shelf.fetch(found[0], folder, told=told)
-            shutil.rmtree(path, ignore_errors=True)
-            folder.rename(path)
+            with _named(f"it cannot be put in {path}"):
+                shutil.rmtree(path, ignore_errors=True)
+                folder.rename(path)
         except SnapshotUnusable as error:
             log.warning("partition %d is restored without a snapshot: %s", partition, error)
             return False

@@ -102,6 +102,15 @@ class Flush:
         for part in range(-(-len(self.ids[number, source]) // IDS_PART_BYTES)):
             yield prefix + struct.pack(">L", part)
 
+    def window_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Give the keys of all that goes when its window closes: (window, key as in the changelog)."""
+        for number, (keys, _) in self.folded.items():
+            for key in keys:
+                yield number, self.open_key(number, key)
+        for number, source in self.ids:
+            for key in self.ids_keys(number, source):
+                yield number, key
+
     @staticmethod
     def sku_key(sku: bytes) -> bytes:
         """Key of a SKU's row."""
@@ -164,7 +173,11 @@ class Store:
         options.sync = False  # the process may die at any time; for the machine there are the topics
         self._db.set_write_options(options)
         self._file = path.parent / f".{path.name}.sst"
-        self._file.unlink(missing_ok=True)
+        try:
+            self._discard_file()
+        except FlushFailed as error:
+            self._db.close()
+            raise StateMismatch(str(error)) from error
 
     def meta(self) -> Meta | None:
         """Read the meta record; None when nothing was ever flushed.
@@ -239,7 +252,7 @@ class Store:
 
     def _lay_out(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Write ascending records to a table file."""
-        self._file.unlink(missing_ok=True)
+        self._discard_file()
         writer = SstFileWriter(_options())
         with self._writing():
             writer.open(str(self._file))
@@ -249,6 +262,17 @@ class Store:
                 else:
                     writer[key] = value
             writer.finish()
+
+    def _discard_file(self) -> None:
+        """Remove what a flush that broke off has left of its table file."""
+        try:
+            self._file.unlink(missing_ok=True)
+        except OSError as error:
+            msg = (
+                f"{self._file} cannot be removed: {error.strerror} (errno {error.errno}); give the worker the right "
+                "to, or remove it yourself"
+            )
+            raise FlushFailed(msg) from error
 
     def _ingest(self) -> None:
         how = IngestExternalFileOptions()
@@ -401,8 +425,18 @@ class Store:
 
     @staticmethod
     def destroy(path: Path) -> None:
-        """Remove a partition's state."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Remove a partition's state; one that cannot be removed is a `StateMismatch`."""
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if not path.exists():
+                return
+            msg = (
+                f"the state in {path} cannot be removed: {error.filename or path}: {error.strerror} "
+                f"(errno {error.errno}); give the worker the right to, or remove that directory yourself, and start it "
+                "again"
+            )
+            raise StateMismatch(msg) from error
 
 
 def _damaged(path: Path, what: str) -> StateCorrupt:

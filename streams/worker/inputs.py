@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from streams.shared import SharedDict
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -46,7 +48,7 @@ class Consumer(Protocol):
         """First kept offset and the one after the last, as the broker says now."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """When a partition's input last moved, to tell idle from stuck."""
 
@@ -69,7 +71,7 @@ class Inputs:
     monotonic: Callable[[], int]
     paused: set[Any] = field(default_factory=set)
     _put_off: set[Any] = field(default_factory=set)
-    _progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
+    _progress: SharedDict[tuple[int, int], Progress] = field(default_factory=SharedDict)  # probes look on
     _lags: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -90,9 +92,9 @@ class Inputs:
             partition.watermark.quiet(source, monotonic_ms=now, could_speak=could_speak, lags=lag > 0)
             self.metrics.lag.labels(topic, str(partition.number)).set(lag)
             self._lags[partition.number, source] = lag
-            progress = self._progress.setdefault((partition.number, source), Progress(offset, now))
-            if progress.offset != offset or lag == 0 or tp in self.paused:
-                progress.offset, progress.moved_ms = offset, now
+            progress = self._progress.get((partition.number, source))
+            if progress is None or progress.offset != offset or lag == 0 or tp in self.paused:
+                self._progress[partition.number, source] = Progress(offset, now)
 
     def _hears(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
         """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""
@@ -151,7 +153,7 @@ class Inputs:
     def stuck(self) -> str:
         """Say which input has records waiting and has not moved for long; nothing where all get on."""
         now = self.monotonic()
-        for (number, source), progress in list(self._progress.items()):
+        for (number, source), progress in self._progress.items():
             still_ms = now - progress.moved_ms
             if still_ms > self.settings.stalled_after_ms:
                 return f"{self.topics[source]}[{number}] stands at offset {progress.offset} since {still_ms // 1000} s"

@@ -14,6 +14,7 @@ from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
 from streams.partition.partition import Geometry, Partition
 from streams.partition.side_outputs import usable_bytes
+from streams.shared import SharedDict
 from streams.state import changelog as changelogs
 from streams.state.changelog import Changelog
 from streams.state.snapshots import Snapshots
@@ -32,13 +33,14 @@ USUAL_BATCH_BYTES: Final = 1_000_000  # librdkafka's default of batch.size
 class Opener:
     """Opens partitions for a worker; `open` runs in a thread, for different partitions at the same time.
 
-    progress: by partition, of the recoveries that are going on, in words. is_over: set it, and recoveries give up.
+    progress: by partition, of the recoveries that are going on, in words; threads change it, and probes
+    look on. is_over: set it, and recoveries give up.
     """
 
     def __init__(self, worker: Worker) -> None:
         """Take settings, model, metrics and partition count from `worker`, as they are when a partition is opened."""
         self._worker = worker
-        self.progress: dict[int, object] = {}
+        self.progress = SharedDict[int, str]()
         self.is_over = False
         self._snapshots = self.snapshots() if worker.settings.snapshot_dir else None
         settings = worker.settings
@@ -171,7 +173,7 @@ class Opener:
         changelog.outbox.claim(CLAIM_S, meanwhile=lambda: self._go_on(changelog.partition))
 
         def told(progress: changelogs.Progress) -> None:
-            self.progress[progress.partition] = progress
+            self.progress[progress.partition] = str(progress)
             log.info("%s", progress)
             self._go_on(progress.partition)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from features.ledger import Absorbed
@@ -25,6 +25,7 @@ from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Partition
 from streams.settings import Settings
+from streams.shared import SharedDict
 from streams.worker.inputs import Consumer, Inputs
 from streams.worker.opening import Opener
 from streams.worker.partition_locks import Apart, Hands
@@ -81,12 +82,12 @@ class Worker:
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     opener: Callable[[Worker], Opener] = Opener
     apart: Apart | None = None
-    partitions: dict[int, Partition] = field(default_factory=dict)
+    partitions: SharedDict[int, Partition] = field(default_factory=SharedDict)  # this and `reopening`: probes look on
     assigned: bool = False
     failure: Broken | None = None
     owned: set[int] = field(default_factory=set)
     generation: int = -1
-    reopening: dict[int, Reopening] = field(default_factory=dict)
+    reopening: SharedDict[int, Reopening] = field(default_factory=SharedDict)
     _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
     _recovering: str = ""
 
@@ -190,10 +191,12 @@ class Worker:
     async def _flush(self, partition: Partition, *, within_s: float) -> None:
         """Flush; a thread waits for the brokers, while the partition's hand is held."""
         began_ms = self.monotonic()
-        flushing = partition.begin_flush()
+        if self.failure is not None:
+            return
+        flushing = partition.begin_flush(within_s=within_s)
         if flushing is None:
             return
-        await self._hands.apart(partial(partition.settle, within_s))
+        await self._hands.apart(partition.settle)
         partition.end_flush(flushing, now_ms=began_ms)
         partition.watermark.missed(self.monotonic() - began_ms)
 
@@ -295,6 +298,7 @@ class Worker:
         self.reopening.clear()
         self._hurry(set(self.partitions) - kept, by_s=time.monotonic())
         await self._give_up(set(self.partitions) - kept)
+        self._hurry(self.partitions, by_s=math.inf)
         missing = sorted(wanted - set(self.partitions))
         self._recovering = f"restoring partitions {missing}" if missing else ""
         await asyncio.gather(*(self._restore(number, lambda: generation() == now) for number in missing))
@@ -352,7 +356,7 @@ class Worker:
                     await self._flush(partition, within_s=_left_s(by_s))
 
     def hurry(self) -> None:
-        """Let flushes that go on end within `LEAVING_S`: the group or the process is about to change."""
+        """Let flushes end within `LEAVING_S`, also those to come: the group or the process is about to change."""
         self._hurry(self.partitions, by_s=time.monotonic() + LEAVING_S)
 
     def _hurry(self, numbers: Iterable[int], *, by_s: float) -> None:
@@ -401,7 +405,7 @@ class Worker:
     def live(self) -> tuple[bool, str]:
         """Whether it gets on: lag without progress for long is stuck, lag zero is idle."""
         now = self.monotonic()
-        for number, waiting in list(self.reopening.items()):
+        for number, waiting in self.reopening.items():
             if now - waiting.lost_ms > self.settings.stalled_after_ms:
                 return False, f"partition {number} cannot be opened since {(now - waiting.lost_ms) // 1000} s"
         stuck = self.inputs.stuck()
@@ -410,9 +414,10 @@ class Worker:
     def ready(self) -> tuple[bool, str]:
         """Whether it owns partitions and has restored them."""
         if self._recovering:
-            return False, "; ".join(map(str, self._opener.progress.values())) or self._recovering
-        if self.reopening:
-            return False, f"partitions {sorted(self.reopening)} are about to be opened anew"
+            return False, "; ".join(self._opener.progress.values()) or self._recovering
+        reopening = sorted(self.reopening)
+        if reopening:
+            return False, f"partitions {reopening} are about to be opened anew"
         if not self.assigned:
             return False, "no partitions assigned yet"
         return True, f"partitions {sorted(self.partitions)}"

@@ -21,7 +21,7 @@ from streams.kafka.partition_reader import Reader
 from streams.state.store import META, Store
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
-from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend
+from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend, values
 from tests.support.shop import send
 from tests.support.workers import Crew, wait_for
 
@@ -168,6 +168,31 @@ def test_sigterm_is_heeded_while_the_brokers_hang_and_nothing_is_lost(topic_pref
             service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=8)
             service.stop("w")
         assert told(broker, topic_prefix) == expected(range(8))
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_sigterm_is_heeded_in_time_while_a_flush_hangs(topic_prefix: str, tmp_path: Path, guarantee: str) -> None:
+    with KafkaBroker() as broker:
+        settings = new_group(broker.bootstrap, topic_prefix, partitions=4, idle_timeout_ms=4_000, guarantee=guarantee)
+        with Service(settings, tmp_path) as service:
+            service.start("w", flush_interval_ms=1_000)
+            sent = send(broker, topic_prefix, lines(range(3)))
+            service.await_records(sent)
+            os.kill(broker.pid, signal.SIGSTOP)
+            try:
+                time.sleep(3)  # a flush of what came last is under way, or due
+                started_s = time.monotonic()
+                service.stop("w")
+                took_s = time.monotonic() - started_s
+            finally:
+                os.kill(broker.pid, signal.SIGCONT)
+            assert took_s < 20, service.log("w")  # 15 by the runbook; the machine may be loaded
+            service.start("w", flush_interval_ms=100)
+            send(broker, topic_prefix, lines(range(3, 5)))
+            service.await_closed(FIRST_MS + 5 * DAY_MS, partitions=4)
+            service.stop("w")
+        found = {window["id"]: window["units"] for window in values(broker.bootstrap, f"{topic_prefix}windows")}
+        assert found == expected(range(5))
 
 
 def test_a_lost_disk_is_rebuilt_from_the_changelog(

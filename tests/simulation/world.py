@@ -7,6 +7,7 @@ records only once their transaction is. `Process` is a worker with a disk and a 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from streams.deadline import Deadline
     from streams.kafka.batch import RecordBatch
     from streams.partition.partition import Partition
     from streams.settings import Settings
@@ -176,9 +178,11 @@ class Outbox:
     def marked_offset(self) -> int | None:
         return self._marked
 
-    def settle(self, timeout_s: float) -> int:
+    def begin(self, deadline: Deadline) -> None:
+        assert deadline.left_s > 0
+
+    def settle(self) -> int:
         """Commit. By the process's plan it fails instead, `fail_before` without and `fail_after` with a commit."""
-        assert timeout_s > 0
         self.process.point("settle")
         self._check(at_put=False)
         name = self.transactional_id
@@ -197,10 +201,6 @@ class Outbox:
         self._marked = self._mark
         self.process.point("settled")
         return count
-
-    def hurry(self, by_s: float) -> None:
-        """Let whoever waits for the brokers in vain hear of it."""
-        self.process.hurried(self)
 
     def _fail(self, plan: str) -> None:
         self._spoilt = True
@@ -455,7 +455,7 @@ class Process:
         if what == "hang":
             self.plan = ""
             self.tally["hung"] += 1
-            partition: Partition = call.func.__self__  # type: ignore[attr-defined]  # the worker's partial of settle
+            partition: Partition = call.__self__  # type: ignore[attr-defined]  # what the worker waits for is its settle
             answered = asyncio.get_running_loop().create_future()
             silence = Silence(partition, answered, in_a_hurry, self.worker.monotonic())
             self.silences.append(silence)
@@ -468,10 +468,10 @@ class Process:
         self.missed(self, silence.partition.number, self.worker.monotonic() - silence.since_ms)
         silence.answered.set_result(how)
 
-    def hurried(self, outbox: Outbox) -> None:
-        """End the silence that an outbox waits in; one that takes place later is not concerned."""
+    def hurried(self, partition: Partition) -> None:
+        """End the silence that a partition waits in; one that takes place later is not concerned."""
         for silence in list(self.silences):
-            if outbox is silence.partition.outbox:
+            if partition is silence.partition:
                 self.tally["hurried"] += 1
                 self.answer(silence, silence.in_a_hurry)
 
@@ -480,6 +480,14 @@ class Process:
         return any(silence.partition.number == number for silence in self.silences)
 
     def opened(self, number: int, partition: Partition) -> None:
+        hurry = partition.hurry
+
+        def heard(by_s: float) -> None:
+            hurry(by_s)
+            if by_s < math.inf:
+                self.hurried(partition)
+
+        partition.hurry = heard  # type: ignore[method-assign]
         self.watch(self, number, partition)
 
     async def assign(self, numbers: Iterable[int], generation: int) -> None:

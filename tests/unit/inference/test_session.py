@@ -1,4 +1,9 @@
 import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +173,80 @@ def test_lengths_that_cannot_be_are_refused(lengths: list[int], session: Session
     x, state = np.zeros((4, 3, 24), np.float32), np.zeros((3, 2, 48), np.float32)
     with pytest.raises(ValueError, match="lengths has shape"):
         session.run_replay(x, state, state, lengths=np.array(lengths))
+
+
+def at_once(*works: Callable[[], Any]) -> list[Any]:
+    """Let all begin at the same moment, each in a thread; returns what they return, in this order."""
+    start = threading.Barrier(len(works))
+
+    def run(work: Callable[[], Any]) -> Any:  # noqa: ANN401
+        start.wait()
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+class Watched:
+    """A graph that takes its time, and counts how many callers are in it."""
+
+    def __init__(self, graph: Any, *, until: threading.Event | None = None) -> None:  # noqa: ANN401
+        self._graph, self._until = graph, until
+        self.inside = self.most = 0
+        self.entered = threading.Event()
+
+    def run(self, *how: Any) -> Any:  # noqa: ANN401
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.entered.set()
+        time.sleep(0.005)
+        assert self._until is None or self._until.wait(30)
+        found = self._graph.run(*how)
+        self.inside -= 1
+        return found
+
+
+def test_partitions_that_are_restored_together_are_warmed_up_one_at_a_time(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = np.zeros((40, 2, 48), np.float32)
+    x = [np.random.default_rng(seed).normal(size=(6, 40, 24)).astype(np.float32) for seed in range(4)]
+    lengths = np.arange(40) % 7
+    wanted = [session.run_replay(each, zero, zero, lengths=lengths) for each in x]
+    watched = Watched(session._replay)  # noqa: SLF001 - what must not be shared
+    monkeypatch.setattr(session, "_replay", watched)
+    found = at_once(*(partial(session.run_replay, each, zero, zero, lengths=lengths) for each in x))
+    assert watched.most == 1
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_window_closes_while_another_partition_is_warmed_up(
+    session: Session, whole: StepOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    watched = Watched(session._replay, until=go)  # noqa: SLF001
+    monkeypatch.setattr(session, "_replay", watched)
+    x, zero = np.zeros((2, 3, 24), np.float32), np.zeros((3, 2, 48), np.float32)
+    with ThreadPoolExecutor(1) as pool:
+        warming = pool.submit(session.run_replay, x, zero, zero)
+        assert watched.entered.wait(30)
+        assert equal(session.run_step(**step_arrays(SKUS)), whole)
+        assert not warming.done()
+        go.set()
+        warming.result(timeout=30)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steps_of_several_threads_do_not_mix(threads: int, bundle: Bundle, whole: StepOutput) -> None:
+    session, arrays = Session(bundle, provider="cpu", threads=threads), step_arrays(SKUS)
+    rows = [slice(low, low + 90 + low % 7) for low in range(0, 900, 150)]
+
+    def step(some: slice) -> bool:
+        wanted = StepOutput(*(value[some] for value in whole))
+        return all(equal(session.run_step(**pick(some, arrays)), wanted) for _ in range(30))
+
+    assert all(at_once(*(partial(step, some) for some in rows)))
 
 
 def test_the_provider_is_the_one_that_runs(session: Session, bundle: Bundle) -> None:

@@ -141,6 +141,18 @@ def test_what_is_not_as_it_was_written_is_passed_over_with_a_warning(
     assert ("is of format 9, this build reads 1" in caplog.text) is is_foreign
 
 
+def test_a_snapshot_that_cannot_take_its_place_is_passed_over(
+    url: str, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(snapshots(url).keeper(0), store, 1, 2)
+    place = tmp_path / "elsewhere" / "partition-0"
+    place.parent.mkdir()
+    place.write_text("a file, which is no directory to rename to")
+    assert not snapshots(url).bring(0, place)
+    assert f"is restored without a snapshot: it cannot be put in {place}: NotADirectoryError" in caplog.text
+    assert not list(place.parent.glob(".*"))
+
+
 def test_a_place_that_cannot_be_written_costs_a_snapshot_and_nothing_else(store: Store, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file, where a directory should be")
     metrics = Metrics()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import struct
 import subprocess
@@ -262,6 +264,32 @@ def test_destroying_removes_all_and_nothing_twice(path: Path) -> None:
     fresh = Store(path)
     assert fresh.meta() is None
     fresh.close()
+
+
+def test_state_that_cannot_be_removed_says_which_file_and_why(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(path).close()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path / "CURRENT"))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(StateMismatch, match=r"/CURRENT: Permission denied \(errno 13\); .* remove that dir") as refusal:
+        Store.destroy(path)
+    assert str(path) in str(refusal.value)
+    assert not isinstance(refusal.value, StateCorrupt), "which would be removed again"
+
+
+def test_a_table_file_that_cannot_be_removed_is_told_at_the_start_and_in_a_flush(path: Path) -> None:
+    store = Store(path)
+    in_the_way = path.parent / f".{path.name}.sst"
+    in_the_way.mkdir()
+    with pytest.raises(FlushFailed, match=r"partition-0\.sst cannot be removed: .* \(errno "):
+        store.write(Flush(meta(), skus=[part("a")], bulk=True))
+    store.close()
+    with pytest.raises(StateMismatch, match=r"partition-0\.sst cannot be removed: .* \(errno "):
+        Store(path)
+    in_the_way.rmdir()
+    Store(path).close()
 
 
 @BULK

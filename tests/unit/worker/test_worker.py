@@ -156,9 +156,9 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Partition], thre
     settle = Outbox.settle
 
     def hung(partition: Partition) -> threading.Event:
-        def settled(outbox: Outbox, timeout_s: float) -> int:
+        def settled(outbox: Outbox) -> int:
             assert outbox is not partition.outbox or go.wait(60)
-            return settle(outbox, timeout_s)
+            return settle(outbox)
 
         monkeypatch.setattr(Outbox, "settle", settled)
         return go

@@ -1,0 +1,95 @@
+"""A flush of one partition on its way to Kafka and to the disk: both producers, tombstones, one deadline.
+
+What a partition says goes out through one producer, its state through another or the same one (then all of a flush is
+one transaction). Whoever flushes sees one channel, with one deadline for all of it: made when the flush begins, and
+handed down to whatever part of it waits for the brokers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+from streams.deadline import Deadline
+from streams.state.store import Flush
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from streams.kafka.output_producer import Outbox
+    from streams.state.changelog import Changelog
+    from streams.state.store import Store
+
+LEAST_S: Final = 0.1  # of a flush that begins late: brokers that answer at once are heard
+
+
+class FlushChannel:
+    """The way out of one partition: `begin`, `commit`, `end`, in this order, for each flush.
+
+    Nothing else may be put meanwhile. After a failure (`Fenced`, `FlushFailed`) it is of no more use than to be closed.
+    """
+
+    def __init__(self, store: Store, outbox: Outbox, changelog: Changelog | None) -> None:
+        """outbox: takes the outputs. changelog: None keeps the state in `store` alone; its outbox may be `outbox`."""
+        self._store, self._outbox, self._changelog = store, outbox, changelog
+        self._producers = [outbox]
+        if changelog is not None and changelog.outbox is not outbox:
+            self._producers.append(changelog.outbox)
+        self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
+        self._closed: list[bytes] = []  # of those, whose window has closed since the last flush
+        self._by_s = math.inf
+        self._deadline: Deadline | None = None
+        self._record: Flush | None = None
+        self._finish: Callable[[], None] = lambda: None
+
+    def restored(self, keys: Iterable[tuple[int, bytes]]) -> None:
+        """Hear which records of open windows there are: (window, key as in the changelog)."""
+        for number, key in keys:
+            self._logged.setdefault(number, set()).add(key)
+
+    def closed(self, *, before: int) -> None:
+        """Let the next flush tell the changelog that the records of windows with smaller numbers are gone."""
+        for number in [logged for logged in self._logged if logged < before]:
+            self._closed.extend(self._logged.pop(number))
+
+    def begin(self, record: Flush, *, within_s: float) -> None:
+        """Hand a flush to the producers. within_s: how long all of it may take, less where `hurry` says so."""
+        self._record = record
+        self._deadline = Deadline(within_s)
+        self._deadline.hurry(max(self._by_s, time.monotonic() + LEAST_S))
+        for producer in self._producers:
+            producer.begin(self._deadline)
+        log = self._changelog
+        self._finish = self._store.stage(record, also=None if log is None else log.put)
+        if log is not None:
+            log.finish([*self._closed, *map(Flush.sku_key, record.retired)])
+
+    def commit(self) -> None:
+        """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread.
+
+        Outputs come first: where they are no part of the transaction, a crash in between repeats them and loses none.
+        """
+        for producer in self._producers:
+            producer.settle()
+
+    def end(self) -> None:
+        """Write to the store what the brokers have now."""
+        record, log = self._record, self._changelog
+        self._finish()
+        if record is not None and log is not None and log.outbox.marked_offset is not None:
+            self._store.set_position(log.outbox.marked_offset + 1)
+            self._closed.clear()
+            self.restored(record.window_keys())
+        self._record = self._deadline = None
+        self._finish = lambda: None
+
+    def hurry(self, by_s: float) -> None:
+        """Let the flush that goes on, and those that begin later, end by then (time.monotonic).
+
+        math.inf: those that begin later have their time again. Called by the thread that begins flushes, while another
+        one may be in `commit`.
+        """
+        self._by_s = by_s
+        if self._deadline is not None:
+            self._deadline.hurry(by_s)
