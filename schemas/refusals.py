@@ -1,7 +1,8 @@
 """Why a record cannot be used: the code and the sentence that go to its dead letter.
 
 The codes are stable, and all of them stand in `CODES`. A record that breaks several rules gets the first that applies
-in this order: size, JSON, SKU, the fields as declared; then what features/ledger.py judges: time, partition.
+in this order: size, JSON, SKU, the fields as declared; then what features/ledger.py judges: time, currency,
+partition.
 
 Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to
 name the field and quote what was found, and rests on no error text of the decoder.
@@ -33,6 +34,7 @@ CODES: Final = (
     "control_character",
     "implausible_time",
     "from_the_future",
+    "wrong_currency",
     "wrong_partition",
 )
 """Every code that a dead letter may carry; the README tells what each means."""

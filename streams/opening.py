@@ -123,6 +123,7 @@ class Opener:
                 metrics=worker.metrics,
                 changelog=changelog,
                 keeper=None if self._snapshots is None else self._snapshots.keeper(number),
+                money=worker.money,
             )
         except Broken:
             outbox.close()
