@@ -152,12 +152,13 @@ def topics_check(ctx: click.Context) -> None:
 @click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
 @click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
 @click.option("--seed", type=int, default=1, show_default=True)
-def train(**options: Any) -> None:  # noqa: ANN401 - click's options
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Train on event files, export to ONNX, check, and write a bundle. Needs the `train` extra."""
     from streams.commands.train import train_bundle  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    train_bundle(files, **options)
+    train_bundle(files, money=_settings(ctx).money, **options)
 
 
 @cli.command()
@@ -173,12 +174,13 @@ def train(**options: Any) -> None:  # noqa: ANN401 - click's options
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of origins.")
 @click.option("--horizon", type=click.IntRange(1, 14), default=14, show_default=True, help="Windows to forecast.")
 @click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
-def backtest(**options: Any) -> None:  # noqa: ANN401
+@click.pass_context
+def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Forecast at rolling origins with the code that serves, offline."""
     from streams.commands.backtest import run  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    run(files, **options)
+    run(files, money=_settings(ctx).money, **options)
 
 
 @cli.group()

@@ -123,6 +123,8 @@ class Opener:
                 metrics=worker.metrics,
                 changelog=changelog,
                 keeper=None if self._snapshots is None else self._snapshots.keeper(number),
+                money=worker.money,
+                masker=worker.masker,
             )
         except Broken:
             outbox.close()
