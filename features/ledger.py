@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features import closing, folds
 from features.cadence import DORMANT_WINDOWS
+from features.currency import ShopCurrency, converted
 from features.duplicates import SeenIds
 from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
 from features.open_windows import OpenWindow, OpenWindows
@@ -87,6 +88,7 @@ class Ledger:
 
     owns: tells for UTF-8 SKUs whether they belong to this partition, bool (n,); None: all do. extra_columns: per-SKU
     columns that later stages keep in the same table. max_ahead_ms: how far beyond the clock an event time may lie.
+    money: the shop's currency, shared by ledgers of one shop; None: that of the first record.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Ledger:
         extra_columns: Iterable[Column] = (),
         owns: Owns | None = None,
         max_ahead_ms: int = 3_600_000,
+        money: ShopCurrency | None = None,
     ) -> None:
         """Start with no SKU and no window."""
         self.grid = grid
@@ -106,7 +109,8 @@ class Ledger:
         self.seen = tuple(SeenIds() for _ in INPUTS)
         self.season = Season(grid.season_length)
         self.prior_nu = 1.0
-        self.currency = ""
+        self.money = money or ShopCurrency()
+        self.currency = ""  # of the money seen in here; "" before there was any
         self.touched: dict[int, list[Slots]] = {}  # by window: slots folded into since the last `take_touched`
         self._foreign: set[str] = set()
 
@@ -114,14 +118,15 @@ class Ledger:
     def absorb(self, source: int, columns: Columns, *, now_ms: int) -> Absorbed:
         """Fold one decoded batch of input `source`; every row ends up in exactly one count of the result.
 
-        Judged in this order, and the first that holds counts: no plausible time, another partition's SKU, late,
-        duplicate. Only what is folded makes a SKU known.
+        Judged in this order, and the first that holds counts: no plausible time, another partition's SKU, money
+        without a rate, late, duplicate. Only what is folded makes a SKU known.
         """
         outcome = Absorbed()
         keep = self._plausible(columns, now_ms, outcome)
         slots = self.table.slots(columns.sku)
         is_unknown = slots < 0
         self._refuse_foreign(columns, is_unknown & keep, keep, outcome)
+        columns = self._in_shop_currency(columns, keep, outcome)
         times_ms = columns.event_time_ms
         numbers = self.grid.numbers(times_ms)
         late = self._late(columns, numbers, keep, outcome)
@@ -155,6 +160,22 @@ class Ledger:
                 )
             outcome.refused.append(Refusal(int(columns.row[row]), code, why))
         return keep
+
+    def _in_shop_currency(self, columns: Columns, keep: NDArray[np.bool_], outcome: Absorbed) -> Columns:
+        """Convert money in other currencies; refuses what nobody gives a rate for (in `keep`)."""
+        if isinstance(columns, ClickColumns):
+            return columns
+        worth = self.money.worth(columns.currency, keep)
+        if keep.any():
+            self.currency = self.money.code
+        if worth is None:
+            return columns
+        unknown = np.isnan(worth) & keep
+        for row in np.flatnonzero(unknown):
+            why = self.money.refuse(columns.currency[row])
+            outcome.refused.append(Refusal(int(columns.row[row]), "wrong_currency", why))
+        keep &= ~unknown
+        return converted(columns, worth)
 
     def _refuse_foreign(
         self, columns: Columns, unknown: NDArray[np.bool_], keep: NDArray[np.bool_], outcome: Absorbed
@@ -231,12 +252,10 @@ class Ledger:
         np.minimum.at(self.table["first_number"], slots, numbers)
         if isinstance(columns, OrderColumns):
             folds.fold_orders(self.windows, numbers, slots, columns.quantity[at], columns.unit_price[at])
-            self.currency = columns.currency[_first(at)]
         elif isinstance(columns, ClickColumns):
             folds.fold_clicks(self.windows, numbers, slots, columns.kind[at])
         else:
             folds.fold_prices(self.windows, numbers, slots, columns.price[at], columns.event_time_ms[at])
-            self.currency = self.currency or columns.currency[_first(at)]
         for number, rows in folds.by_window(numbers):
             self.touched.setdefault(number, []).append(slots[rows])
 
@@ -384,8 +403,3 @@ class Ledger:
 def _newest(times_ms: NDArray[np.int64]) -> int:
     """Give the newest of some event times, NEVER_MS where there is none."""
     return int(times_ms.max()) if len(times_ms) else NEVER_MS
-
-
-def _first(at: NDArray[np.intp] | slice) -> int:
-    """Row of the first event to fold."""
-    return 0 if isinstance(at, slice) else int(at[0])

@@ -180,7 +180,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - clic
     from streams.commands.train import train_bundle  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    train_bundle(files, **_days_of(ctx, options))
+    train_bundle(files, money=_settings(ctx).money, **_days_of(ctx, options))
 
 
 @cli.command()
@@ -202,7 +202,7 @@ def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     from streams.commands.backtest import run  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    run(files, **_days_of(ctx, options))
+    run(files, money=_settings(ctx).money, **_days_of(ctx, options))
 
 
 @cli.group()

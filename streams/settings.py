@@ -21,9 +21,12 @@ import msgspec
 from msgspec import Meta
 
 from features.cadence import DAY_MS, DORMANT_AFTER_MS
+from features.currency import ShopCurrency
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
 from streams import addresses, naming, security, service_links
+from streams.personal import Masker, masker
+from streams.rates import read as read_rates
 
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"
@@ -157,6 +160,34 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_windows: Annotated[
         Literal["publish", "skip"], Meta(description="whether windows without events make a `windows` record")
     ] = "publish"
+    currency: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Z]{3})?\Z",
+            description="the shop's currency (ISO 4217): money in another one is converted by `SKUTREND_RATES`, or its "
+            "record is a dead letter; empty: that of the first record seen",
+        ),
+    ] = ""
+    rates: Annotated[
+        str,
+        Meta(
+            description="file of exchange rates, TOML with a table `[rates]`: `EUR = 0.86` says that one EUR is worth "
+            "0.86 of the shop's currency; empty: no rates"
+        ),
+    ] = ""
+    personal: Annotated[
+        Literal["pseudonym", "remove", "keep"],
+        Meta(
+            description="what becomes of `customer_id` in dead letters and late events: `pseudonym`: a keyed hash, or "
+            "null without a key; `remove`: null; `keep`: as it came"
+        ),
+    ] = "pseudonym"
+    personal_key_file: Annotated[
+        str,
+        Meta(
+            description="file with the key of the pseudonyms, at least 16 bytes, the same on all workers; empty: none"
+        ),
+    ] = ""
     alert_min_impact: Annotated[
         float, Meta(ge=0, description="money at stake, in the shop's currency, below which nothing is alerted")
     ] = 50.0
@@ -183,6 +214,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             day_start=self.day_start,
             week_start=self.week_start,
         )
+
+    @property
+    def money(self) -> ShopCurrency:
+        """What these settings say of the shop's currency; reads the file of rates (`BadSetting`)."""
+        return ShopCurrency(self.currency, read_rates(Path(self.rates)) if self.rates else {})
+
+    @property
+    def masker(self) -> Masker:
+        """What these settings make of personal data in letters; reads the key file (`BadSetting`)."""
+        return masker(self.personal, self.personal_key_file)
 
     @property
     def client(self) -> dict[str, Any]:
@@ -213,7 +254,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     except msgspec.ValidationError as error:
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
-    _ = settings.grid
+    _ = settings.grid, settings.money, settings.masker
     _check_names(settings)
     unusable = sorted(_NO_TEXT.intersection(settings.kafka))
     if unusable:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from features.cadence import LEVELS, SUM_WINDOWS
+from features.currency import ShopCurrency
 from features.encoding import fingerprint
 from features.grid import WindowGrid
 from features.ledger import Ledger
@@ -45,6 +46,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     count: int,
     horizon: int,
     grid: WindowGrid,
+    money: ShopCurrency | None = None,
 ) -> None:
     """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made)."""
     if not out.parent.is_dir():
@@ -55,7 +57,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
     with console.status("reading events"):
         events = event_tables.load(files)
-    ledger = Ledger(grid, extra_columns=columns(session))
+    money = money or ShopCurrency()
+    ledger = Ledger(grid, extra_columns=columns(session), money=money)
     desk = Desk(ledger, session)
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
@@ -65,6 +68,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
             if number + 1 in origins:
                 tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+    for line in money.told():
+        console.print(line, highlight=False)
     if not tables:
         msg = (
             f"no origin lies within the events: the first is {first_origin.date()}, "

@@ -37,6 +37,8 @@ def serve(settings: Settings) -> None:
     logs.set_up(settings.log_level)
     state = Path(settings.state_dir) / settings.group
     directories.prepare(state, what=f"the state directory {state} (SKUTREND_STATE_DIR)", error=BadSetting)
+    if settings.personal == "pseudonym" and not settings.personal_key_file:
+        log.info("customer_id is removed from letters: SKUTREND_PERSONAL_KEY_FILE names no key for pseudonyms")
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from features.cadence import DAY_MS, HORIZON, LEVELS, SUM_WINDOWS
+from features.currency import ShopCurrency
 from features.encoding import FEATURES, fingerprint
 from features.grid import WindowGrid
 from features.ledger import Ledger
@@ -28,7 +29,7 @@ def local_ms(day: datetime, grid: WindowGrid) -> int:
     return grid.date_start_ms(day.date())
 
 
-def train_bundle(
+def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     files: Mapping[InputName, Path],
     *,
     out: Path,
@@ -36,8 +37,10 @@ def train_bundle(
     grid: WindowGrid,
     iterations: int | None,
     seed: int,
+    money: ShopCurrency | None = None,
 ) -> None:
     """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little."""
+    money = money or ShopCurrency()
     try:
         import torch  # noqa: PLC0415 - the train extra
     except ImportError as error:
@@ -53,7 +56,9 @@ def train_bundle(
     with console.status("reading events"):
         events = event_tables.load(files)
     with console.status("replaying them through the serving code"):
-        history = collect(Ledger(grid), events, until_ms=until_ms)
+        history = collect(Ledger(grid, money=money), events, until_ms=until_ms)
+    for line in money.told():
+        console.print(line, highlight=False)
     arrays = history.arrays
     console.print(f"{arrays.windows} windows of {len(history.skus)} SKUs")
     bars = (

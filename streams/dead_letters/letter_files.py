@@ -28,6 +28,7 @@ class Letter:
     """One dead letter. place: (written_ms, partition, offset) among the dead letters, the order of their age.
 
     cut: what it lacks of the original, because that did not fit; empty where it is whole.
+    removed_bytes: length of a value that was removed, since it may tell of a person.
     """
 
     place: tuple[int, int, int]
@@ -37,6 +38,7 @@ class Letter:
     key: bytes | None
     value: bytes | None
     cut: str = ""
+    removed_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

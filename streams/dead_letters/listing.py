@@ -16,6 +16,7 @@ from streams.dead_letters.letter_files import Letter, Newest
 from streams.kafka import topics
 from streams.kafka.partition_reader import Reader
 from streams.observe.progress import telling
+from streams.personal import REMOVED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ WIDTH: Final = 80
 UNREADABLE: Final = "unreadable_headers"
 """Code shown of records among the dead letters that no worker has put there."""
 _INDENT: Final = " " * 4
+_SIZE_DIGITS: Final = 9
 
 
 def list_letters(
@@ -99,7 +101,12 @@ def as_letter(message: Message) -> Letter:
         own = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
         source, code, error = str(own), UNREADABLE, str(trouble)
     cut = left_out(message.headers() or [])
-    return Letter(place, source, code, error, key=message.key(), value=message.value(), cut=cut)
+    return Letter(place, source, code, error, message.key(), message.value(), cut, _removed_bytes(message))
+
+
+def _removed_bytes(message: Message) -> int | None:
+    said = dict(message.headers() or []).get(REMOVED_BYTES) or b""
+    return int(said) if said.isdigit() and len(said) <= _SIZE_DIGITS else None
 
 
 def describe(letter: Letter, timezone: str = "UTC") -> Iterator[str]:
@@ -111,7 +118,10 @@ def describe(letter: Letter, timezone: str = "UTC") -> Iterator[str]:
     yield from _wrapped(letter.error, first=_INDENT, later=_INDENT)
     if letter.cut:
         yield from _wrapped(f"not whole, it lacks {letter.cut}", first=_INDENT, later=_INDENT)
-    yield _INDENT + _value(letter.value)
+    if letter.value is None and letter.removed_bytes is not None:
+        yield f"{_INDENT}({letter.removed_bytes:,} bytes removed that may tell of a person; see the source)"
+    else:
+        yield _INDENT + _value(letter.value)
 
 
 def _value(value: bytes | None) -> str:

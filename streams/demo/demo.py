@@ -137,6 +137,7 @@ def _worker(brokers: str, out: Path) -> Iterator[WorkerProcess]:
         "BROKERS": brokers,
         "STATE_DIR": str(out / "state"),
         "TIMEZONE": TIMEZONE,
+        "CURRENCY": "GBP",
         "FLUSH_INTERVAL_MS": "250",
         "GUARANTEE": "at_least_once",  # the embedded broker keeps nothing for long, so there is nothing to recover from
         "CHANGELOG": "off",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import rows
+from features.currency import ShopCurrency
 from features.ledger import Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.table import Slots
@@ -34,6 +35,7 @@ from streams.kafka.output_producer import Outbox
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
 from streams.partition.side_outputs import Letters
+from streams.personal import Masker
 from streams.settings import Settings
 from streams.state.changelog import Changelog
 from streams.state.snapshots import Keeper
@@ -77,11 +79,14 @@ class Partition:
         metrics: Metrics,
         changelog: Changelog | None = None,
         keeper: Keeper | None = None,
+        money: ShopCurrency | None = None,
+        masker: Masker | None = None,
     ) -> None:
         """Restore what the store holds (`StateMismatch` when it is another's), else start empty.
 
         changelog: None keeps state on this machine only. Its outbox may be `outbox`: then outputs and state are one
-        transaction. keeper: takes snapshots after flushes.
+        transaction. keeper: takes snapshots after flushes. money: shared by all partitions of a worker. masker: of
+        personal data in letters. None of these two: as the settings say.
         """
         self.number = geometry.number
         self.settings = settings
@@ -91,13 +96,18 @@ class Partition:
         self.changelog = changelog
         self.keeper = keeper
         self.letters = Letters(
-            outbox, settings.topic("dead-letters"), settings.topic("late-events"), geometry.letter_limit_bytes
+            outbox,
+            settings.topic("dead-letters"),
+            settings.topic("late-events"),
+            geometry.letter_limit_bytes,
+            masker or settings.masker,
         )
         self.ledger = Ledger(
             settings.grid,
             extra_columns=desk.columns(session),
             owns=lambda keys: partitions_of(keys, count=geometry.count) == geometry.number,
             max_ahead_ms=settings.max_ahead_ms,
+            money=money or settings.money,
         )
         rules = AlarmRules.of(settings.grid.cadence, min_impact=settings.alert_min_impact)
         self.desk = desk.Desk(self.ledger, session, rules=rules)
@@ -152,6 +162,8 @@ class Partition:
             self.meta.offsets[batch.topic] = batch.next
             self._count(source, batch, outcome)
         self._changed = True
+        if self.ledger.currency != self.meta.currency:
+            self._name_currency()
         return outcome
 
     def _pass_over(self, batch: RecordBatch, skipped: Skipped) -> None:
@@ -160,6 +172,16 @@ class Partition:
         self.letters.bury_unread(batch, skipped)
         self.metrics.refusals.labels(batch.topic, skipped.code).inc(len(skipped))
         self._is_urgent = True
+
+    def _name_currency(self) -> None:
+        self.meta.currency = self.ledger.currency
+        if not self.ledger.money.is_set:
+            log.warning(
+                "partition %d: the shop's money is taken to be in %s, the currency of the first record seen; set "
+                "SKUTREND_CURRENCY, since another worker may see another one first",
+                self.number,
+                self.ledger.currency,
+            )
 
     @contextmanager
     def _wholly(self) -> Iterator[None]:
@@ -416,6 +438,7 @@ class Partition:
         if meta is None:
             return
         rows.check(meta, self.ledger, where=str(self.store.path))
+        self.ledger.currency = self.ledger.money.agree(meta.currency, where=str(self.store.path))
         self.ledger.table.reserve(self.store.estimate())
         for skus, packed in self.store.sku_rows():
             rows.unpack(self.ledger.table, skus, packed)
@@ -433,7 +456,7 @@ class Partition:
                 self.ledger.seen[source].restore(number, hashes)
         self._channel.restored(each for each in self.store.open_keys() if first is None or each[0] >= first)
         rows.restore_season(self.ledger, meta.season)
-        self.ledger.prior_nu, self.ledger.currency = meta.prior_nu, meta.currency
+        self.ledger.prior_nu = meta.prior_nu
         self.watermark.value_ms = meta.watermark_ms
         for clock, newest_ms in zip(self.watermark.clocks, meta.newest_ms, strict=True):
             clock.max_event_ms = newest_ms

@@ -1,19 +1,20 @@
 """Records that go out again as they came: dead letters and late events.
 
-The original key, bytes and headers are kept, and headers of ours are added (schemas/provenance.py). A record that would
-not fit into its topic any more with those is cut to what fits, and says so in further headers: a record that cannot be
-written would otherwise stop the worker at the same offset for ever.
+The original key, bytes and headers are kept, but for personal data (streams/personal.py), and headers of ours are added
+(schemas/provenance.py). A record that would not fit into its topic any more with those is cut to what fits, and says so
+in further headers: a record that cannot be written would otherwise stop the worker at the same offset for ever.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from schemas.provenance import LAST_OFFSET, Source, cut_headers, dead_letter_headers, late_event_headers
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
+from streams.personal import Masker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +36,16 @@ _VARINT_BITS: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Where such records go. limit_bytes: `max.message.bytes` of the topics, the smaller one."""
+    """Where such records go. limit_bytes: `max.message.bytes` of the topics, the smaller one.
+
+    masker: hides personal data.
+    """
 
     outbox: Outbox
     dead_letters: str
     late_events: str
     limit_bytes: int = DEFAULT_LIMIT_BYTES
+    masker: Masker = field(default_factory=Masker)
 
     def bury(self, batch: RecordBatch, refusal: Refusal) -> None:
         """Send an unusable record to the dead letters."""
@@ -61,7 +66,9 @@ class Letters:
         self._forward(self.late_events, batch, late.row, ours)
 
     def _forward(self, topic: str, batch: RecordBatch, row: int, ours: Headers) -> None:
-        original = Original(batch.keys[row], batch.values[row], batch.headers.get(row, ()))
+        record = self.masker.mask(batch.keys[row], batch.values[row], batch.headers.get(row, ()))
+        ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
+        original = Original(record.key, record.value, record.headers)
         fitted = fit(original, ours, limit_bytes=usable_bytes(self.limit_bytes))
         self.outbox.put_one(topic, fitted.key, fitted.value, fitted.headers)
 

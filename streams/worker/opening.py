@@ -147,6 +147,8 @@ class Opener:
                 metrics=worker.metrics,
                 changelog=changelog,
                 keeper=None if self._snapshots is None else self._snapshots.keeper(number),
+                money=worker.money,
+                masker=worker.masker,
             )
             partition.check_topics(ids)
         except Broken:

@@ -81,6 +81,8 @@ def unusable() -> list[Hostile]:
         Hostile("implausible_time", order(event_time_ms=-(2**63))),
         Hostile("from_the_future", order(event_time_ms=YEAR_2100_MS)),
         Hostile("from_the_future", order(event_time_ms=2**63 - 1)),
+        Hostile("wrong_currency", order(currency="GBp")),  # pence: no code, so it cannot become the shop's either
+        Hostile("wrong_currency", order(currency="\x1b[2")),
         Hostile("wrong_type", b"[" * 100_000),
         Hostile("not_json", b'{"sku":' * 30_000),
     ]

@@ -29,6 +29,7 @@ class Order(NamedTuple):
     quantity: float
     unit_price: float
     time_ms: int
+    currency: str = "GBP"
 
 
 class Click(NamedTuple):
@@ -43,6 +44,7 @@ class Price(NamedTuple):
     sku: str
     price: float
     time_ms: int
+    currency: str = "GBP"
 
 
 Event = Order | Click | Price
@@ -57,11 +59,11 @@ def columns(source: int, events: Sequence[Any]) -> Columns:
     if source == ORDERS:
         quantity = np.array([e.quantity for e in events], np.float64)
         price = np.array([e.unit_price for e in events], np.float64)
-        return OrderColumns(row, ids, skus, quantity, price, times_ms, ["GBP"] * len(events))
+        return OrderColumns(row, ids, skus, quantity, price, times_ms, [e.currency for e in events])
     if source == CLICKS:
         return ClickColumns(row, ids, skus, np.array([e.kind for e in events], np.int8), times_ms)
     prices = np.array([e.price for e in events], np.float64)
-    return PriceColumns(row, ids, skus, prices, times_ms, ["GBP"] * len(events))
+    return PriceColumns(row, ids, skus, prices, times_ms, [e.currency for e in events])
 
 
 def cut(events: Sequence[Any], at: Sequence[int]) -> list[list[Any]]:

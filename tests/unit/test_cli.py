@@ -225,6 +225,24 @@ def test_a_backtest_whose_origins_lie_outside_the_events_says_so(orders: str, tm
     assert not Path(out).exists()
 
 
+def test_a_backtest_tells_which_money_it_leaves_out_and_heeds_the_rates(tmp_path: Path) -> None:
+    changes = [{"currency": "JPY", "unit_price": 15_000.0} if n % 3 == 2 else {} for n in range(60)]
+    rows = [order(f"e{n}", "a", T0 + n * 21_600_000, **change) for n, change in enumerate(changes)]
+    file, rates = tmp_path / "orders.jsonl", tmp_path / "rates.toml"
+    file.write_bytes(b"\n".join(rows))
+    rates.write_text("[rates]\nJPY = 0.005\n")
+    options = ["--orders", str(file), "--out", str(tmp_path / "out.parquet"), "--every", "1", "--count", "1"]
+    options += ["--first-origin", "2023-11-28"]
+    left_out = skutrend("backtest", *options)
+    assert "18 records with money in JPY left out, since the shop's is GBP" in " ".join(left_out.stderr.split())
+    converted = skutrend("backtest", *options, currency="GBP", rates=str(rates))
+    assert (left_out.exit_code, converted.exit_code) == (0, 0), converted.stderr
+    assert "left out" not in converted.stderr
+    rates.write_text("[rates]\nJPY = -1\n")
+    for command in (["backtest", *options], ["settings"]):
+        assert_one_sentence(skutrend(*command, currency="GBP", rates=str(rates)), about="JPY = -1")
+
+
 def test_a_backtest_into_a_directory_that_is_not_there_is_told(orders: str, tmp_path: Path) -> None:
     out = str(tmp_path / "nowhere" / "out.parquet")
     options = ["--orders", orders, "--out", out, "--first-origin", "2023-11-16", "--every", "1", "--count", "1"]

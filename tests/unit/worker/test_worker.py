@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from faust.types import TP
 from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, Unavailable, WrongPartitioner
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
+from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
 from streams.state.store import Store
 from streams.worker.opening import Opener
@@ -406,6 +408,35 @@ def test_assigning_keeps_gives_up_and_restores(make: Callable[..., Bench]) -> No
     assert worker.offsets([TP(topic, n) for n in range(3)]) == {TP(topic, 0): 12, TP(topic, 1): 12}
     bench.assign([])
     assert worker.partitions == {}
+
+
+def test_partitions_of_one_worker_have_one_currency_and_stored_ones_must_agree(
+    make: Callable[..., Bench], settings: Settings, tmp_path: Path
+) -> None:
+    def absorb(bench: Bench, number: int, currency: str) -> None:
+        topic, skus = bench.worker.topics[ORDERS], [f"s{n}" for n in range(40)]
+        mine = [sku for sku in skus if partitions_of([sku.encode()], count=2)[0] == number]
+        values = [order(f"{number}", mine[0], T0, currency=currency)]
+        bench.hand(
+            ORDERS, batch(topic, values, start=bench.worker.partitions[number].next_offset(topic), partition=number)
+        )
+
+    bench = make(partitions=2)
+    absorb(bench, 0, "GBP")
+    absorb(bench, 1, "EUR")
+    metas = {number: partition.meta for number, partition in bench.worker.partitions.items()}
+    assert {number: meta.counts["orders"].rejected for number, meta in metas.items()} == {0: 0, 1: 1}
+    assert {number: meta.currency for number, meta in metas.items()} == {0: "GBP", 1: "GBP"}
+    bench.close()
+
+    other = make(partitions=2, state_dir=str(tmp_path / "other"))
+    absorb(other, 1, "EUR")
+    other.close()
+    state = Path(settings.group) / "partition-1"
+    shutil.rmtree(Path(settings.state_dir) / state)
+    shutil.copytree(tmp_path / "other" / state, Path(settings.state_dir) / state)
+    with pytest.raises(StateMismatch, match=r"other partitions have theirs in (GBP|EUR): set SKUTREND_CURRENCY"):
+        make(partitions=2)
 
 
 def test_what_was_not_flushed_goes_with_a_dropped_partition(make: Callable[..., Bench]) -> None:
