@@ -92,8 +92,8 @@ def _add(found: Counters, family: str, samples: list[tuple[str, dict[str, str], 
         found.windows = sum(value for _, value in totals)
     elif family == "skutrend_skus":
         found.skus = sum(value for _, value in totals)
-    elif family == "skutrend_watermark_ms":
-        found.watermark_ms = min((value for _, value in totals), default=0)
+    elif family == "skutrend_watermark_timestamp_seconds":
+        found.watermark_ms = 1000 * min((value for _, value in totals), default=0)
     elif family == "skutrend_published":
         by_topic = {labels["topic"]: value for labels, value in totals}
         found.forecasts, found.alerts = by_topic.get("forecasts", 0), by_topic.get("alerts", 0)
