@@ -16,6 +16,7 @@ from streams.comparing import compare
 from streams.serve import open_session
 from streams.settings import Settings
 from streams.store import Store
+from streams.telling import telling
 
 
 def show(settings: Settings, sku: str) -> list[str]:
@@ -56,10 +57,12 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            for skus, packed in store.sku_rows():
-                rows.unpack(ledger.table, skus, packed)
-            folded = sum(len(part.skus) for part in store.open_rows())
-            ids = sum(len(part[2]) for part in store.ids())
+            with telling(f"reading {path.name}, SKUs", meta.skus) as told:
+                for skus, packed in store.sku_rows():
+                    rows.unpack(ledger.table, skus, packed)
+                    told(len(skus))
+                folded = sum(len(part.skus) for part in store.open_rows())
+                ids = sum(len(part[2]) for part in store.ids())
         finally:
             store.close()
         rows.check_count(meta, len(ledger.table), where=str(path))
