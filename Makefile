@@ -18,7 +18,7 @@ $(VENV)/.dev: $(VENV)/.run
 	touch $@
 
 # one test asks it about /metrics; outside CI that may be skipped, where there is no Debian to take it from
-$(BIN)/promtool: deploy/promtool.sh
+$(BIN)/promtool: deploy/promtool.sh | $(VENV)/.run
 	command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || deploy/promtool.sh $(BIN) || test -z "$$CI"
 
 $(KAFKA): deploy/kafka/pom.xml
