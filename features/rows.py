@@ -49,11 +49,21 @@ class SeasonState(msgspec.Struct):
     open_windows: int
 
 
-class Meta(msgspec.Struct):
+class LiveState(msgspec.Struct):
+    """How good the recent forecasts of a partition were, as it is stored: the sums of `desk.LiveLoss`."""
+
+    loss: dict[str, float]
+    units: float
+    covered: float
+    scored: float
+
+
+class Meta(msgspec.Struct, omit_defaults=True):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
-    input, its newest event time; skus: how many SKU rows there are beside it.
+    input, its newest event time; skus: how many SKU rows there are beside it. live: how good `model` was; None where
+    that is not known.
     """
 
     format: int
@@ -72,6 +82,7 @@ class Meta(msgspec.Struct):
     expected_open: bool
     windows_closed: int
     skus: int
+    live: LiveState | None = None
 
 
 def row_dtype(spec: Sequence[Column]) -> np.dtype[np.void]:

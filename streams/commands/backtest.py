@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import track
 
+from features import dates
 from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
 from features.horizon import LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
-from features.offline import feed
+from features.offline import feed, windows_between
 from inference import bundle as bundles
 from inference.desk import Closed, Desk, columns
 from inference.session import Session
@@ -30,6 +30,7 @@ from schemas.errors import BadInput
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
 from streams.events.files import Kind
+from streams.observe.progress import telling
 
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
 
@@ -52,18 +53,19 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     console = Console(stderr=True)
     grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
-    with console.status("reading events"):
-        events = event_tables.load(files)
+    events = event_tables.load_telling(files)
     ledger = Ledger(grid, extra_columns=columns(session))
     desk = Desk(ledger, session)
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
     tables = []
-    windows = feed(ledger, events, until_ms=grid.end_ms(max(origins) - 1))
-    for number in track(windows, "closing windows", console=console, total=None):
-        for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
-            if number + 1 in origins:
-                tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+    until_ms = grid.end_ms(max(origins) - 1)
+    with telling("closing windows", windows_between(grid, events, until_ms=until_ms)) as told:
+        for number in feed(ledger, events, until_ms=until_ms):
+            for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
+                if number + 1 in origins:
+                    tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+            told(1, dates.short_day(grid.start_ms(number), timezone))
     if not tables:
         msg = (
             f"no origin lies within the events: the first is {first_origin.date()}, "

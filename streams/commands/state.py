@@ -13,6 +13,7 @@ from features.open_windows import FOLDED
 from inference import desk
 from schemas.errors import BadInput, StateMismatch
 from streams.commands.serve import open_session
+from streams.observe.progress import telling
 from streams.settings import Settings
 from streams.state.store import Store
 from streams.state.verifying import compare
@@ -56,10 +57,12 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            for skus, packed in store.sku_rows():
-                rows.unpack(ledger.table, skus, packed)
-            folded = sum(len(part.skus) for part in store.open_rows())
-            ids = sum(len(part[2]) for part in store.ids())
+            with telling(f"reading {path.name}, SKUs", meta.skus) as told:
+                for skus, packed in store.sku_rows():
+                    rows.unpack(ledger.table, skus, packed)
+                    told(len(skus))
+                folded = sum(len(part.skus) for part in store.open_rows())
+                ids = sum(len(part[2]) for part in store.ids())
         finally:
             store.close()
         rows.check_count(meta, len(ledger.table), where=str(path))

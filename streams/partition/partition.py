@@ -21,12 +21,13 @@ from features.open_windows import FOLDED, OpenWindow
 from features.table import Slots
 from features.watermark import Watermark
 from inference import desk
-from inference.alarms import AlarmRules
+from inference.alarms import AlarmRules, open_counts
 from inference.session import Session
 from schemas.columns import WindowColumns
 from schemas.decoding import DECODERS
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
+from streams.close_delay import CloseDelay
 from streams.kafka.batch import RecordBatch
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
@@ -113,6 +114,7 @@ class Partition:
         self._gone: list[bytes] = []  # of those, what has closed since the last flush
         self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._last_flush_ms = 0
+        self._close_delay = CloseDelay(settings.grid)
         self._restore(session)
 
     # ------------------------------------------------------------------ absorb
@@ -162,6 +164,8 @@ class Partition:
     def advance_watermark(self, *, now_ms: int) -> int:
         """Let event time move on; returns the watermark."""
         self.watermark.advance(now_ms=now_ms, data_end_ms=self.ledger.data_end_ms())
+        if self.watermark.value_ms >= EARLIEST_MS:
+            self._close_delay.moved(self.watermark.value_ms, now_s=time.monotonic())
         return self.watermark.value_ms
 
     def close_due(self, *, now_ms: int) -> bool:
@@ -178,6 +182,7 @@ class Partition:
             self.meta.windows_closed += 1
         self._changed = self._closed_since_flush = True
         self.metrics.close.observe(time.perf_counter() - started)
+        self._close_delay.closed(number, now_s=time.monotonic())
         self._report()
         return True
 
@@ -219,15 +224,21 @@ class Partition:
         number = str(self.number)
         self.metrics.windows.labels(number).inc()
         self._report_standing()
-        for source in self.desk.live.loss:
-            self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
 
     def _report_standing(self) -> None:
         """Report what is true of a partition whether or not it ever closes another window."""
         number, first = str(self.number), self.ledger.windows.first_open
         self.metrics.skus.labels(number).set(len(self.ledger.table))
         if first is not None:
-            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first))
+            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first) / 1000)
+        if self.desk.session is None:
+            return
+        self.metrics.coverage.labels(number).set(self.desk.live.coverage())
+        for source in self.desk.live.loss:
+            self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
+        is_open = self.ledger.table["alarm_open"][: len(self.ledger.table)]
+        for (kind, severity), count in open_counts(is_open).items():
+            self.metrics.open_alerts.labels(number, kind, severity).set(count)
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
@@ -280,6 +291,8 @@ class Partition:
         self._changed = self._closed_since_flush = self._is_torn = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
+        for delay_s in self._close_delay.committed(now_s=time.monotonic()):
+            self.metrics.close_delay.observe(delay_s)
         if self.keeper is not None:
             self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
@@ -298,6 +311,7 @@ class Partition:
         meta.season = rows.season_state(ledger)
         meta.prior_nu, meta.currency = ledger.prior_nu, ledger.currency
         meta.expected_open = self.desk.expected_open
+        meta.live = None if self.desk.session is None else self.desk.live.state()
         ids = {}
         for source, seen in enumerate(ledger.seen):
             for number, fresh in seen.take_fresh().items():
@@ -400,6 +414,8 @@ class Partition:
         self.desk.expected_open = meta.expected_open
         if session is not None and meta.model != session.model:
             self.desk.warm_up()
+        elif meta.live is not None:
+            self.desk.live.restore(meta.live)
         meta.model = self.meta.model
         self.meta = meta
         self._report_standing()
