@@ -17,6 +17,10 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
 	touch $@
 
+# one test asks it about /metrics; outside CI that may be skipped, where there is no Debian to take it from
+$(BIN)/promtool: deploy/promtool.sh | $(VENV)/.run
+	command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || deploy/promtool.sh $(BIN) || test -z "$$CI"
+
 $(KAFKA): deploy/kafka/pom.xml
 	mvn --batch-mode --quiet --file deploy/kafka/pom.xml dependency:copy-dependencies
 	touch $@
@@ -29,11 +33,11 @@ demo: $(VENV)/.run
 test: lint check
 
 # three at a time, since most tests on Kafka wait: each process has a broker of its own (400 MB)
-check: $(VENV)/.dev $(KAFKA)
+check: $(VENV)/.dev $(KAFKA) $(BIN)/promtool
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # the quick half: no Kafka, no child processes
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev $(BIN)/promtool
 	$(BIN)/python -m pytest tests/unit tests/properties tests/simulation -m 'not kafka'
 
 # thousands of schedules of crashes, zombies and lost disks; a failing one says how to replay it

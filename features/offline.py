@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import DORMANT_AFTER_MS
-from features.grid import plausible
+from features.grid import WindowGrid, plausible
 from features.ledger import Columns, Ledger
 
 _FAR_MS = 1 << 62
@@ -68,6 +68,20 @@ def _next(ledger: Ledger, number: int, filled: list[int], cross: Callable[[int, 
     if stop > number:
         cross(number, stop)
     return stop
+
+
+def windows_between(
+    grid: WindowGrid, events: Mapping[int, Columns], *, first_open: int | None = None, until_ms: int | None = None
+) -> int:
+    """Count the windows that `feed` would name. first_open: of a ledger that was fed before."""
+    times_ms = [columns.event_time_ms[plausible(columns.event_time_ms)] for columns in events.values()]
+    if until_ms is not None:
+        times_ms = [times[times < until_ms] for times in times_ms]
+    times_ms = [times for times in times_ms if len(times)]
+    if not times_ms:
+        return 0
+    first = grid.number(min(times.min() for times in times_ms)) if first_open is None else first_open
+    return max(0, grid.number(max(times.max() for times in times_ms)) + 1 - first)
 
 
 def _by_window(ledger: Ledger, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:

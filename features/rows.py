@@ -57,13 +57,22 @@ class SeasonState(msgspec.Struct):
     open_windows: int
 
 
+class LiveState(msgspec.Struct):
+    """How good the recent forecasts of a partition were, as it is stored: the sums of `desk.LiveLoss`."""
+
+    loss: dict[str, float]
+    units: float
+    covered: float
+    scored: float
+
+
 class Meta(msgspec.Struct, omit_defaults=True):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
     input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
     skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
-    as brokers gave one.
+    as brokers gave one; live: how good `model` was; None where that is not known.
     """
 
     format: int
@@ -83,6 +92,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     windows_closed: int
     skus: int
     topic_ids: dict[str, str] = {}
+    live: LiveState | None = None
 
 
 def row_dtype(spec: Sequence[Column]) -> np.dtype[np.void]:

@@ -156,6 +156,15 @@ def judge(
     return changes, new
 
 
+def open_counts(alarm_open: NDArray[np.uint8]) -> dict[tuple[str, str], int]:
+    """Count the open alerts by kind and severity, zeros included; alarm_open: the column of that name, (n, 4)."""
+    return {
+        (kind, SEVERITIES[rank]): int(np.count_nonzero(alarm_open[:, at] == rank))
+        for at, kind in enumerate(KINDS)
+        for rank in (TICKET, PAGE)
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """Per row and kind, (n, 4): -log10 p, money, and whether an alert may open, may page, is judged at all, is calm."""

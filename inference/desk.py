@@ -18,6 +18,7 @@ from features import closing
 from features.cadence import LEVELS, RING, SUM_WINDOWS
 from features.encoding import encode
 from features.ledger import Chunk, Ledger
+from features.rows import LiveState
 from features.season import context
 from features.table import Column, Slots
 from inference import alarms, baselines, scoring, surprise
@@ -56,22 +57,45 @@ class Closed:
 
 @dataclass
 class LiveLoss:
-    """Weighted quantile loss of recent one-step forecasts by source: sums with a half-life of 20 windows."""
+    """How good recent one-step forecasts were: sums with a half-life of 20 windows.
+
+    loss: quantile loss by source, units; units: what the scored SKUs sold. covered: how many of the `scored` windows of
+    SKUs sold within the 90 % band that was served.
+    """
 
     loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
     units: float = 0.0
+    covered: float = 0.0
+    scored: float = 0.0
 
     def fade(self, windows: int = 1) -> None:
         """Let so many more windows pass."""
         for name in self.loss:
             self.loss[name] = _faded(self.loss[name], windows)
-        self.units = _faded(self.units, windows)
+        for name in ("units", "covered", "scored"):
+            setattr(self, name, _faded(getattr(self, name), windows))
 
-    def add(self, found: scoring.Losses, units: NDArray[np.float64]) -> None:
-        """Add the scored forecasts of some SKUs, and what these sold, (n,)."""
+    def add(self, found: scoring.Losses, units: NDArray[np.float64], served: NDArray[np.float32]) -> None:
+        """Add the scored forecasts of some SKUs: what these sold, (n,), and the quantiles that were served, (n, Q)."""
         for name, loss in (("served", found.served), ("lstm", found.net), ("seasonal_naive", found.naive)):
             self.loss[name] += float(loss.sum(dtype=np.float64))
         self.units += float(units[found.scored].sum())
+        sold = units.astype(np.float32)  # as exact as the band is
+        self.covered += float(((sold >= served[:, 0]) & (sold <= served[:, -1]) & found.scored).sum())
+        self.scored += float(found.scored.sum())
+
+    def coverage(self) -> float:
+        """Give the share of windows within the 90 % band; NaN before anything was scored."""
+        return self.covered / self.scored if self.scored > 0 else float("nan")
+
+    def state(self) -> LiveState:
+        """Give what is stored of it."""
+        return LiveState(loss=dict(self.loss), units=self.units, covered=self.covered, scored=self.scored)
+
+    def restore(self, stored: LiveState) -> None:
+        """Go on where the stored sums stand; a source that they do not know starts at nothing."""
+        self.loss |= {name: stored.loss[name] for name in self.loss.keys() & stored.loss.keys()}
+        self.units, self.covered, self.scored = stored.units, stored.covered, stored.scored
 
     def wql(self, source: str) -> float:
         """Give the loss per unit sold; NaN before anything was."""
@@ -182,7 +206,7 @@ class Desk:
         found, learnt = surprise.observe(rows, closed, expected)
         active = np.full(n, around.is_open and self.expected_open)
         losses = scoring.losses(rows, happened.units, active=active)
-        self.live.add(losses, happened.units)
+        self.live.add(losses, happened.units, served)
         learnt |= scoring.learn(rows, losses, nu=chunk.rows["nu"])
         before = self._season(chunk, around.number - 1)
         tamed = baselines.tame(happened.units, chunk.rows["nu"])

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import track
 
+from features import dates
 from features.cadence import LEVELS, SUM_WINDOWS
 from features.currency import ShopCurrency
 from features.encoding import fingerprint
 from features.grid import WindowGrid
 from features.ledger import Ledger
-from features.offline import feed
+from features.offline import feed, windows_between
 from inference import bundle as bundles
 from inference.desk import Closed, Desk, columns
 from inference.session import Session
@@ -31,6 +31,7 @@ from schemas.errors import BadInput
 from schemas.inputs import InputName
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
+from streams.observe.progress import telling
 from streams.state import directories
 
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
@@ -55,19 +56,20 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     directories.probe(out.parent, what=f"the directory {out.parent} (--out)", error=BadInput)
     console = Console(stderr=True)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
-    with console.status("reading events"):
-        events = event_tables.load(files)
+    events = event_tables.load_telling(files)
     money = money or ShopCurrency()
     ledger = Ledger(grid, extra_columns=columns(session), money=money)
     desk = Desk(ledger, session)
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
     tables = []
-    windows = feed(ledger, events, until_ms=grid.end_ms(max(origins) - 1), cross=desk.cross)
-    for number in track(windows, "closing windows", console=console, total=None):
-        for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
-            if number + 1 in origins:
-                tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+    until_ms = grid.end_ms(max(origins) - 1)
+    with telling("closing windows", windows_between(grid, events, until_ms=until_ms)) as told:
+        for number in feed(ledger, events, until_ms=until_ms, cross=desk.cross):
+            for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
+                if number + 1 in origins:
+                    tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+            told(1, dates.short_day(grid.start_ms(number), grid.timezone))
     for line in money.told():
         console.print(line, highlight=False)
     if not tables:

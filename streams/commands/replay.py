@@ -1,4 +1,4 @@
-"""The `replay` command: publish event files, with a progress bar."""
+"""The `replay` command: publish event files, and tell how far it is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from features import dates
 from schemas.errors import BadSetting
 from streams.events.replay import Replay
+from streams.observe.progress import telling
 
 if TYPE_CHECKING:
     from schemas.inputs import InputName
@@ -20,22 +20,14 @@ if TYPE_CHECKING:
 
 def replay_files(settings: Settings, files: dict[InputName, Path], speed: str) -> None:
     """Publish the files and print the number of records per topic; raises `BadInput`, `BadSetting`, `BrokerTrouble`."""
-    replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed))
-    console = Console(stderr=True)
+    with telling("surveying the files"):
+        replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed))
     for note in replay.notes:
-        console.print(note)
-    bars = (
-        TextColumn("{task.fields[day]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*bars, console=console) as progress:
-        task = progress.add_task("events", total=replay.total, day="")
+        Console(stderr=True).print(note, markup=False)
+    with telling("replaying events", replay.total) as told:
 
         def show(sent: Sent) -> None:
-            progress.update(task, completed=sent.sent, day=dates.short_day(sent.event_time_ms, settings.timezone))
+            told.at(sent.sent, detail=dates.short_day(sent.event_time_ms, settings.timezone))
 
         counts = replay.run(on_progress=show)
     for topic, count in counts.items():

@@ -16,6 +16,7 @@ from inference import desk
 from schemas.errors import BadInput, StateMismatch
 from schemas.refusals import sku_complaint
 from streams.commands.serve import open_session
+from streams.observe.progress import telling
 from streams.settings import Settings
 from streams.state.store import Store
 from streams.state.verifying import compare
@@ -62,10 +63,12 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            for skus, packed in store.sku_rows():
-                rows.unpack(ledger.table, skus, packed)
-            folded = sum(len(part.skus) for part in store.open_rows())
-            ids = sum(len(part[2]) // HASH_BYTES for part in store.ids())
+            with telling(f"reading {path.name}, SKUs", meta.skus) as told:
+                for skus, packed in store.sku_rows():
+                    rows.unpack(ledger.table, skus, packed)
+                    told(len(skus))
+                folded = sum(len(part.skus) for part in store.open_rows())
+                ids = sum(len(part[2]) // HASH_BYTES for part in store.ids())
         finally:
             store.close()
         rows.check_count(meta, len(ledger.table), where=str(path))

@@ -8,17 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from features.cadence import DAY_MS, HORIZON, LEVELS, SUM_WINDOWS
 from features.currency import ShopCurrency
 from features.encoding import FEATURES, fingerprint
 from features.grid import WindowGrid
 from features.ledger import Ledger
+from features.offline import windows_between
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
 from schemas.inputs import InputName
 from streams.events import tables as event_tables
+from streams.observe.progress import telling
 from streams.state import directories
 
 DEFAULT_ITERATIONS = 800
@@ -53,31 +54,22 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)  # now, not after the training
     console = Console(stderr=True)
     until_ms = local_ms(until, grid) if until else None
-    with console.status("reading events"):
-        events = event_tables.load(files)
-    with console.status("replaying them through the serving code"):
-        history = collect(Ledger(grid, money=money), events, until_ms=until_ms)
+    events = event_tables.load_telling(files)
+    windows = windows_between(grid, events, until_ms=until_ms)
+    with telling("replaying windows through the serving code", windows) as told:
+        history = collect(Ledger(grid, money=money), events, until_ms=until_ms, progress=lambda _: told(1))
     for line in money.told():
         console.print(line, highlight=False)
     arrays = history.arrays
     console.print(f"{arrays.windows} windows of {len(history.skus)} SKUs")
-    bars = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*bars, console=console) as progress:
-        task = progress.add_task("training", total=None, loss=float("nan"))
+    with telling("training, iterations") as told:
         try:
             result = fit(
                 arrays,
                 seed=seed,
                 until_index=arrays.windows,
                 season_length=grid.season_length,
-                progress=lambda done, total, loss: progress.update(task, completed=done, total=total, loss=loss),
+                progress=lambda done, total, loss: told.at(done, total=total, detail=f"loss {loss:.4f}"),
                 iterations=iterations or DEFAULT_ITERATIONS,
             )
         except ValueError as error:
@@ -97,7 +89,7 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
         metrics=result.metrics,
         created_by=f"skutrend {version('skutrend')}, torch {torch.__version__}",
     )
-    with console.status("exporting and checking"):
+    with telling("exporting and checking"):
         export(result.network, out, manifest=manifest)
     for line in describe(load(out, expected_fingerprint=fingerprint())):
         console.print(line, highlight=False)

@@ -34,6 +34,7 @@ from streams.events.replay import Progress as Sent
 from streams.events.replay import Replay
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.topics import names
+from streams.observe.progress import telling
 from streams.state import directories
 
 TIMEZONE = "Europe/London"
@@ -94,8 +95,8 @@ def _add(found: Counters, family: str, samples: list[tuple[str, dict[str, str], 
         found.windows = sum(value for _, value in totals)
     elif family == "skutrend_skus":
         found.skus = sum(value for _, value in totals)
-    elif family == "skutrend_watermark_ms":
-        found.watermark_ms = min((value for _, value in totals), default=0)
+    elif family == "skutrend_watermark_timestamp_seconds":
+        found.watermark_ms = 1000 * min((value for _, value in totals), default=0)
     elif family == "skutrend_published":
         by_topic = {labels["topic"]: value for labels, value in totals}
         found.forecasts, found.alerts = by_topic.get("forecasts", 0), by_topic.get("alerts", 0)
@@ -214,6 +215,26 @@ class _Display:
         )
 
 
+@contextmanager
+def _showing(display: _Display, console: Console, total: int) -> Iterator[Callable[[Counters], None]]:
+    """Keep the display in view; where it goes into a file, tell on stderr how far it is."""
+    if console.is_terminal:
+        with Live(Group(display.progress, display.counters), console=console, refresh_per_second=4):
+            yield display.draw
+        return
+    with telling("replaying events", total) as told:
+        counters = Counters()
+
+        def draw(c: Counters) -> None:
+            nonlocal counters
+            counters = c
+            told.at(c.records, detail=f"{c.windows:,} windows closed, {c.forecasts:,} forecasts")
+
+        yield draw
+    display.draw(counters)
+    console.print(display.progress, display.counters)
+
+
 def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Console, *, last_window: int) -> str:
     """Replay everything, never further ahead than the embedded broker can hold; returns a sentence on throughput."""
     bars = (
@@ -227,7 +248,7 @@ def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Cons
     sent = Sent(0, replay.total, 0)
     display = _Display(Progress(*bars, console=console), started)
     display.progress.add_task("replay", total=replay.total, day="", rate="")
-    with Live(Group(display.progress, display.counters), console=console, refresh_per_second=4):
+    with _showing(display, console, replay.total) as draw:
 
         def note(now: Sent) -> None:
             nonlocal sent
@@ -236,13 +257,13 @@ def _drive(replay: Replay, worker: WorkerProcess, seen: Collector, console: Cons
         def gate(_: int) -> None:
             while True:
                 c = worker.look()
-                display.draw(c)
+                draw(c)
                 if sent.sent - c.records < _MAX_IN_FLIGHT and c.forecasts - seen.counts["forecasts"] < _MAX_UNSEEN:
                     return
                 time.sleep(_POLL_S)
 
         replay.run(gate=gate, on_progress=note)
-        seconds = _await_end(worker, seen, replay.total, last_window, display.draw)
+        seconds = _await_end(worker, seen, replay.total, last_window, draw)
     console.print()
     seconds -= started
     c = worker.look()

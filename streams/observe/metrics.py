@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import logging
+import platform
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, version
 from typing import Self
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 log = logging.getLogger(__name__)
+_DELAY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 _CLOSE_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 
 
@@ -33,7 +45,10 @@ class Metrics:
         self.published = Counter("skutrend_published", "Records published", ("topic",), registry=r)
         self.skus = Gauge("skutrend_skus", "SKUs with state", ("partition",), registry=r)
         self.watermark = Gauge(
-            "skutrend_watermark_ms", "Event time up to which windows are closed", ("partition",), registry=r
+            "skutrend_watermark_timestamp_seconds",
+            "Event time up to which windows are closed",
+            ("partition",),
+            registry=r,
         )
         self.windows_due = Gauge(
             "skutrend_windows_due", "Windows that are over and wait to be closed", ("partition",), registry=r
@@ -45,6 +60,12 @@ class Metrics:
         )
         self.close = Histogram(
             "skutrend_close_seconds", "Time to close a window of a partition", registry=r, buckets=_CLOSE_BUCKETS_S
+        )
+        self.close_delay = Histogram(
+            "skutrend_close_delay_seconds",
+            "Time from when the watermark passed the end of a window until its outputs were committed",
+            registry=r,
+            buckets=_DELAY_BUCKETS_S,
         )
         self.reopened = Counter(
             "skutrend_reopened", "Partitions given up and opened anew, by cause", ("partition", "cause"), registry=r
@@ -65,12 +86,35 @@ class Metrics:
             ("partition", "source"),
             registry=r,
         )
+        self.coverage = Gauge(
+            "skutrend_live_coverage",
+            "Share of actuals within the 90 % band of the one-step forecast served, recent windows",
+            ("partition",),
+            registry=r,
+        )
+        self.open_alerts = Gauge(
+            "skutrend_open_alerts", "Alerts that are open", ("partition", "kind", "severity"), registry=r
+        )
+        self.build = Gauge(
+            "skutrend_build_info",
+            "Versions of what runs, and what the model runs on",
+            ("version", "python", "onnxruntime", "provider"),
+            registry=r,
+        )
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=r)
+
+    def say_build(self, *, provider: str) -> None:
+        """Say which build this is; provider: what the model runs on, `none` without one."""
+        self.build.labels(version("skutrend"), platform.python_version(), _onnxruntime_version(), provider).set(1)
 
     def forget(self, number: int) -> None:
         """Drop the gauges of a partition that is no longer here: its new owner shows them."""
         wanted = str(number)
-        shown = (self.skus, self.watermark, self.windows_due, self.lag, self.paused, self.loss, self.snapshot_sequence)
-        for gauge in shown:
+        for gauge in (
+            *(self.skus, self.watermark, self.windows_due, self.lag, self.paused, self.snapshot_sequence),
+            *(self.loss, self.coverage, self.open_alerts),
+        ):
             for sample in next(iter(gauge.collect())).samples:
                 if sample.labels.get("partition") == wanted:
                     gauge.remove_by_labels(sample.labels)
@@ -78,6 +122,13 @@ class Metrics:
     def render(self) -> bytes:
         """Give the text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+
+def _onnxruntime_version() -> str:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return "none"
 
 
 @dataclass(frozen=True)

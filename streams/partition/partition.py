@@ -16,18 +16,20 @@ import numpy as np
 
 from features import rows
 from features.currency import ShopCurrency
+from features.grid import EARLIEST_MS
 from features.ledger import Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
 from features.table import Slots
 from features.watermark import NEVER_MS, Watermark
 from inference import desk
-from inference.alarms import AlarmRules
+from inference.alarms import AlarmRules, open_counts
 from inference.session import Session
 from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
 from streams.backlog import Backlog
+from streams.close_delay import CloseDelay
 from streams.flush import FlushChannel
 from streams.kafka.batch import RecordBatch, Skipped
 from streams.kafka.murmur2 import partitions_of
@@ -125,6 +127,7 @@ class Partition:
         self._channel = FlushChannel(store, outbox, changelog)
         self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._last_flush_ms = NEVER_MS  # of a monotonic clock
+        self._close_delay = CloseDelay(settings.grid)
         self._restore(session)
 
     # ------------------------------------------------------------------ absorb
@@ -209,6 +212,8 @@ class Partition:
     def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
         """Let event time move on; returns the watermark. See `Watermark.advance`."""
         self.watermark.advance(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=self.ledger.data_end_ms())
+        if self.watermark.value_ms >= EARLIEST_MS:
+            self._close_delay.moved(self.watermark.value_ms, now_s=time.monotonic())
         return self.watermark.value_ms
 
     def close_due(self, *, now_ms: int) -> bool:
@@ -232,6 +237,7 @@ class Partition:
             self.meta.windows_closed += stop - number
         self._changed = self._closed_since_flush = True
         self.metrics.close.observe(time.perf_counter() - started)
+        self._close_delay.closed(stop - 1, now_s=time.monotonic())
         self._report(stop - number)
         return True
 
@@ -294,15 +300,21 @@ class Partition:
         self.metrics.windows.labels(number).inc(closed)
         self.backlog.note(closed=1, due=self.ledger.due_count(self.watermark.value_ms))
         self._report_standing()
-        for source in self.desk.live.loss:
-            self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
 
     def _report_standing(self) -> None:
         """Report what is true of a partition whether or not it ever closes another window."""
         number, first = str(self.number), self.ledger.windows.first_open
         self.metrics.skus.labels(number).set(len(self.ledger.table))
         if first is not None:
-            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first))
+            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first) / 1000)
+        if self.desk.session is None:
+            return
+        self.metrics.coverage.labels(number).set(self.desk.live.coverage())
+        for source in self.desk.live.loss:
+            self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
+        is_open = self.ledger.table["alarm_open"][: len(self.ledger.table)]
+        for (kind, severity), count in open_counts(is_open).items():
+            self.metrics.open_alerts.labels(number, kind, severity).set(count)
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
@@ -351,6 +363,8 @@ class Partition:
         self._changed = self._closed_since_flush = self._is_torn = self._is_urgent = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
+        for delay_s in self._close_delay.committed(now_s=time.monotonic()):
+            self.metrics.close_delay.observe(delay_s)
         if self.keeper is not None:
             self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
 
@@ -367,6 +381,7 @@ class Partition:
         meta.season = rows.season_state(ledger)
         meta.prior_nu, meta.currency = ledger.prior_nu, ledger.currency
         meta.expected_open = self.desk.expected_open
+        meta.live = None if self.desk.session is None else self.desk.live.state()
         ids = {}
         for source, seen in enumerate(ledger.seen):
             for number, fresh in seen.take_fresh().items():
@@ -463,6 +478,8 @@ class Partition:
         self.desk.expected_open = meta.expected_open
         if session is not None and meta.model != session.model:
             self.desk.warm_up()
+        elif meta.live is not None:
+            self.desk.live.restore(meta.live)
         meta.model = self.meta.model
         self.meta = meta
         self._report_standing()

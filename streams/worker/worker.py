@@ -93,6 +93,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Say which model serves."""
+        self.metrics.say_build(provider="none" if self.session is None else self.session.provider)
         if self.session is not None:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
         self.money, self.masker = self.settings.money, self.settings.masker

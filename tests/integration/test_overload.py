@@ -162,8 +162,8 @@ def test_a_stalled_partition_stalls_no_other_and_catches_up(
 
         def closed() -> set[str]:
             """Partitions that have closed their fifth day; one that is given up tells nothing."""
-            marks = service.metrics("skutrend_watermark_ms")
-            return {dict(key)["partition"] for key, at in marks.items() if at >= FIRST_MS + 5 * DAY_MS}
+            marks = service.metrics("skutrend_watermark_timestamp_seconds")
+            return {dict(key)["partition"] for key, at in marks.items() if 1000 * at >= FIRST_MS + 5 * DAY_MS}
 
         service.start("w")
         pour(kafka.bootstrap, f"{topic_prefix}orders", encoded(pd.concat(days[:2])))

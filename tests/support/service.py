@@ -158,10 +158,10 @@ class Service:
         wanted = set(labels.items())
         return sum(value for key, value in self.metrics(family).items() if wanted <= set(key))
 
-    def watermark_ms(self, partitions: int = 0) -> float:
+    def watermark_ms(self, partitions: int = 0) -> int:
         """Event time up to which every partition has closed its windows; 0 while fewer than so many have closed one."""
-        closed = self.metrics("skutrend_watermark_ms")
-        return min(closed.values(), default=0.0) if len(closed) >= partitions else 0.0
+        closed = self.metrics("skutrend_watermark_timestamp_seconds")
+        return round(1000 * min(closed.values(), default=0.0)) if len(closed) >= partitions else 0
 
     def await_records(self, count: int, *, within_s: float = 240) -> None:
         """Wait until the running workers have taken so many records from the inputs."""
@@ -194,7 +194,10 @@ class Service:
         wait_for(
             lambda: self.watermark_ms(partitions) >= end_ms,
             within_s=within_s,
-            told=lambda: (self.metrics("skutrend_watermark_ms"), *(self.log(name) for name in self.processes)),
+            told=lambda: (
+                self.metrics("skutrend_watermark_timestamp_seconds"),
+                *(self.log(name) for name in self.processes),
+            ),
         )
 
 

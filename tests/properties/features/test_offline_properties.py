@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from features.cadence import DAY_MS, HOUR_MS
 from features.grid import WindowGrid
 from features.ledger import Ledger
-from features.offline import feed
+from features.offline import feed, windows_between
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.ledgers import Click, Closed, Order, Price, close, close_due, columns, cut, day_ms, statistics
 
@@ -107,3 +107,22 @@ def test_events_that_arrive_in_time_may_be_closed_upon_as_they_come(tables: tupl
         closed += close_due(live, grid.end_ms(grid.number(stream[-1][0])))
     assert_same(fed, closed)
     assert statistics(offline) == statistics(live)
+
+
+@settings(max_examples=80, deadline=None)
+@given(tables, st.sampled_from(GRIDS), st.none() | times_ms, st.none() | st.integers(0, 8), st.booleans())
+def test_the_windows_to_come_can_be_counted_beforehand(
+    tables: tuple[list[Any], ...], grid: WindowGrid, until_ms: int | None, fed_until: int | None, odd: bool
+) -> None:
+    events = {source: columns(source, records) for source, records in named(tables, []).items()}
+    if odd:
+        events[ORDERS] = columns(ORDERS, [*named(tables, [])[ORDERS], Order("odd", "a", 1.0, 1.0, 5)])
+    ledger = Ledger(grid)
+    if fed_until is not None:
+        ledger.windows.first_open = grid.number(day_ms(17)) + fed_until
+    count = windows_between(grid, events, first_open=ledger.windows.first_open, until_ms=until_ms)
+    fed = 0
+    for number in feed(ledger, events, until_ms=until_ms):
+        close(ledger, number)
+        fed += 1
+    assert fed == count

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import platform
+import re
 import socket
 import urllib.error
 import urllib.request
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.observe.metrics import Health, HttpServer, Metrics
+from tests.support.promtool import check_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +78,7 @@ def test_any_other_path_is_not_found_and_says_what_there_is(server: HttpServer, 
 
 def test_a_scrape_is_parsed_by_prometheus_and_names_what_every_metric_is(server: HttpServer, metrics: Metrics) -> None:
     metrics.records.labels("orders", "0").inc(3)
-    metrics.watermark.labels("0").set(1.7e12)
+    metrics.watermark.labels("0").set(1.7e9)
     metrics.loss.labels("0", "lstm").set(float("nan"))
     metrics.refusals.labels('top"ic\n', "not_json").inc()
     status, kind, body = get(server, "/metrics")
@@ -82,12 +87,68 @@ def test_a_scrape_is_parsed_by_prometheus_and_names_what_every_metric_is(server:
     families = {family.name: family for family in text_string_to_metric_families(body)}
     assert len(families) >= 13
     for name, family in families.items():
-        assert name.startswith("skutrend_")
+        assert name.startswith(("skutrend_", "process_", "python_"))
         assert len(family.documentation) > 10, name
     sample = next(s for s in families["skutrend_records"].samples if s.name == "skutrend_records_total")
     assert (sample.labels, sample.value) == ({"topic": "orders", "partition": "0"}, 3.0)
     refused = next(s for s in families["skutrend_refusals"].samples if s.name.endswith("_total"))
     assert refused.labels == {"topic": 'top"ic\n', "code": "not_json"}
+
+
+def everything() -> Metrics:
+    """Metrics with a sample of each."""
+    full = Metrics()
+    full.say_build(provider="CPU")
+    for metric in vars(full).values():
+        names = getattr(metric, "_labelnames", None)
+        if names is not None:
+            sample = metric.labels(*["x"] * len(names)) if names else metric
+            (sample.observe if hasattr(sample, "observe") else sample.inc)(1.0)
+    return full
+
+
+def test_prometheus_has_nothing_to_say_against_a_scrape() -> None:
+    assert check_metrics(everything().render()) == ""
+
+
+def test_every_metric_is_in_the_readme_with_its_labels() -> None:
+    families = [family for family in everything().registry.collect() if family.name.startswith("skutrend_")]
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(skutrend_\w+)` \| ([\w, ]*) ?\|", readme, re.MULTILINE))
+    documented = {
+        f"{family.name}_total" if family.type == "counter" else family.name: sorted(
+            {label for sample in family.samples for label in sample.labels} - {"le"}
+        )
+        for family in families
+    }
+    assert len(documented) > 15
+    assert {name: sorted(filter(None, labels.strip().split(", "))) for name, labels in rows.items()} == documented
+
+
+def test_the_process_and_the_build_are_told() -> None:
+    told = Metrics()
+    told.say_build(provider="CUDA")
+    text = told.render().decode()
+    assert "process_resident_memory_bytes " in text
+    assert "process_cpu_seconds_total " in text
+    assert "python_gc_collections_total{" in text
+    build = next(line for line in text.splitlines() if line.startswith("skutrend_build_info{"))
+    assert f'version="{version("skutrend")}"' in build
+    assert f'python="{platform.python_version()}"' in build
+    assert 'provider="CUDA"' in build
+    assert re.search(r'onnxruntime="\d+\.\d+', build)
+
+
+def test_what_is_told_of_a_partition_goes_with_it() -> None:
+    gone = Metrics()
+    for number in ("1", "2"):
+        gone.coverage.labels(number).set(0.9)
+        gone.open_alerts.labels(number, "silence", "page").set(3)
+        gone.loss.labels(number, "lstm").set(0.5)
+    gone.forget(1)
+    text = gone.render().decode()
+    assert 'partition="1"' not in text
+    assert text.count('partition="2"') == 3
 
 
 def test_a_scrape_shows_what_has_happened_since_the_last(server: HttpServer, metrics: Metrics) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -231,7 +232,9 @@ def test_every_record_is_counted_once_in_the_state_and_in_the_metrics(settings: 
         for sample in family.samples
     }
     assert shown["skutrend_skus"] == len(again.ledger.table)
-    assert shown["skutrend_watermark_ms"] == again.ledger.grid.start_ms(first), "without waiting for the next close"
+    assert 1000 * shown["skutrend_watermark_timestamp_seconds"] == again.ledger.grid.start_ms(first), (
+        "without waiting for the next close"
+    )
     again.close()
 
 
@@ -395,6 +398,75 @@ def test_an_alert_names_the_day_of_the_shop(broker: str, tmp_path: Path, timezon
     partition.close()
     summaries = [alert["summary"] for alert in published(settings, "alerts") if alert["sku"] == "a"]
     assert [summary for summary in summaries if told in summary] == summaries[:1] != []
+
+
+def shown(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """Samples of a scrape by name and values of labels but for the partition."""
+    return {
+        (sample.name, *(value for name, value in sorted(sample.labels.items()) if name != "partition")): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_how_good_forecasts_are_and_which_alerts_are_open_is_told_as_soon_as_a_partition_is_restored(
+    broker: str, tmp_path: Path
+) -> None:
+    settings = settings_for(broker, tmp_path, bundle="shipped", window_ms=DAY_MS)
+    session, metrics = open_session(settings), Metrics()
+    assert session is not None
+    partition = open_partition(settings, session=session, metrics=metrics)
+    for day in range(6):
+        for sku, units in (("a", 3), ("b", 5)):
+            take(
+                partition, ORDERS, order(f"{sku}{day}", sku, T0 + day * DAY_MS, quantity=units), now_ms=T0 + 9 * DAY_MS
+            )
+    take(partition, ORDERS, order("huge", "c", T0 + 5 * DAY_MS, quantity=80_000), now_ms=T0 + 9 * DAY_MS)
+    reach_ms = T0 + 7 * DAY_MS
+    for source, event in (
+        (ORDERS, order("r", "clock", reach_ms)),
+        (CLICKS, click("r", "clock", reach_ms)),
+        (PRICES, price_change("r", "clock", reach_ms, 1.0)),
+    ):
+        take(partition, source, event, now_ms=T0 + 9 * DAY_MS)
+    close_all(partition, now_ms=T0 + 9 * DAY_MS)
+    partition.flush(now_ms=NOW_MS)
+    live = partition.desk.live
+    partition.close()
+    before = shown(metrics)
+
+    again_metrics = Metrics()
+    again = open_partition(settings, session=session, metrics=again_metrics)
+    after = shown(again_metrics)
+    assert again.desk.live == live
+    names = ("skutrend_live_wql", "skutrend_live_coverage", "skutrend_open_alerts")
+    assert {key: value for key, value in after.items() if key[0] in names} == {
+        key: value for key, value in before.items() if key[0] in names
+    }
+    assert after["skutrend_live_wql", "served"] > 0
+    assert 0 < after["skutrend_live_coverage",] <= 1
+    assert after["skutrend_open_alerts", "demand_spike", "page"] == 1
+    assert after["skutrend_open_alerts", "silence", "ticket"] == 0
+    again.close()
+
+    session.model = "another"
+    fresh_metrics = Metrics()
+    open_partition(settings, session=session, metrics=fresh_metrics).close()
+    assert np.isnan(shown(fresh_metrics)["skutrend_live_wql", "lstm"]), "that was the loss of another model"
+
+
+def test_the_delay_of_a_close_is_told_once_its_outputs_are_committed(settings: Settings) -> None:
+    metrics = Metrics()
+    partition = open_partition(settings, metrics=metrics)
+    take(partition, ORDERS, order("1", "a", T0))
+    reach(partition, T0 + 3 * HOUR_MS + 10 * MINUTE_MS)
+    assert shown(metrics)["skutrend_windows_closed_total",] == 3
+    assert shown(metrics)["skutrend_close_delay_seconds_count",] == 0
+    partition.flush(now_ms=NOW_MS)
+    assert shown(metrics)["skutrend_close_delay_seconds_count",] == 3
+    assert 0 < shown(metrics)["skutrend_close_delay_seconds_sum",] < 30
+    partition.close()
 
 
 def test_a_batch_that_breaks_off_half_way_is_never_flushed(partition: Partition) -> None:
