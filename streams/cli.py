@@ -151,8 +151,8 @@ def topics_create(ctx: click.Context, partitions: int, replication: int | None) 
 @click.pass_context
 def topics_check(ctx: click.Context) -> None:
     """Say what is wrong with the topics; exit 1 if anything is."""
+    from streams.kafka.reach import consumer_trouble  # noqa: PLC0415
     from streams.kafka.topics import check  # noqa: PLC0415
-    from streams.reach import consumer_trouble  # noqa: PLC0415
 
     s = _settings(ctx)
     problems = [*check(s.client, prefix=s.topic_prefix), *consumer_trouble(s.brokers, s.kafka)]

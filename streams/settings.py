@@ -3,7 +3,7 @@
 Sources, later ones win: the defaults here, a TOML file (`--config`, or SKUTREND_CONFIG), the environment
 (`SKUTREND_<NAME>`). Anything Kafka clients need beyond that (TLS, SASL) is a librdkafka property: `[kafka]` in the TOML
 file, or `SKUTREND_KAFKA_<PROPERTY>` with underscores for dots. What Kubernetes puts into the environment by itself is
-told apart from settings (streams/service_links.py).
+told apart from settings (streams/config/service_links.py).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from features.cadence import DAY_MS, DORMANT_AFTER_MS
 from features.currency import ShopCurrency
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
-from streams import addresses, naming, security, service_links
-from streams.personal import Masker, masker
-from streams.rates import read as read_rates
+from streams.config import addresses, naming, security, service_links
+from streams.config.personal import Masker, masker
+from streams.config.rates import read as read_rates
 
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"

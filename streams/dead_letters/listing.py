@@ -11,12 +11,12 @@ from features import dates
 from schemas.errors import Malformed
 from schemas.printable import printable
 from schemas.provenance import Source, left_out, read_dead_letter_headers
+from streams.config.personal import REMOVED_BYTES
 from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest
 from streams.kafka import topics
 from streams.kafka.partition_reader import Reader
 from streams.observe.progress import telling
-from streams.personal import REMOVED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import BadSetting, LoginRefused
-from streams import broker_errors
+from streams.kafka import broker_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

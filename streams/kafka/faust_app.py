@@ -27,7 +27,7 @@ from faust.worker import Worker
 from mode.supervisors import CrashingSupervisor
 
 from schemas.errors import Broken
-from streams import security
+from streams.config import security
 from streams.kafka import transport
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, FlushFailed
-from streams.deadline import Deadline
 from streams.kafka import clients
+from streams.kafka.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import Refused, Unavailable
-from streams import broker_errors
-from streams.broker_errors import Attempt, Fate
-from streams.kafka import clients
+from streams.kafka import broker_errors, clients
+from streams.kafka.broker_errors import Attempt, Fate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -4,7 +4,7 @@ aiokafka unpacks a response through the class its fetcher module calls `Partitio
 record. For consumers that carry the mark `Columns` in the place of a key deserializer, `ColumnRecords` takes that
 place and yields one `RecordBatch` per up to `MAX_ROWS` records; every other consumer of the process keeps aiokafka's.
 Checksums, aborted transactions, control batches and compression stay aiokafka's in both, but for the decoders, which
-have a limit (streams/decompression.py).
+have a limit (streams/kafka/decompression.py).
 
 A record batch that cannot be decoded is passed over by the offsets in its header, which the broker wrote, and the
 `RecordBatch` says so (`skipped`): an error would be raised at every fetch anew, and the input would never get on.
@@ -26,7 +26,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 
 from schemas.errors import TooLarge, Undecodable
-from streams import decompression
+from streams.kafka import decompression
 from streams.kafka.batch import RecordBatch, Skipped
 
 if TYPE_CHECKING:

@@ -38,8 +38,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams import decompression
-from streams.kafka import clients, records
+from streams.kafka import clients, decompression, records
 from streams.kafka.assignor import CoAssignor
 
 if TYPE_CHECKING:

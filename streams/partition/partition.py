@@ -28,18 +28,18 @@ from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
-from streams.backlog import Backlog
-from streams.close_delay import CloseDelay
-from streams.flush import FlushChannel
+from streams.config.personal import Masker
 from streams.kafka.batch import RecordBatch, Skipped
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import Outbox
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
+from streams.partition.backlog import Backlog
+from streams.partition.close_delay import CloseDelay
 from streams.partition.side_outputs import Letters
-from streams.personal import Masker
 from streams.settings import Settings
 from streams.state.changelog import Changelog
+from streams.state.flush import FlushChannel
 from streams.state.snapshots import Keeper
 from streams.state.store import Flush, Store
 

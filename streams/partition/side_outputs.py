@@ -1,8 +1,8 @@
 """Records that go out again as they came: dead letters and late events.
 
-The original key, bytes and headers are kept, but for personal data (streams/personal.py), and headers of ours are added
-(schemas/provenance.py). A record that would not fit into its topic any more with those is cut to what fits, and says so
-in further headers: a record that cannot be written would otherwise stop the worker at the same offset for ever.
+The original key, bytes and headers are kept, but for personal data (streams/config/personal.py), and headers of ours
+are added (schemas/provenance.py). A record that would not fit into its topic any more with those is cut to what fits,
+and says so in further headers: a record that cannot be written would otherwise stop the worker at one offset for ever.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from schemas.provenance import LAST_OFFSET, Source, cut_headers, dead_letter_headers, late_event_headers
+from streams.config.personal import Masker
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
-from streams.personal import Masker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

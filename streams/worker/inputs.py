@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streams.shared import SharedDict
+from streams.observe.shared_dict import SharedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

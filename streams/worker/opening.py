@@ -12,9 +12,9 @@ from schemas.inputs import INPUT_NAMES
 from streams.kafka.output_producer import Outbox
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
+from streams.observe.shared_dict import SharedDict
 from streams.partition.partition import Geometry, Partition
 from streams.partition.side_outputs import usable_bytes
-from streams.shared import SharedDict
 from streams.state import changelog as changelogs
 from streams.state.changelog import Changelog
 from streams.state.snapshots import Snapshots

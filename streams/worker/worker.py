@@ -23,9 +23,9 @@ from streams.kafka.batch import RecordBatch
 from streams.kafka.output_producer import SLICE_S
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
+from streams.observe.shared_dict import SharedDict
 from streams.partition.partition import Partition
 from streams.settings import Settings
-from streams.shared import SharedDict
 from streams.worker.inputs import Consumer, Inputs
 from streams.worker.opening import Opener
 from streams.worker.partition_locks import Apart, Hands

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from streams.deadline import Deadline
     from streams.kafka.batch import RecordBatch
+    from streams.kafka.deadline import Deadline
     from streams.partition.partition import Partition
     from streams.settings import Settings
     from streams.state.store import Flush

@@ -15,8 +15,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams import decompression
-from streams.kafka import records
+from streams.kafka import decompression, records
 from streams.kafka.batch import RecordBatch
 
 if TYPE_CHECKING:

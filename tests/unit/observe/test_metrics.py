@@ -113,7 +113,7 @@ def test_prometheus_has_nothing_to_say_against_a_scrape() -> None:
 
 def test_every_metric_is_in_the_readme_with_its_labels() -> None:
     families = [family for family in everything().registry.collect() if family.name.startswith("skutrend_")]
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
     rows = dict(re.findall(r"^\| `(skutrend_\w+)` \| ([\w, ]*) ?\|", readme, re.MULTILINE))
     documented = {
         f"{family.name}_total" if family.type == "counter" else family.name: sorted(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.broker_errors import LOGIN, Attempt, Fate, fate, is_absent
+from streams.kafka.broker_errors import LOGIN, Attempt, Fate, fate, is_absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import BadSetting
-from streams import security, settings
-from streams.reach import consumer_trouble
+from streams import settings
+from streams.config import security
+from streams.kafka.reach import consumer_trouble
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 TLS = {"security.protocol": "ssl"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.grid import HOUR_MS, WindowGrid
-from streams.close_delay import CloseDelay
+from streams.partition.close_delay import CloseDelay
 
 GRID = WindowGrid(window_ms=HOUR_MS)
 FIRST = 400_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.errors import BadSetting
-from streams.rates import read
+from streams.config.rates import read
 from streams.settings import load
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.personal import Masker
+from streams.config.personal import Masker
 
 CANARY = "canary-7f3a"
 NAMES = ["customer_id", "customerId", "CUSTOMER_ID", "customer"]

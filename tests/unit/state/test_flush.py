@@ -15,16 +15,16 @@ from features import rows
 from features.grid import WindowGrid
 from features.ledger import Ledger
 from schemas.errors import FlushFailed
-from streams.flush import LEAST_S, FlushChannel
 from streams.kafka.output_producer import Outbox
 from streams.state.changelog import Changelog
+from streams.state.flush import LEAST_S, FlushChannel
 from streams.state.store import META, Flush, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from streams.deadline import Deadline
+    from streams.kafka.deadline import Deadline
 
 SLOW_S = 0.3  # what a loaded machine may take for nothing
 

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from streams.backlog import Backlog
 from streams.observe.metrics import Metrics
+from streams.partition.backlog import Backlog
 
 
 def test_a_backlog_of_windows_is_told_at_intervals_with_count_and_rate(caplog: pytest.LogCaptureFixture) -> None:

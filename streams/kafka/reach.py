@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError
 
-from streams import security
+from streams.config import security
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.errors import BadSetting
-from streams.personal import Masker, masker
+from streams.config.personal import Masker, masker
 from streams.settings import load
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from faust.transport.drivers.aiokafka import server_list
 from yarl import URL
 
 from schemas.errors import BadSetting
-from streams.addresses import normalised
+from streams.config.addresses import normalised
 from streams.kafka import transport
 
 

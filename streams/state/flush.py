@@ -11,7 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-from streams.deadline import Deadline
+from streams.kafka.deadline import Deadline
 from streams.state.store import Flush
 
 if TYPE_CHECKING:

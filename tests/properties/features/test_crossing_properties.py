@@ -67,7 +67,7 @@ def test_phases_are_counted_as_each_window_has_them(grid: WindowGrid, skipped: i
     count = min(count, 800) if not grid.is_fixed else count
     found = grid.phase_counts(first, first + count)
     each = [grid.phase(number) for number in range(first, first + count)]
-    assert found.tolist() == np.bincount(np.array(each, np.int64), minlength=grid.season).tolist()
+    assert found.tolist() == np.bincount(np.array(each, np.int64), minlength=grid.season_length).tolist()
 
 
 def shop(grid: WindowGrid, sold: list[tuple[int, int]]) -> Desk:

@@ -13,7 +13,7 @@ from faust.types import TP
 
 from streams.kafka.embedded import EmbeddedBroker
 from streams.observe.metrics import Health, HttpServer
-from streams.shared import SharedDict
+from streams.observe.shared_dict import SharedDict
 from streams.worker.worker import Reopening, Worker
 from tests.support.partitions import NOW_MS, settings_for
 

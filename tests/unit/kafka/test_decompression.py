@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import TooLarge, Undecodable
-from streams import decompression
-from streams.decompression import Decoders
+from streams.kafka import decompression
+from streams.kafka.decompression import Decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,1 @@
+"""What settings are read with: addresses, names, security, rates, personal data."""
