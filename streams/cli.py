@@ -150,6 +150,13 @@ def topics_check(ctx: click.Context) -> None:
     "--until", type=click.DateTime(["%Y-%m-%d"]), help="Learn only from what happened before this local date."
 )
 @click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
+@click.option(
+    "--window-ms",
+    type=click.IntRange(1),
+    default=86_400_000,
+    show_default=True,
+    help="Window length that the bundle is for, as SKUTREND_WINDOW_MS.",
+)
 @click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
 @click.option("--seed", type=int, default=1, show_default=True)
 def train(**options: Any) -> None:  # noqa: ANN401 - click's options

@@ -68,7 +68,10 @@ def _check_window(bundle: Bundle, settings: Settings) -> None:
         return
     what = f"bundle {bundle.id} learnt windows of {learnt_ms} ms, SKUTREND_WINDOW_MS is {settings.window_ms}"
     if settings.bundle != "shipped":
-        msg = f"{what}; train one for these windows, or set SKUTREND_BUNDLE=shipped to be served by the baseline"
+        msg = (
+            f"{what}; train one for these windows (`skutrend train --window-ms {settings.window_ms}`), or set "
+            "SKUTREND_BUNDLE=shipped to be served by the baseline"
+        )
         raise BundleMismatch(msg)
     log.warning("%s: all forecasts come from the seasonal naive baseline", what)
 

@@ -12,6 +12,7 @@ from faust.types import TP
 from inference.bundle import SHIPPED
 from schemas.errors import BundleMismatch
 from streams import serve
+from streams.cli import cli
 from streams.embedded import PARTITIONS, EmbeddedBroker
 from streams.settings import Settings
 from streams.worker import Worker
@@ -63,6 +64,14 @@ def test_a_bundle_that_cannot_serve_is_refused(tmp_path: Path) -> None:
         serve.open_session(Settings(bundle=str(tmp_path)))
     with pytest.raises(BundleMismatch, match=r"step\.onnx is damaged"):
         serve.check_bundle(tmp_path)
+
+
+def test_a_bundle_for_other_windows_is_refused_with_a_command_that_there_is(tmp_path: Path) -> None:
+    for name in ("manifest.json", "step.onnx", "replay.onnx"):
+        (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
+    with pytest.raises(BundleMismatch, match=r"train one for these windows \(`skutrend (train --window-ms 3600000)`\)"):
+        serve.open_session(Settings(bundle=str(tmp_path), window_ms=3_600_000))
+    assert "--window-ms" in {name for option in cli.commands["train"].params for name in option.opts}
 
 
 def test_checking_a_bundle_ends_with_where_it_is_served() -> None:
