@@ -121,7 +121,8 @@ def topics_create(ctx: click.Context, partitions: int, replication: int | None) 
     from streams.topics import create  # noqa: PLC0415
 
     s = _settings(ctx)
-    made = create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix)
+    prefixes = {"prefix": s.topic_prefix, "output_prefix": s.output_prefix}
+    made = create(s.client, partitions=partitions, replication=replication, **prefixes)
     for topic, is_new in made:
         click.echo(f"{topic}: {'created' if is_new else 'already there'}")
 
@@ -133,7 +134,7 @@ def topics_check(ctx: click.Context) -> None:
     from streams.topics import check  # noqa: PLC0415
 
     s = _settings(ctx)
-    problems = check(s.client, prefix=s.topic_prefix)
+    problems = check(s.client, prefix=s.topic_prefix, output_prefix=s.output_prefix)
     for problem in problems:
         click.echo(problem, err=True)
     if problems:

@@ -86,6 +86,23 @@ def test_the_partitions_of_each_input_are_asked_of_the_brokers(broker: str, tmp_
     assert counts == dict.fromkeys((settings.topic(n) for n in ("orders", "clicks", "price-changes")), PARTITIONS)
 
 
+def test_state_that_lies_where_it_was_before_the_prefix_was_in_its_name_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell = serve._tell_of_moved  # noqa: SLF001 - `serve` itself does not return
+    settings = Settings(state_dir=str(tmp_path), topic_prefix="eu-")
+    tell(settings)
+    (tmp_path / "skutrend").mkdir()
+    tell(Settings(state_dir=str(tmp_path)))
+    assert not caplog.messages
+    tell(settings)
+    (message,) = caplog.messages
+    assert f"kept in {tmp_path}/eu-skutrend now, and there is older state in {tmp_path}/skutrend" in message
+    (tmp_path / "eu-skutrend").mkdir()
+    tell(settings)
+    assert len(caplog.messages) == 1
+
+
 def test_a_port_that_is_taken_costs_the_probes_and_not_the_worker(
     broker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
