@@ -38,7 +38,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams import clients, records
+from streams import clients, membership, records
 from streams.assignor import CoAssignor
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
                 log.warning("%s; trying again", error)
                 await asyncio.sleep(RETRY_S)
             else:
+                self._consumer._coordinator.refused = self.transport.refused  # noqa: SLF001  # nobody else makes it
                 return
 
     async def on_thread_stop(self) -> None:
@@ -379,6 +380,7 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
         """Teach aiokafka about columns; `kbatch://` may have come through the entry point, without `register`."""
         records.install()
+        membership.install()
         super().__init__(*args, **kwargs)
 
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from streams.identity import TopicIds
@@ -125,6 +126,53 @@ def test_a_worker_that_reads_other_topics_than_its_group_stops_and_the_group_goe
     assert told(kafka, topic_prefix) == expected(range(4))
     assert f"group {topic_prefix}onegroup read {topic_prefix}clicks, {topic_prefix}orders" in sentence
     assert "SKUTREND_GROUP" in sentence
+
+
+def test_of_two_workers_of_one_instance_the_older_ends_and_names_the_cause(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service({**settings, "instance": "worker-0"}, tmp_path, apart=True) as service:
+        service.start("older")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        service.start("newer", wait=False)
+        sentence = ended(service, "older", within_s=20)
+        service.await_ready(["newer"])
+        send(kafka, topic_prefix, lines(range(2, 4)))
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        generations = len(re.findall(r"generation \d+, partitions", service.log("older") + service.log("newer")))
+        service.stop("newer")
+    assert told(kafka, topic_prefix) == expected(range(4))
+    assert f"SKUTREND_INSTANCE 'worker-0' of group {topic_prefix}{settings['group']} is in use by another" in sentence
+    assert generations <= 4
+
+
+def test_a_worker_of_an_instance_that_was_killed_is_taken_for_the_same_one(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service({**settings, "instance": "worker-0"}, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        for _ in range(2):
+            service.kill("w")
+            service.start("w")
+        send(kafka, topic_prefix, lines(range(2, 4)))
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(4))
+
+
+def test_a_group_of_another_program_is_named(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    group = f"{topic_prefix}{settings['group']}"
+    foreign = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": group, "log_level": 0})
+    foreign.subscribe([f"{topic_prefix}orders"])
+    wait_for(lambda: foreign.poll(0.5) or foreign.assignment(), within_s=30)
+    (tmp_path / "short").mkdir()
+    sentences = [fails(settings, tmp_path), fails({**settings, "session_timeout_ms": 7_200_000}, tmp_path / "short")]
+    foreign.close()
+    assert f"group {group} has members that share partitions out in another way" in sentences[0]
+    assert "do not allow a session of 7200000 ms: set SKUTREND_SESSION_TIMEOUT_MS" in sentences[1]
 
 
 def test_a_shadow_reads_the_shop_s_inputs_and_writes_nothing_of_the_shop_s(
