@@ -121,7 +121,8 @@ def topics_create(ctx: click.Context, partitions: int, replication: int | None) 
     from streams.kafka.topics import create  # noqa: PLC0415
 
     s = _settings(ctx)
-    made = create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix)
+    prefixes = {"prefix": s.topic_prefix, "output_prefix": s.output_prefix}
+    made = create(s.client, partitions=partitions, replication=replication, **prefixes)
     for topic, is_new in made:
         click.echo(f"{topic}: {'created' if is_new else 'already there'}")
 
@@ -133,7 +134,7 @@ def topics_check(ctx: click.Context) -> None:
     from streams.kafka.topics import check  # noqa: PLC0415
 
     s = _settings(ctx)
-    problems = check(s.client, prefix=s.topic_prefix)
+    problems = check(s.client, prefix=s.topic_prefix, output_prefix=s.output_prefix)
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
@@ -150,6 +151,13 @@ def topics_check(ctx: click.Context) -> None:
     "--until", type=click.DateTime(["%Y-%m-%d"]), help="Learn only from what happened before this local date."
 )
 @click.option("--timezone", default="UTC", show_default=True, help="IANA time zone of the shop's days.")
+@click.option(
+    "--window-ms",
+    type=click.IntRange(1),
+    default=86_400_000,
+    show_default=True,
+    help="Window length that the bundle is for, as SKUTREND_WINDOW_MS.",
+)
 @click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
 @click.option("--seed", type=int, default=1, show_default=True)
 def train(**options: Any) -> None:  # noqa: ANN401 - click's options

@@ -1,8 +1,9 @@
 """The `backtest` command: what live would have served, at rolling origins, from event files.
 
 The same ledger, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
-missing. An origin is the start of the first forecast window; the forecast there is made when the window before it
-closes, from that and earlier windows alone. Which days the shop is closed is known in advance, as the calendar is.
+missing; windows are those that the bundle has learnt. An origin is the start of the first forecast window; the forecast
+there is made when the window before it closes, from that and earlier windows alone. Which days the shop is closed is
+known in advance, as the calendar is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from features.encoding import fingerprint
-from features.grid import DAY_MS, WindowGrid
+from features.grid import WindowGrid
 from features.horizon import LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
 from features.offline import feed
@@ -52,8 +53,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         raise BadInput(msg)
     directories.probe(out.parent, what=f"the directory {out.parent} (--out)", error=BadInput)
     console = Console(stderr=True)
-    grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
+    grid = WindowGrid(window_ms=session.bundle.manifest.window_ms, timezone=timezone)
     with console.status("reading events"):
         events = event_tables.load(files)
     ledger = Ledger(grid, extra_columns=columns(session))

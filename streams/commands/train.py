@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from features.encoding import FEATURES, fingerprint
-from features.grid import DAY_MS, WindowGrid
+from features.grid import DAY_MS, HOUR_MS, MINUTE_MS, WindowGrid
 from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from features.ledger import Ledger
 from inference.bundle import Manifest, Span, describe, load
@@ -29,7 +29,19 @@ def local_ms(day: datetime, grid: WindowGrid) -> int:
     return int(day.replace(tzinfo=ZoneInfo(grid.timezone)).timestamp() * 1000)
 
 
-def train_bundle(
+def length_name(window_ms: int) -> str:
+    """Name a window length briefly.
+
+    >>> [length_name(ms) for ms in (86_400_000, 604_800_000, 3_600_000, 900_000)]
+    ['1d', '7d', '1h', '15min']
+    """
+    for unit_ms, unit in ((DAY_MS, "d"), (HOUR_MS, "h")):
+        if window_ms % unit_ms == 0:
+            return f"{window_ms // unit_ms}{unit}"
+    return f"{window_ms // MINUTE_MS}min"
+
+
+def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     files: Mapping[Kind, Path],
     *,
     out: Path,
@@ -37,8 +49,12 @@ def train_bundle(
     timezone: str,
     iterations: int | None,
     seed: int,
+    window_ms: int = DAY_MS,
 ) -> None:
-    """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little."""
+    """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little.
+
+    window_ms: length of the windows it is for, as SKUTREND_WINDOW_MS (`BadSetting` for one that cannot be).
+    """
     try:
         import torch  # noqa: PLC0415 - the train extra
     except ImportError as error:
@@ -50,7 +66,7 @@ def train_bundle(
 
     directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)  # now, not after the training
     console = Console(stderr=True)
-    grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
+    grid = WindowGrid(window_ms=window_ms, timezone=timezone)
     until_ms = local_ms(until, grid) if until else None
     with console.status("reading events"):
         events = event_tables.load(files)
@@ -73,14 +89,14 @@ def train_bundle(
                 arrays,
                 seed=seed,
                 until_index=arrays.windows,
-                season_length=grid.season,
+                season_length=grid.season_windows,
                 progress=lambda done, total, loss: progress.update(task, completed=done, total=total, loss=loss),
                 iterations=iterations or DEFAULT_ITERATIONS,
             )
         except ValueError as error:
             raise BadInput(str(error)) from error
     manifest = Manifest(
-        name=f"lstm-{grid.window_ms // DAY_MS}d",
+        name=f"lstm-{length_name(grid.window_ms)}",
         version=f"{version('skutrend')}.{history.ends_ms // DAY_MS}",
         feature_fingerprint=fingerprint(),
         features=FEATURES,

@@ -38,6 +38,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams import membership
 from streams.kafka import clients, records
 from streams.kafka.assignor import CoAssignor
 
@@ -85,12 +86,18 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         consumer = super()._create_worker_consumer(transport)
         consumer._key_deserializer = records.COLUMNS  # noqa: SLF001  # Faust lets nobody set these
         consumer._group_instance_id = transport.instance  # noqa: SLF001
-        consumer._partition_assignment_strategy = (CoAssignor(),)  # noqa: SLF001
+        consumer._partition_assignment_strategy = (CoAssignor(self._reads_others),)  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = "read_committed"  # noqa: SLF001  # an aborted order was never placed
         # of each request, apart from the time that Faust gives whole undertakings
         consumer._client._request_timeout_ms = transport.answer_ms  # noqa: SLF001
         return consumer
+
+    def _reads_others(self, topics: list[str]) -> None:
+        self.transport.refused(
+            f"the workers of group {self.app.conf.id} read {', '.join(topics)}, which are not this worker's: give it a "
+            "SKUTREND_GROUP of its own, or the same SKUTREND_TOPIC_PREFIX"
+        )
 
     async def on_start(self) -> None:
         """Connect; brokers that went away a moment ago, for we have just talked to them, are waited for."""
@@ -105,6 +112,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
                 log.warning("%s; trying again", error)
                 await asyncio.sleep(RETRY_S)
             else:
+                self._consumer._coordinator.refused = self.transport.refused  # noqa: SLF001  # nobody else makes it
                 return
 
     async def on_thread_stop(self) -> None:
@@ -359,7 +367,8 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
     instance: name of a static member of the group, unique in it; None for a dynamic one. answer_ms: how long a broker
     may take to answer a request before it is taken for lost. hurry: called when partitions are to go and the agents are
-    waited for.
+    waited for. refused: told, in a sentence and in the thread of the consumer, why this worker can never be a member of
+    its group as it is.
     """
 
     Consumer = BatchConsumer
@@ -367,10 +376,12 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     instance: str | None = None
     answer_ms: int = clients.ANSWER_MS
     hurry: Callable[[], None] | None = None
+    refused: Callable[[str], None] = staticmethod(log.error)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
         """Teach aiokafka about columns; `kbatch://` may have come through the entry point, without `register`."""
         records.install()
+        membership.install()
         super().__init__(*args, **kwargs)
 
 

@@ -90,7 +90,7 @@ class Partition:
         self.changelog = changelog
         self.keeper = keeper
         self.letters = Letters(
-            outbox, settings.topic("dead-letters"), settings.topic("late-events"), geometry.letter_limit_bytes
+            outbox, settings.output("dead-letters"), settings.output("late-events"), geometry.letter_limit_bytes
         )
         self.ledger = Ledger(
             settings.grid,
@@ -125,6 +125,7 @@ class Partition:
 
         ids: of topics as they are now.
         """
+        rows.check_inputs(self.meta, list(map(self.settings.topic, INPUT_NAMES)), where=str(self.store.path))
         rows.check_topics(self.meta, ids, where=str(self.store.path))
         if self.changelog is not None:
             self.changelog.check_topic(ids)
@@ -225,7 +226,7 @@ class Partition:
             self._put("alerts", said, [encode_alert(a) for a in closed.alerts])
 
     def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        self.outbox.put(self.settings.topic(topic), keys, values)
+        self.outbox.put(self.settings.output(topic), keys, values)
         self.metrics.published.labels(topic).inc(len(values))
 
     def _report(self) -> None:
