@@ -8,7 +8,7 @@ lays them out in the same way.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -222,6 +222,17 @@ def check_count(meta: Meta, found: int, *, where: str) -> None:
             "delete that directory to rebuild it"
         )
         raise StateCorrupt(msg)
+
+
+def check_inputs(meta: Meta, topics: Collection[str], *, where: str) -> None:
+    """Refuse state that was made of other topics than those that are read now (`StateMismatch`)."""
+    if meta.offsets and meta.offsets.keys().isdisjoint(topics):
+        msg = (
+            f"the state in {where} was made of {', '.join(sorted(meta.offsets))}, this worker reads "
+            f"{', '.join(topics)}; set SKUTREND_TOPIC_PREFIX as it was, or give this worker a SKUTREND_GROUP or "
+            "SKUTREND_STATE_DIR of its own"
+        )
+        raise StateMismatch(msg)
 
 
 def check_topics(meta: Meta, ids: Mapping[str, str], *, where: str) -> None:

@@ -188,7 +188,7 @@ def _read_manifest(directory: Path) -> Manifest:
         raise BundleMismatch(message) from error
     message = (
         f"{directory / MANIFEST} has format {stated!r}, this build reads {FORMAT}; "
-        f"train the bundle again with this version of skutrend"
+        f"run the version of skutrend that wrote it, or train the bundle again with this one"
     )
     raise BundleMismatch(message)
 

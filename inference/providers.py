@@ -11,6 +11,7 @@ import ctypes
 import io
 import logging
 import platform
+import re
 import sys
 from typing import Final, Literal
 
@@ -41,6 +42,30 @@ OPEN_ERRORS: Final = (
     ort_errors.RuntimeException,
     RuntimeError,
 )
+
+
+_CODE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PLACE: Final = re.compile(r"\S+\.(?:cc|cpp|cu|cuh|h|hpp):\d+ .*?\) (?=[A-Z])", re.DOTALL)
+_NEWER: Final = re.compile(r"IR version|opset|No Op registered", re.IGNORECASE)
+
+
+def reason(error: Exception) -> str:
+    """Say what ONNX Runtime says, without its place in the C++ code.
+
+    >>> reason(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : /src/model.cc:9 a::B(const c&&) Unsupported IR: 99"))
+    'Unsupported IR: 99'
+    """
+    return " ".join(_PLACE.sub("", _CODE.sub("", str(error))).split())
+
+
+def remedy(error: Exception) -> str:
+    """Say what helps where a graph whose bytes are those that were written cannot be opened."""
+    if _NEWER.search(str(error)):
+        return (
+            "it was made for a newer ONNX Runtime: update onnxruntime (onnxruntime-gpu on Linux, x86_64), or train the "
+            "bundle anew on this machine"
+        )
+    return "train the bundle anew with `skutrend train`"
 
 
 def quiet() -> None:
@@ -98,7 +123,7 @@ def _try_cuda(graph: bytes, options: ort.SessionOptions) -> tuple[ort.InferenceS
     try:
         session = ort.InferenceSession(graph, options, providers=[(CUDA, _CUDA_OPTIONS), CPU])
     except OPEN_ERRORS as error:
-        return None, f"{hint}: {error}"
+        return None, f"{hint}: {reason(error)}"
     if session.get_providers()[0] == CUDA:
         return session, ""
     return None, f"{hint}; install skutrend[gpu]"

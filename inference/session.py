@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
-from inference import providers
+from inference import providers, weights
 from inference.bundle import LAYERS, REPLAY, STEP, replay_inputs, replay_outputs, step_inputs, step_outputs
 from schemas.errors import BundleMismatch
 
@@ -31,6 +31,7 @@ CPU_BUCKETS: Final = (16, 64, 128, 256, 512)
 CUDA_BUCKETS: Final = (256, 1024, 4096, 16384)
 # a replay holds T inputs of every SKU at once, so it takes fewer SKUs
 REPLAY_SKUS: Final = {"CPU": 128, "CUDA": 4096}
+PROBED_SKUS: Final = 16
 SHARED_BY_ALL: Final = frozenset({"season", "season_sums"})
 
 Arrays = dict[str, "NDArray[Any]"]
@@ -56,11 +57,11 @@ class Session:
     `threads` CPU cores work on different buckets; results do not depend on how many, nor on a SKU's neighbours.
     Callers in several threads take turns, one step and one replay at a time, which do not wait for each other: a window
     closes while another partition is warmed up. Raises BundleMismatch when the graphs are not what the manifest says,
-    BadSetting when `provider` is "cuda" and CUDA cannot be used.
+    or give what is no finite number, BadSetting when `provider` is "cuda" and CUDA cannot be used.
     """
 
     def __init__(self, bundle: Bundle, *, provider: Choice = "auto", threads: int = 1) -> None:
-        """Open both graphs, assert where they run, and warm up."""
+        """Open both graphs, assert where they run, warm up, and see that they answer in finite numbers."""
         manifest = bundle.manifest
         self.bundle, self.model = bundle, bundle.id
         self.layers, self.hidden = LAYERS, manifest.hidden
@@ -73,7 +74,12 @@ class Session:
         self._lanes = [_Lane(self._step, manifest) for _ in range(workers)]
         self._pool = ThreadPoolExecutor(workers, "inference") if workers > 1 else None
         self._stepping, self._replaying = threading.Lock(), threading.Lock()
+        for name, graph in ((STEP, bundle.step), (REPLAY, bundle.replay)):
+            bad = weights.not_finite(graph)
+            if bad:
+                raise _no_numbers(bundle, f"in {name} the weights {', '.join(bad)} hold NaN or infinity")
         self._warm_up()
+        self._probe()
 
     def run_step(  # noqa: PLR0913 - the graph's inputs, all but three by name
         self,
@@ -150,6 +156,25 @@ class Session:
         inputs = _zeros(replay_inputs(manifest), 1)
         self._replay.run(None, inputs)
 
+    def _probe(self) -> None:
+        """Run both graphs on made-up SKUs: a diverged training leaves weights whose answers are no numbers."""
+        manifest, rng = self.bundle.manifest, np.random.default_rng(1)
+        n, state = PROBED_SKUS, (PROBED_SKUS, LAYERS, manifest.hidden)
+        x = rng.normal(size=(3, n, len(manifest.features))).astype(np.float32)
+        season = np.ones(manifest.horizon, np.float32)
+        given = {
+            "scale": np.geomspace(1e-2, 1e4, n).astype(np.float32),
+            "season": season,
+            "season_sums": np.array([season[:span].sum() for span in manifest.sum_windows], np.float32),
+            "pieces": np.arange(n) % 2 == 0,
+        }
+        h, c = self.run_replay(x[:2], np.zeros(state, np.float32), np.zeros(state, np.float32))
+        made = {"replayed h": h, "replayed c": c, **self.run_step(x[2], h, c, **given)._asdict()}
+        for name, value in made.items():
+            bad = n - int(np.isfinite(value.reshape(n, -1)).all(axis=1).sum())
+            if bad:
+                raise _no_numbers(self.bundle, f"{name} of {bad} of {n} SKUs of a probe are NaN or infinite")
+
 
 class _Lane:
     """One caller of the step graph at a time: its binding, and padded buffers for each bucket it has met."""
@@ -211,7 +236,8 @@ def _open(bundle: Bundle, name: str, wanted: Choice, shapes: tuple[Shapes, Shape
     try:
         session = providers.open_session(graph, options, wanted=wanted)
     except providers.OPEN_ERRORS as error:
-        message = f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {error}; train the bundle again"
+        said, helps = providers.reason(error), providers.remedy(error)
+        message = f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {said}; {helps}"
         raise BundleMismatch(message) from error
     sides = (("input", session.get_inputs(), shapes[0]), ("output", session.get_outputs(), shapes[1]))
     for side, found, wanted_shapes in sides:
@@ -224,6 +250,13 @@ def _open(bundle: Bundle, name: str, wanted: Choice, shapes: tuple[Shapes, Shape
                 )
                 raise BundleMismatch(message)
     return session
+
+
+def _no_numbers(bundle: Bundle, what: str) -> BundleMismatch:
+    return BundleMismatch(
+        f"bundle {bundle.directory} cannot be served: {what}, as after a training that diverged; train it anew with "
+        "`skutrend train` (another --seed, or fewer --iterations), or set SKUTREND_BUNDLE=shipped"
+    )
 
 
 def _fitting(

@@ -72,14 +72,18 @@ def _shop_days(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _days_of(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """Make one `grid` of days of the options; the settings of the worker say what they leave open."""
+    """Make one `grid` of the options, of days where they name no length; settings say what they leave open."""
     from features.cadence import DAY_MS  # noqa: PLC0415
     from features.grid import WindowGrid  # noqa: PLC0415
 
     s = _settings(ctx)
     days: dict[str, Any] = {"timezone": s.timezone, "day_start": s.day_start}
-    days |= {name: given for name in days if (given := options.pop(name)) is not None}
-    return options | {"grid": WindowGrid(window_ms=DAY_MS, **days)}
+    given = {name: value for name in days if (value := options.pop(name)) is not None}
+    days |= given
+    window_ms = options.pop("window_ms", DAY_MS)
+    if window_ms < DAY_MS and "day_start" not in given:
+        days.pop("day_start")  # those of the worker's settings are for its own windows
+    return options | {"grid": WindowGrid(window_ms=window_ms, **days)}
 
 
 @cli.command()
@@ -142,7 +146,8 @@ def topics_create(ctx: click.Context, partitions: int, replication: int | None) 
     from streams.kafka.topics import create  # noqa: PLC0415
 
     s = _settings(ctx)
-    made = create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix)
+    prefixes = {"prefix": s.topic_prefix, "output_prefix": s.output_prefix}
+    made = create(s.client, partitions=partitions, replication=replication, **prefixes)
     for topic, is_new in made:
         click.echo(f"{topic}: {'created' if is_new else 'already there'}")
 
@@ -155,7 +160,8 @@ def topics_check(ctx: click.Context) -> None:
     from streams.kafka.topics import check  # noqa: PLC0415
 
     s = _settings(ctx)
-    problems = [*check(s.client, prefix=s.topic_prefix), *consumer_trouble(s.brokers, s.kafka)]
+    problems = check(s.client, prefix=s.topic_prefix, output_prefix=s.output_prefix)
+    problems += consumer_trouble(s.brokers, s.kafka)
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
@@ -172,6 +178,13 @@ def topics_check(ctx: click.Context) -> None:
     "--until", type=click.DateTime(["%Y-%m-%d"]), help="Learn only from what happened before this local date."
 )
 @_shop_days
+@click.option(
+    "--window-ms",
+    type=click.IntRange(1),
+    default=86_400_000,
+    show_default=True,
+    help="Window length that the bundle is for, as SKUTREND_WINDOW_MS.",
+)
 @click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.pass_context

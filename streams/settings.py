@@ -53,7 +53,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "restart within the session timeout then moves no partition"
         ),
     ] = ""
-    topic_prefix: Annotated[str, Meta(description="put before every topic name")] = ""
+    topic_prefix: Annotated[
+        str,
+        Meta(
+            description="put before every topic name, the group, transactional ids and the state's directory: tells "
+            "shops on one cluster apart"
+        ),
+    ] = ""
+    output_prefix: Annotated[
+        str,
+        Meta(
+            description="put before all of these but the inputs: a second worker on the same inputs, whose outputs "
+            "nobody takes for the shop's (a shadow)"
+        ),
+    ] = ""
     state_dir: Annotated[
         Text, Meta(description="directory of the RocksDB state; one per worker, kept across restarts")
     ] = "skutrend-state"
@@ -231,13 +244,35 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {"bootstrap.servers": self.brokers, **self.kafka}
 
     @property
+    def group_id(self) -> str:
+        """Name of the consumer group in Kafka: the prefixes are in it, for its members must read the same topics."""
+        return self.output(self.group)
+
+    @property
+    def group_dir(self) -> Path:
+        """Directory of the group's partitions."""
+        return Path(self.state_dir) / self.group_id
+
+    @property
     def changelog_topic(self) -> str:
         """Where the state of this group is kept in Kafka."""
-        return self.topic(f"skutrend-{self.group}-changelog")
+        return self.output(f"skutrend-{self.group}-changelog")
+
+    def partition_dir(self, number: int) -> Path:
+        """Directory of one partition's state."""
+        return self.group_dir / f"partition-{number}"
+
+    def transactional_id(self, what: object) -> str:
+        """Name what only one producer of the group may hold at a time. what: a partition number, or a purpose."""
+        return f"{self.group_id}-{what}"
 
     def topic(self, name: str) -> str:
-        """Full name of a topic."""
+        """Full name of an input topic."""
         return f"{self.topic_prefix}{name}"
+
+    def output(self, name: str) -> str:
+        """Full name of a topic that is written, or of anything else that is this worker's own."""
+        return f"{self.output_prefix}{self.topic_prefix}{name}"
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -274,11 +309,12 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
 
 def _check_names(settings: Settings) -> None:
     """Refuse what cannot be part of a topic, a group, a transactional id or a directory, before anything is made."""
-    for name in ("group", "instance", "topic_prefix"):
+    for name in ("group", "instance", "topic_prefix", "output_prefix"):
         naming.check_part(PREFIX + name.upper(), getattr(settings, name))
     naming.check_lengths(f"{PREFIX}INSTANCE", [settings.instance])
-    naming.check_lengths(f"{PREFIX}TOPIC_PREFIX", [settings.topic(_LONGEST_TOPIC)])
-    naming.check_lengths(f"{PREFIX}TOPIC_PREFIX and {PREFIX}GROUP", [settings.changelog_topic])
+    prefixes = f"{PREFIX}OUTPUT_PREFIX and {PREFIX}TOPIC_PREFIX" if settings.output_prefix else f"{PREFIX}TOPIC_PREFIX"
+    naming.check_lengths(prefixes, [settings.output(_LONGEST_TOPIC)])
+    naming.check_lengths(f"{prefixes} and {PREFIX}GROUP", [settings.changelog_topic])
 
 
 def _from_toml(path: Path) -> dict[str, Any]:

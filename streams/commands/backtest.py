@@ -1,13 +1,15 @@
 """The `backtest` command: what live would have served, at rolling origins, from event files.
 
 The same ledger, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
-missing. An origin is the start of the first forecast window; the forecast there is made when the window before it
-closes, from that and earlier windows alone. Which days the shop is closed is known in advance, as the calendar is.
+missing; windows are those that the bundle has learnt. An origin is the start of the first forecast window; the forecast
+there is made when the window before it closes, from that and earlier windows alone. Which days the shop is closed is
+known in advance, as the calendar is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     directories.probe(out.parent, what=f"the directory {out.parent} (--out)", error=BadInput)
     console = Console(stderr=True)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
+    grid = replace(grid, window_ms=session.bundle.manifest.window_ms)
     events = event_tables.load_telling(files)
     money = money or ShopCurrency()
     ledger = Ledger(grid, extra_columns=columns(session), money=money)

@@ -35,15 +35,16 @@ _RETRY_S = 1.0
 def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logs.set_up(settings.log_level)
-    state = Path(settings.state_dir) / settings.group
-    directories.prepare(state, what=f"the state directory {state} (SKUTREND_STATE_DIR)", error=BadSetting)
+    _tell_of_moved(settings)
+    what = f"the state directory {settings.group_dir} (SKUTREND_STATE_DIR)"
+    directories.prepare(settings.group_dir, what=what, error=BadSetting)
     if settings.personal == "pseudonym" and not settings.personal_key_file:
         log.info("customer_id is removed from letters: SKUTREND_PERSONAL_KEY_FILE names no key for pseudonyms")
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":
         topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=worker.partition_count)
-    worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.topic_prefix)
+    worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
     server = _http(settings, worker)
     try:
         run(app)
@@ -53,6 +54,18 @@ def serve(settings: Settings) -> None:
             server.stop()
     if worker.failure is not None:
         raise worker.failure
+
+
+def _tell_of_moved(settings: Settings) -> None:
+    """Tell of state that lies where it was kept before the prefix was part of its directory."""
+    before = Path(settings.state_dir) / settings.group
+    if before != settings.group_dir and before.is_dir() and not settings.group_dir.is_dir():
+        log.warning(
+            "the state is kept in %s now, and there is older state in %s: where that is this shop's, stop this worker "
+            "and move it there; else it is built anew from the changelog, or without one from the inputs",
+            settings.group_dir,
+            before,
+        )
 
 
 def open_session(settings: Settings) -> Session | None:
@@ -72,7 +85,10 @@ def _check_window(bundle: Bundle, settings: Settings) -> None:
         return
     what = f"bundle {bundle.id} learnt windows of {learnt_ms} ms, SKUTREND_WINDOW_MS is {settings.window_ms}"
     if settings.bundle != "shipped":
-        msg = f"{what}; train one for these windows, or set SKUTREND_BUNDLE=shipped to be served by the baseline"
+        msg = (
+            f"{what}; train one for these windows (`skutrend train --window-ms {settings.window_ms}`), or set "
+            "SKUTREND_BUNDLE=shipped to be served by the baseline"
+        )
         raise BundleMismatch(msg)
     log.warning("%s: all forecasts come from the seasonal naive baseline", what)
 

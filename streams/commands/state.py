@@ -97,11 +97,11 @@ def _balance(meta: rows.Meta, path: Path) -> None:
 
 
 def _partitions(settings: Settings) -> list[Path]:
-    found = sorted((Path(settings.state_dir) / settings.group).glob("partition-*"))
+    found = sorted(settings.group_dir.glob("partition-*"))
     if not found:
         msg = (
-            f"there is no state of group {settings.group!r} under {settings.state_dir}; "
-            "check SKUTREND_STATE_DIR and SKUTREND_GROUP"
+            f"there is no state of group {settings.group_id!r} under {settings.state_dir}; "
+            "check SKUTREND_STATE_DIR, SKUTREND_GROUP and SKUTREND_TOPIC_PREFIX"
         )
         raise BadInput(msg)
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from features.cadence import DAY_MS, HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import DAY_MS, HORIZON, HOUR_MS, LEVELS, MINUTE_MS, SUM_WINDOWS
 from features.currency import ShopCurrency
 from features.encoding import FEATURES, fingerprint
 from features.grid import WindowGrid
@@ -28,6 +28,18 @@ DEFAULT_ITERATIONS = 800
 def local_ms(day: datetime, grid: WindowGrid) -> int:
     """Give the first millisecond of a shop-local date."""
     return grid.date_start_ms(day.date())
+
+
+def length_name(window_ms: int) -> str:
+    """Name a window length briefly.
+
+    >>> [length_name(ms) for ms in (86_400_000, 604_800_000, 3_600_000, 900_000)]
+    ['1d', '7d', '1h', '15min']
+    """
+    for unit_ms, unit in ((DAY_MS, "d"), (HOUR_MS, "h")):
+        if window_ms % unit_ms == 0:
+            return f"{window_ms // unit_ms}{unit}"
+    return f"{window_ms // MINUTE_MS}min"
 
 
 def train_bundle(  # noqa: PLR0913 - the command's options, all by name
@@ -68,14 +80,14 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
                 arrays,
                 seed=seed,
                 until_index=arrays.windows,
-                season_length=grid.season_length,
+                season_length=grid.season_windows,
                 progress=lambda done, total, loss: told.at(done, total=total, detail=f"loss {loss:.4f}"),
                 iterations=iterations or DEFAULT_ITERATIONS,
             )
         except ValueError as error:
             raise BadInput(str(error)) from error
     manifest = Manifest(
-        name=f"lstm-{grid.window_ms // DAY_MS}d",
+        name=f"lstm-{length_name(grid.window_ms)}",
         version=f"{version('skutrend')}.{history.ends_ms // DAY_MS}",
         feature_fingerprint=fingerprint(),
         features=FEATURES,

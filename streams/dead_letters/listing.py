@@ -41,7 +41,7 @@ def list_letters(
     code: only these. out: where to write the same letters for `dead-letters replay`; with all_out those beyond
     `limit` too. Raises `BrokerTrouble`, and `BadInput` where `out` cannot be written.
     """
-    topic = settings.topic(topics.DEAD_LETTERS)
+    topic = settings.output(topics.DEAD_LETTERS)
     newest, counts = Newest(limit), Counter[str]()
     with letter_files.spool(out) if out is not None and all_out else nullcontext() as spool:
         for letter in read(settings):
@@ -64,7 +64,7 @@ def list_letters(
 
 def read(settings: Settings) -> Iterator[Letter]:
     """Give every letter that is committed, partition by partition, up to the present ends."""
-    topic = settings.topic(topics.DEAD_LETTERS)
+    topic = settings.output(topics.DEAD_LETTERS)
     readers = [
         Reader(settings.client, topic, number, what="the topic")
         for number in range(topics.partition_count(settings.client, topic))

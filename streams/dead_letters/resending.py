@@ -79,12 +79,12 @@ def replay_letters(settings: Settings, path: Path, *, force: bool = False) -> Ou
 
 def transactional_id(settings: Settings) -> str:
     """Name what only one replay of a group can hold at a time."""
-    return f"{settings.topic_prefix}{settings.group}-replay"
+    return settings.transactional_id("replay")
 
 
 def markers_topic(settings: Settings) -> str:
     """Name the compacted topic that holds a record per letter that was sent again, under its source."""
-    return settings.topic(f"skutrend-{settings.group}-replayed")
+    return settings.output(f"skutrend-{settings.group}-replayed")
 
 
 def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]:

@@ -63,30 +63,35 @@ LIMIT_ANSWER_S: Final = 1.5
 Answer = TypeVar("Answer")
 
 
-def names(prefix: str = "") -> list[str]:
+def names(prefix: str = "", output_prefix: str = "") -> list[str]:
     """Full names of all topics, inputs first."""
-    return [prefix + name for name in (*INPUT_NAMES, *OUTPUTS)]
+    return [*(prefix + name for name in INPUT_NAMES), *(output_prefix + prefix + name for name in OUTPUTS)]
 
 
 def create(
-    config: Mapping[str, Any], *, partitions: int, replication: int | None = None, prefix: str = ""
+    config: Mapping[str, Any],
+    *,
+    partitions: int,
+    replication: int | None = None,
+    prefix: str = "",
+    output_prefix: str = "",
 ) -> list[tuple[str, bool]]:
     """Make the topics that are missing; returns every full name and whether it was made now.
 
     config: librdkafka properties. Topics that exist are left as they are; see `check`. replication: copies of each
-    partition; None: the cluster's `default.replication.factor`. `BrokerTrouble` when the cluster refuses or does not
-    answer.
+    partition; None: the cluster's `default.replication.factor`. prefix: of all names; output_prefix: before that, of
+    the outputs. `BrokerTrouble` when the cluster refuses or does not answer.
     """
     admin = clients.admin(config)
     _metadata(admin, config)  # a cluster that cannot be reached is said at once, not after a minute
     wanted = [
         NewTopic(
-            prefix + name,
+            full,
             num_partitions=partitions,
             replication_factor=_CLUSTERS_OWN if replication is None else replication,
             config=dict(LETTER_SETTINGS if name in LETTERS else TOPIC_SETTINGS),
         )
-        for name in (*INPUT_NAMES, *OUTPUTS)
+        for name, full in zip((*INPUT_NAMES, *OUTPUTS), names(prefix, output_prefix), strict=True)
     ]
     futures = admin.create_topics(wanted, request_timeout=ANSWER_S)
     return [(name, _created(name, future)) for name, future in futures.items()]
@@ -103,17 +108,18 @@ def _created(name: str, future: Future[None]) -> bool:
     return True
 
 
-def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+def check(config: Mapping[str, Any], *, prefix: str = "", output_prefix: str = "") -> list[str]:
     """Say what is wrong with the topics, a sentence with the remedy for each trouble; empty when all is well."""
+    wanted = names(prefix, output_prefix)
     admin = clients.admin(config)
     cluster = _cluster(admin, config)
     known = cluster.topics
-    missing = [name for name in names(prefix) if name not in known]
+    missing = [name for name in wanted if name not in known]
     problems = [f"topic {name} is missing; make it with `skutrend topics create`" for name in missing]
     inputs = {name: known[name] for name in (prefix + each for each in INPUT_NAMES) if name in known}
     problems += _uneven(inputs)
-    present = {name: known[name] for name in names(prefix) if name in known}
-    letters = {prefix + name for name in LETTERS}
+    present = {name: known[name] for name in wanted if name in known}
+    letters = {output_prefix + prefix + name for name in LETTERS}
     for name, settings in _settings(admin, present).items():
         problems += _kept_too_long(name, settings) if name in letters else []
         problems += _unsuitable(name, settings, replicas=_replicas(present[name]), is_input=name in inputs)

@@ -38,7 +38,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.kafka import clients, decompression, records
+from streams.kafka import clients, decompression, membership, records
 from streams.kafka.assignor import CoAssignor
 
 if TYPE_CHECKING:
@@ -87,12 +87,18 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         records.install(transport.max_batch_bytes)
         consumer._key_deserializer = records.Columns(transport.max_batch_bytes)  # noqa: SLF001  # Faust lets nobody set these
         consumer._group_instance_id = transport.instance  # noqa: SLF001
-        consumer._partition_assignment_strategy = (CoAssignor(),)  # noqa: SLF001
+        consumer._partition_assignment_strategy = (CoAssignor(self._reads_others),)  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = "read_committed"  # noqa: SLF001  # an aborted order was never placed
         # of each request, apart from the time that Faust gives whole undertakings
         consumer._client._request_timeout_ms = transport.answer_ms  # noqa: SLF001
         return consumer
+
+    def _reads_others(self, topics: list[str]) -> None:
+        self.transport.refused(
+            f"the workers of group {self.app.conf.id} read {', '.join(topics)}, which are not this worker's: give it a "
+            "SKUTREND_GROUP of its own, or the same SKUTREND_TOPIC_PREFIX"
+        )
 
     async def on_start(self) -> None:
         """Connect; brokers that went away a moment ago, for we have just talked to them, are waited for."""
@@ -107,6 +113,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
                 log.warning("%s; trying again", error)
                 await asyncio.sleep(RETRY_S)
             else:
+                self._consumer._coordinator.refused = self.transport.refused  # noqa: SLF001  # nobody else makes it
                 return
 
     async def on_thread_stop(self) -> None:
@@ -369,7 +376,8 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
     instance: name of a static member of the group, unique in it; None for a dynamic one. answer_ms: how long a broker
     may take to answer a request before it is taken for lost. hurry: called when partitions are to go and the agents are
-    waited for. max_batch_bytes: see `Settings`.
+    waited for. max_batch_bytes: see `Settings`. refused: told in a sentence, in the consumer's thread, why this worker
+    can never be a member of its group as it is.
     """
 
     Consumer = BatchConsumer
@@ -378,10 +386,12 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     answer_ms: int = clients.ANSWER_MS
     max_batch_bytes: int = decompression.DEFAULT_LIMIT_BYTES
     hurry: Callable[[], None] | None = None
+    refused: Callable[[str], None] = staticmethod(log.error)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
         """Teach aiokafka about columns; `kbatch://` may have come through the entry point, without `register`."""
         records.install()
+        membership.install()
         super().__init__(*args, **kwargs)
 
 

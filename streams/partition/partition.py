@@ -99,8 +99,8 @@ class Partition:
         self.keeper = keeper
         self.letters = Letters(
             outbox,
-            settings.topic("dead-letters"),
-            settings.topic("late-events"),
+            settings.output("dead-letters"),
+            settings.output("late-events"),
             geometry.letter_limit_bytes,
             masker or settings.masker,
         )
@@ -140,6 +140,7 @@ class Partition:
 
         ids: of topics as they are now.
         """
+        rows.check_inputs(self.meta, list(map(self.settings.topic, INPUT_NAMES)), where=str(self.store.path))
         rows.check_topics(self.meta, ids, where=str(self.store.path))
         if self.changelog is not None:
             self.changelog.check_topic(ids)
@@ -292,7 +293,7 @@ class Partition:
             self._put("alerts", said, [encode_alert(a) for a in closed.alerts])
 
     def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        self.outbox.put(self.settings.topic(topic), keys, values)
+        self.outbox.put(self.settings.output(topic), keys, values)
         self.metrics.published.labels(topic).inc(len(values))
 
     def _report(self, closed: int) -> None:

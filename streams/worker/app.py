@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from schemas.errors import Broken
+from schemas.errors import Broken, BrokerTrouble
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
@@ -31,7 +31,7 @@ COMMIT_S = 5.0
 def build(settings: Settings, session: Session | None, partition_counts: dict[str, int]) -> tuple[faust.App, Worker]:
     """Build the app of one worker. partition_counts: of each input topic (`BrokerTrouble` where they differ)."""
     app = build_app(
-        group=settings.group,
+        group=settings.group_id,
         brokers=settings.brokers.split(","),
         client=settings.kafka,
         datadir=Path(settings.state_dir),
@@ -79,10 +79,14 @@ def _life(app: faust.App, worker: Worker) -> None:
     async def resume_offsets(tps: set[TP]) -> dict[TP, int]:
         return worker.offsets(tps)
 
+    def refused(sentence: str) -> None:
+        asyncio.run_coroutine_threadsafe(fail(app, worker, BrokerTrouble(sentence)), app.loop)
+
     app.transport.resume_offsets = resume_offsets
     app.transport.hurry = worker.hurry
     app.transport.instance = worker.settings.instance or None
     app.transport.max_batch_bytes = worker.settings.max_batch_bytes
+    app.transport.refused = refused
     app.transport.answer_ms = clients.answer_ms(worker.settings.client)
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types

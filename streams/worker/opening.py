@@ -54,7 +54,7 @@ class Opener:
         will not.
         """
         settings = self._worker.settings
-        path = Path(settings.state_dir) / settings.group / f"partition-{number}"
+        path = settings.partition_dir(number)
         is_fetched, may_fetch = False, True
         try:
             while True:
@@ -166,7 +166,7 @@ class Opener:
         settings = self._worker.settings
         if settings.changelog == "off":
             return self.outbox(), None
-        journal = self.outbox(f"{settings.topic_prefix}{settings.group}-{number}")
+        journal = self.outbox(settings.transactional_id(number))
         outbox = journal if settings.guarantee == "exactly_once" else self.outbox()
         return outbox, Changelog(journal, settings.changelog_topic, number)
 

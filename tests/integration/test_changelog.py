@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features.grid import DAY_MS
-from features.ledger import ORDERS
+from features.cadence import DAY_MS
+from schemas.inputs import ORDERS
 from streams.kafka.output_producer import Outbox
 from streams.kafka.partition_reader import Reader
 from streams.observe.metrics import Metrics

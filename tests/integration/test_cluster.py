@@ -167,7 +167,7 @@ def test_the_groups_coordinator_is_lost_for_good_and_then_the_quorum_for_a_while
 ) -> None:
     settings = settings_of(cluster, topic_prefix, stalled_after_ms=5_000)
     with open_shop(cluster, sales, settings, tmp_path, over_s=150) as shop:
-        cluster.nodes[cluster.coordinator(settings["group"])].kill()
+        cluster.nodes[cluster.coordinator(settings["topic_prefix"] + settings["group"])].kill()
         shop.await_progress()
         second = shop.transactions_lie_on()
         cluster.nodes[second].kill()
@@ -197,7 +197,7 @@ def test_a_broker_whose_machine_is_lost_answers_nobody_and_is_not_waited_for(
 ) -> None:
     settings = settings_of(cluster, topic_prefix, kafka_socket_timeout_ms=4_000)
     with open_shop(cluster, sales, settings, tmp_path, over_s=150) as shop:
-        lost = cluster.nodes[cluster.coordinator(settings["group"])]
+        lost = cluster.nodes[cluster.coordinator(settings["topic_prefix"] + settings["group"])]
         lost.freeze()
         try:
             shop.await_progress()

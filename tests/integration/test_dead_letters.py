@@ -135,7 +135,7 @@ def test_a_state_is_compared_with_its_changelog_row_by_row(
     assert whole.stderr == ""
 
     number = int(partitions_of([b"a"], count=PARTITIONS)[0])
-    path = tmp_path / "state" / settings["group"] / f"partition-{number}"
+    path = tmp_path / "state" / f"{settings['topic_prefix']}{settings['group']}" / f"partition-{number}"
     store = Store(path)
     meta, row, position = store.meta(), store.sku_row("a"), store.position()
     assert meta is not None

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from streams.kafka.topic_ids import TopicIds
@@ -82,6 +83,125 @@ def test_a_topic_that_was_made_again_before_anything_was_read_of_it_is_read(
         service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
         service.stop("w")
     assert told(kafka, topic_prefix) == expected(range(4))
+
+
+def test_shops_told_apart_by_the_topic_prefix_alone_share_nothing(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    common = {"brokers": kafka.bootstrap, "bundle": "none", "idle_timeout_ms": 2_000, "flush_interval_ms": 100}
+    shops = {name: {**common, "topic_prefix": f"{topic_prefix}{name}-"} for name in ("eu", "us")}
+    with Service(common, tmp_path) as service:  # one state directory for both
+        for number, (name, settings) in enumerate(shops.items()):
+            skutrend("topics", "create", "--partitions", "2", settings=settings)
+            service.start(name, **settings)
+            send(kafka, settings["topic_prefix"], lines(range(number, 5)))
+        service.await_closed(FIRST_MS + 5 * DAY_MS, partitions=2)
+        for name in shops:
+            assert service.get(name, "/readyz") == (200, "partitions [0, 1]\n")
+        service.await_records(40 * 9)
+        wait_for(lambda: all(len(told(kafka, s["topic_prefix"])) >= 160 for s in shops.values()), within_s=60)
+        for name in shops:
+            service.stop(name)
+    for number, settings in enumerate(shops.values()):
+        assert told(kafka, settings["topic_prefix"]) == expected(range(number, 5))
+
+
+def test_a_worker_that_reads_other_topics_than_its_group_stops_and_the_group_goes_on(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    common = {"brokers": kafka.bootstrap, "bundle": "none", "idle_timeout_ms": 2_000, "flush_interval_ms": 100}
+    first = {**common, "topic_prefix": topic_prefix, "group": "onegroup"}
+    second = {**common, "topic_prefix": f"{topic_prefix}one", "group": "group"}  # of the same name for Kafka
+    for settings in (first, second):
+        skutrend("topics", "create", "--partitions", "2", settings=settings)
+    with Service(first, tmp_path) as service:
+        service.start("w")
+        send(kafka, topic_prefix, lines(range(2)))
+        send(kafka, second["topic_prefix"], lines(range(2)))
+        (tmp_path / "other").mkdir()
+        sentence = fails(second, tmp_path / "other")
+        send(kafka, topic_prefix, lines(range(2, 4)))
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(4))
+    assert f"group {topic_prefix}onegroup read {topic_prefix}clicks, {topic_prefix}orders" in sentence
+    assert "SKUTREND_GROUP" in sentence
+
+
+def test_of_two_workers_of_one_instance_the_older_ends_and_names_the_cause(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service({**settings, "instance": "worker-0"}, tmp_path, apart=True) as service:
+        service.start("older")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        service.start("newer", wait=False)
+        sentence = ended(service, "older", within_s=20)
+        service.await_ready(["newer"])
+        send(kafka, topic_prefix, lines(range(2, 4)))
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        generations = len(re.findall(r"generation \d+, partitions", service.log("older") + service.log("newer")))
+        service.stop("newer")
+    assert told(kafka, topic_prefix) == expected(range(4))
+    assert f"SKUTREND_INSTANCE 'worker-0' of group {topic_prefix}{settings['group']} is in use by another" in sentence
+    assert generations <= 4
+
+
+def test_a_worker_of_an_instance_that_was_killed_is_taken_for_the_same_one(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with Service({**settings, "instance": "worker-0"}, tmp_path) as service:
+        service.start("w")
+        service.await_records(send(kafka, topic_prefix, lines(range(2))))
+        for _ in range(2):
+            service.kill("w")
+            service.start("w")
+        send(kafka, topic_prefix, lines(range(2, 4)))
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        service.stop("w")
+    assert told(kafka, topic_prefix) == expected(range(4))
+
+
+def test_a_group_of_another_program_is_named(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    group = f"{topic_prefix}{settings['group']}"
+    foreign = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": group, "log_level": 0})
+    foreign.subscribe([f"{topic_prefix}orders"])
+    wait_for(lambda: foreign.poll(0.5) or foreign.assignment(), within_s=30)
+    (tmp_path / "short").mkdir()
+    sentences = [fails(settings, tmp_path), fails({**settings, "session_timeout_ms": 7_200_000}, tmp_path / "short")]
+    foreign.close()
+    assert f"group {group} has members that share partitions out in another way" in sentences[0]
+    assert "do not allow a session of 7200000 ms: set SKUTREND_SESSION_TIMEOUT_MS" in sentences[1]
+
+
+def test_a_shadow_reads_the_shop_s_inputs_and_writes_nothing_of_the_shop_s(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    shadow = {**settings, "output_prefix": f"{topic_prefix}shadow-"}
+    skutrend("topics", "create", "--partitions", "2", settings=shadow)
+    assert "all topics are as they should be" in skutrend("topics", "check", settings=shadow).stdout
+    with Service(settings, tmp_path) as service:
+        service.start("w")
+        service.start("shadow", output_prefix=shadow["output_prefix"])
+        send(kafka, topic_prefix, [*lines(range(4)), ("orders", b"S000", b"?", None)])
+        service.await_records(2 * 161)
+        service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
+        for name in ("w", "shadow"):
+            assert service.get(name, "/readyz") == (200, "partitions [0, 1]\n")
+            service.stop(name)
+    for prefix in (topic_prefix, shadow["output_prefix"] + topic_prefix):
+        assert told(kafka, prefix) == expected(range(4)), "each once"
+    for each in (settings, shadow):
+        assert "1 dead letter" in skutrend("dead-letters", "list", settings=each).stdout
+    where = {"state_dir": tmp_path / "state"}
+    for each in (settings, shadow):
+        whole = skutrend("state", "verify", "--changelog", settings={**each, **where}).stdout
+        assert whole.count("the changelog has the same") == 2
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    made = {name.removeprefix(shadow["output_prefix"]) for name in admin.list_topics(timeout=10).topics}
+    assert f"{topic_prefix}skutrend-{settings['group']}-changelog" in made
+    assert f"{shadow['output_prefix']}{topic_prefix}orders" not in admin.list_topics(timeout=10).topics
 
 
 def test_a_changelog_that_was_made_again_and_has_grown_beyond_our_position_stops_the_worker(

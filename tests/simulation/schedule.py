@@ -168,7 +168,7 @@ class Simulation:
 
     def path(self, name: str, number: int) -> Path:
         settings = self._settings(name)
-        return Path(settings.state_dir) / settings.group / f"partition-{number}"
+        return settings.partition_dir(number)
 
     # ------------------------------------------------------------------ what the world is told
     def _opened(self, process: Process, number: int, partition: Partition) -> None:

@@ -104,7 +104,7 @@ def open_partition(
     metrics: Metrics | None = None,
 ) -> Partition:
     """Open it as a worker would; `count=1` owns every SKU."""
-    store = Store(Path(settings.state_dir) / settings.group / f"partition-{number}")
+    store = Store(settings.partition_dir(number))
     outbox = Outbox(settings.client, on_error=lambda _: None)
     try:
         return Partition(

@@ -131,7 +131,7 @@ class Checker:
         assert len(whole) == partitions, said
         total = Counts()
         for number in range(partitions):
-            store = Store(state_dir / settings["group"] / f"partition-{number}")
+            store = Store(state_dir / f"{settings['topic_prefix']}{settings['group']}" / f"partition-{number}")
             try:
                 meta = store.meta()
             finally:

@@ -382,6 +382,7 @@ def test_the_state_commands_read_what_a_worker_left(broker: str, tmp_path: Path)
     bench = Bench(settings)
     bench.take(0, order("1", "a", T0, quantity=3), order("2", "b", T0))
     mine: dict[str, object] = {"state_dir": tmp_path, "window_ms": settings.window_ms, "bundle": "none"}
+    mine["topic_prefix"] = settings.topic_prefix
     held = skutrend("state", "verify", **mine)
     assert_one_sentence(held, about="another worker using SKUTREND_STATE_DIR")
     bench.close()
@@ -394,7 +395,10 @@ def test_the_state_commands_read_what_a_worker_left(broker: str, tmp_path: Path)
     assert_one_sentence(skutrend("state", "show", "nobody", **mine), about="no partition .* knows the SKU 'nobody'")
     compared = skutrend("state", "verify", "--changelog", **mine, guarantee="at_least_once", changelog="off")
     assert_one_sentence(compared, about="no changelog to compare with")
-    assert_one_sentence(skutrend("state", "verify", **mine | {"group": "other"}), about="no state of group 'other'")
+    assert_one_sentence(
+        skutrend("state", "verify", **mine | {"group": "other"}),
+        about=f"no state of group '{settings.topic_prefix}other'",
+    )
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_a_value_that_cannot_be_is_refused_with_the_variable_s_name(variable: st
         load(environment={variable: value})
 
 
-@pytest.mark.parametrize("variable", ["SKUTREND_GROUP", "SKUTREND_INSTANCE", "SKUTREND_TOPIC_PREFIX"])
+@pytest.mark.parametrize(
+    "variable", ["SKUTREND_GROUP", "SKUTREND_INSTANCE", "SKUTREND_TOPIC_PREFIX", "SKUTREND_OUTPUT_PREFIX"]
+)
 @pytest.mark.parametrize("name", ["shop:eu", "größe", "../outside", "a/b", "a b", "x\n", "a\x00", "..", "."])
 def test_what_cannot_name_a_topic_and_a_directory_is_refused(variable: str, name: str) -> None:
     with pytest.raises(BadSetting, match=rf"^{variable} is .*topics, directories and transactional ids"):
@@ -237,6 +239,26 @@ def test_kafka_properties_come_from_the_file_and_the_environment_wins(tmp_path: 
 
 def test_a_topic_s_full_name_has_the_prefix() -> None:
     assert load(environment={"SKUTREND_TOPIC_PREFIX": "shop1."}).topic("orders") == "shop1.orders"
+
+
+def test_without_a_prefix_the_names_are_the_group_s_alone() -> None:
+    settings = Settings(group="g", state_dir="here")
+    assert (settings.group_id, settings.changelog_topic) == ("g", "skutrend-g-changelog")
+    assert (settings.topic("orders"), settings.output("forecasts")) == ("orders", "forecasts")
+    assert settings.transactional_id(3) == "g-3"
+    assert str(settings.partition_dir(3)) == "here/g/partition-3"
+
+
+def test_a_topic_prefix_is_in_every_name_and_an_output_prefix_before_all_but_the_inputs() -> None:
+    shop = load(environment={"SKUTREND_TOPIC_PREFIX": "eu."})
+    shadow = load(environment={"SKUTREND_TOPIC_PREFIX": "eu.", "SKUTREND_OUTPUT_PREFIX": "new-"})
+    assert shop.topic("orders") == shadow.topic("orders") == "eu.orders"
+    for settings, before in ((shop, "eu."), (shadow, "new-eu.")):
+        assert settings.output("forecasts") == f"{before}forecasts"
+        assert settings.changelog_topic == f"{before}skutrend-skutrend-changelog"
+        assert settings.group_id == f"{before}skutrend"
+        assert settings.transactional_id("replay") == f"{before}skutrend-replay"
+        assert str(settings.partition_dir(0)) == f"skutrend-state/{before}skutrend/partition-0"
 
 
 def test_settings_say_which_windows_they_ask_for() -> None:

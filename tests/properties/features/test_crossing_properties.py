@@ -9,10 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features import rows
-from features.grid import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS, WindowGrid
-from features.ledger import ORDERS, Ledger
+from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
+from features.grid import WindowGrid
+from features.ledger import Ledger
 from features.season import Season
 from inference.desk import Desk, LiveLoss
+from schemas.inputs import ORDERS
 from tests.support.ledgers import MONDAY_MS, Order, columns, statistics
 
 GRIDS = (

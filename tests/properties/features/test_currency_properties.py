@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from features.currency import ShopCurrency
 from features.grid import WindowGrid
-from features.ledger import ORDERS, Ledger
+from features.ledger import Ledger
 from features.offline import feed
+from schemas.inputs import ORDERS
 from tests.support.ledgers import Order, close, columns, cut, day_ms
 
 # sums of these are exact in float64, and have no more than the six decimals that a window keeps

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
-from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Ledger
+from features.ledger import Ledger
 from schemas.decoding import DECODERS
+from schemas.inputs import CLICKS, INPUT_NAMES, ORDERS, PRICES
 from tests.support.ledgers import close, day_ms
 from tests.support.partitions import click, order, price_change
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from features.horizon import LEVELS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.cadence import LEVELS
 from features.rows import LiveState
 from inference.desk import LiveLoss
 from inference.scoring import Losses

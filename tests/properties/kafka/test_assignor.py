@@ -10,7 +10,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.assignor import Claim, CoAssignor, read_claim, share
+from streams.kafka.assignor import Claim, CoAssignor, read_claim, share, strangers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,6 +169,47 @@ def test_a_group_lives_through_joins_a_death_and_a_sleeper_with_the_fewest_moves
     assert sorted(len(topics["orders"]) for topics in fourth.values()) == [2, 3, 3]
     rounds = {msgspec.json.decode(member.metadata(TOPICS).user_data)["round"] for member in group.members.values()}
     assert rounds == {3}
+
+
+def prefixed(prefix: str) -> tuple[str, ...]:
+    return tuple(prefix + topic for topic in TOPICS)
+
+
+@given(GROUPS, st.dictionaries(NAMES, st.sampled_from(["a-", "b-", "c-"]), max_size=6))
+def test_one_set_of_topics_is_the_group_s_and_whoever_was_there_first_reads_it(
+    claims: dict[str, Claim], prefixes: dict[str, str]
+) -> None:
+    reading = {name: prefixed(prefixes.get(name, "a-")) for name in claims}
+    refused = strangers(reading, claims)
+    kept = {reading[name] for name in claims.keys() - refused.keys()}
+    assert len(kept) == 1
+    assert all(told == sorted(*kept) for told in refused.values())
+    assert all(reading[name] not in kept for name in refused)
+    newest = max(claim.round for claim in claims.values())
+    assert any(claims[name].round == newest for name in claims.keys() - refused.keys())
+    assert strangers(dict(reversed(reading.items())), claims) == refused
+
+
+def test_a_member_that_reads_other_topics_gets_nothing_and_is_told_while_the_others_keep_theirs() -> None:
+    counts = dict.fromkeys((*prefixed("eu-"), *prefixed("us-")), 4)
+    group, told = Group(counts), dict[str, list[str]]()
+    for name in "bc":
+        group.members[name] = CoAssignor(lambda topics, name=name: told.update({name: topics}))  # type: ignore[misc]
+    settled = group.rebalance(dict.fromkeys("bc", prefixed("eu-")))
+    group.members["a"] = CoAssignor(lambda topics: told.update(a=topics))  # it leads, and is refused all the same
+    given = group.rebalance({"a": prefixed("us-"), **dict.fromkeys("bc", prefixed("eu-"))})
+    assert given == {"a": {}, **settled}
+    assert told == {"a": sorted(prefixed("eu-"))}
+    del group.members["a"]
+    assert group.rebalance(dict.fromkeys("bc", prefixed("eu-"))) == settled
+
+
+def test_a_member_of_a_release_that_reads_more_or_less_is_let_be_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    group = Group(dict.fromkeys((*TOPICS, "stock-levels"), 4))
+    group.members = {name: CoAssignor() for name in "ab"}
+    given = group.rebalance({"a": TOPICS, "b": (*TOPICS, "stock-levels")})
+    assert sorted(given["a"]["orders"] + given["b"]["orders"]) == [0, 1, 2, 3]
+    assert "member a does not read stock-levels" in caplog.text
 
 
 def test_the_name_in_the_group_s_protocol_stays() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.grid import HOUR_MS, WindowGrid
+from features.cadence import HOUR_MS
+from features.grid import WindowGrid
 from streams.partition.close_delay import CloseDelay
 
 GRID = WindowGrid(window_ms=HOUR_MS)

@@ -11,6 +11,7 @@ from faust.types import TP
 
 from inference.bundle import SHIPPED
 from schemas.errors import BundleMismatch
+from streams.cli import cli
 from streams.commands import serve
 from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
 from streams.settings import Settings
@@ -66,6 +67,14 @@ def test_a_bundle_that_cannot_serve_is_refused(tmp_path: Path) -> None:
         serve.check_bundle(tmp_path)
 
 
+def test_a_bundle_for_other_windows_is_refused_with_a_command_that_there_is(tmp_path: Path) -> None:
+    for name in ("manifest.json", "step.onnx", "replay.onnx"):
+        (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
+    with pytest.raises(BundleMismatch, match=r"train one for these windows \(`skutrend (train --window-ms 3600000)`\)"):
+        serve.open_session(Settings(bundle=str(tmp_path), window_ms=3_600_000))
+    assert "--window-ms" in {name for option in cli.commands["train"].params for name in option.opts}
+
+
 def test_checking_a_bundle_ends_with_where_it_is_served() -> None:
     lines = serve.check_bundle(None)
     assert lines[-1] in {"this machine serves it on CPU", "this machine serves it on CUDA"}
@@ -76,6 +85,23 @@ def test_the_partitions_of_each_input_are_asked_of_the_brokers(broker: str, tmp_
     settings = settings_for(broker, tmp_path)
     counts = serve.partition_counts(settings)
     assert counts == dict.fromkeys((settings.topic(n) for n in ("orders", "clicks", "price-changes")), PARTITIONS)
+
+
+def test_state_that_lies_where_it_was_before_the_prefix_was_in_its_name_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell = serve._tell_of_moved  # noqa: SLF001 - `serve` itself does not return
+    settings = Settings(state_dir=str(tmp_path), topic_prefix="eu-")
+    tell(settings)
+    (tmp_path / "skutrend").mkdir()
+    tell(Settings(state_dir=str(tmp_path)))
+    assert not caplog.messages
+    tell(settings)
+    (message,) = caplog.messages
+    assert f"kept in {tmp_path}/eu-skutrend now, and there is older state in {tmp_path}/skutrend" in message
+    (tmp_path / "eu-skutrend").mkdir()
+    tell(settings)
+    assert len(caplog.messages) == 1
 
 
 def test_a_port_that_is_taken_costs_the_probes_and_not_the_worker(

@@ -50,7 +50,7 @@ def state(left: Settings, tmp_path: Path) -> Settings:
 
 
 def partition(settings: Settings, number: int = 0) -> Path:
-    return Path(settings.state_dir) / settings.group / f"partition-{number}"
+    return settings.partition_dir(number)
 
 
 def rewrite(settings: Settings, **changes: object) -> None:
@@ -108,7 +108,7 @@ def test_a_whole_state_is_told_with_its_counts(left: Settings) -> None:
 @pytest.mark.parametrize("look", [verify, lambda settings: show(settings, "a")], ids=["verify", "show"])
 def test_a_directory_without_state_says_which_settings_to_look_at(tmp_path: Path, look: object) -> None:
     empty = settings_for("127.0.0.1:1", tmp_path)
-    with pytest.raises(BadInput, match="check SKUTREND_STATE_DIR and SKUTREND_GROUP"):
+    with pytest.raises(BadInput, match="check SKUTREND_STATE_DIR, SKUTREND_GROUP and SKUTREND_TOPIC_PREFIX"):
         look(empty)  # type: ignore[operator]
     assert list(tmp_path.iterdir()) == [], "looking makes no directories"
 

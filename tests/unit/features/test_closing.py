@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from features import closing
-from features.closing import NAMES, RING, SCALE, SCALE_FLOOR, corrected
+from features.cadence import RING, SCALE
+from features.closing import NAMES, SCALE_FLOOR, corrected
 from features.open_windows import OpenWindow
 from tests.support.closings import FIRST, around, fresh, happened
 

@@ -7,8 +7,9 @@ import pytest
 
 from features.currency import ShopCurrency
 from features.grid import WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Absorbed, Ledger
+from features.ledger import Absorbed, Ledger
 from schemas.errors import BadSetting, StateMismatch
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.ledgers import Click, Event, Order, Price, close, columns, day_ms
 
 NOW = day_ms(100)

@@ -1,14 +1,19 @@
+import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import onnx
 import pytest
 
 from features.encoding import fingerprint
-from inference.bundle import MANIFEST, REPLAY, STEP, describe, load
+from inference.bundle import MANIFEST, REPLAY, STEP, Bundle, describe, load
 from inference.session import Session
+from inference.weights import not_finite
 from schemas.errors import BundleMismatch
 from tests.support.models import bundle_in
 
@@ -110,6 +115,88 @@ def test_bytes_that_onnxruntime_cannot_open_are_refused_by_the_session(tmp_path:
     broken = type(bundle)(bundle.directory, bundle.manifest, bundle.step[:5000], bundle.replay)
     with pytest.raises(BundleMismatch, match=r"step\.onnx cannot be opened by ONNX Runtime"):
         Session(broken, provider="cpu")
+
+
+def changed(bundle: Bundle, **graphs: Callable[[onnx.ModelProto], object]) -> Bundle:
+    """Return a bundle whose graphs were changed before they were written."""
+    made = {}
+    for name, change in graphs.items():
+        model = onnx.load_from_string(getattr(bundle, name))
+        change(model)
+        made[name] = model.SerializeToString()
+    return dataclasses.replace(bundle, **made)
+
+
+def foreign_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[3].op_type = "OfTomorrow"
+
+
+def no_numbers(value: float) -> Callable[[onnx.ModelProto], object]:
+    def change(model: onnx.ModelProto) -> None:
+        weights = max(model.graph.initializer, key=lambda each: int(np.prod(each.dims)))
+        array = onnx.numpy_helper.to_array(weights).copy()
+        array.flat[0] = value
+        weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["step", "replay"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: setattr(model, "ir_version", 99), "Unsupported model IR version: 99"),
+        (lambda model: setattr(model.opset_import[0], "version", 99), "Opset 99"),
+        (foreign_operator, "No Op registered for OfTomorrow"),
+    ],
+)
+def test_a_graph_of_a_later_onnx_is_refused_with_a_remedy_that_exists(
+    tmp_path: Path, name: str, change: Callable[[onnx.ModelProto], object], said: str
+) -> None:
+    with pytest.raises(BundleMismatch, match="update onnxruntime") as why:
+        Session(changed(bundle_in(tmp_path), **{name: change}), provider="cpu")
+    sentence = str(why.value)
+    assert f"{name}.onnx cannot be opened" in sentence
+    assert said in sentence
+    for noise in ("::", "onnxruntime_src", "ONNXRuntimeError", "\n"):
+        assert noise not in sentence
+
+
+@pytest.mark.parametrize("name", ["step", "replay"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused_by_the_session(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(BundleMismatch, match=rf"in {name}\.onnx the weights \S+ hold NaN .*`skutrend train`"):
+        Session(changed(bundle_in(tmp_path), **{name: no_numbers(value)}), provider="cpu")
+
+
+def test_answers_that_are_no_numbers_are_refused_whatever_the_weights(tmp_path: Path) -> None:
+    bundle = bundle_in(tmp_path)
+    huge = changed(bundle, step=no_numbers(3e38))
+    with pytest.raises(BundleMismatch, match=r"of \d+ of 16 SKUs of a probe are NaN or infinite.*`skutrend train`"):
+        Session(huge, provider="cpu")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("is_raw", [True, False])
+@pytest.mark.parametrize("bad", [None, np.nan, np.inf, -np.inf])
+def test_weights_are_found_however_they_are_stored(dtype: type, bad: float | None, *, is_raw: bool) -> None:
+    array = np.arange(6, dtype=dtype)
+    if bad is not None:
+        array[4] = bad
+    if is_raw or dtype is not np.float32:
+        tensor = onnx.numpy_helper.from_array(array, "w")
+    else:
+        tensor = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [6], array.tolist())
+    counts = onnx.numpy_helper.from_array(np.array([-1, 2]), "counts")
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=[counts, tensor])
+    assert not_finite(onnx.helper.make_model(graph).SerializeToString()) == ([] if bad is None else ["w"])
+
+
+def test_bytes_that_are_no_graph_have_no_weights_to_read(tmp_path: Path) -> None:
+    whole = bundle_in(tmp_path).step
+    for end in (1, 100, len(whole) - 1):
+        with pytest.raises(ValueError, match="no protobuf message"):
+            not_finite(whole[:end])
 
 
 def test_describe_says_what_is_in_it(tmp_path: Path) -> None:

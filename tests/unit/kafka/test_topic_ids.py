@@ -64,6 +64,20 @@ def test_another_topic_of_the_same_name_is_refused_with_both_ids_and_the_remedy(
     )
 
 
+def test_state_of_other_topics_is_refused_with_both_and_the_settings(broker: str, tmp_path: Path) -> None:
+    rows.check_inputs(meta(offsets={}), ["eu.orders"], where="here")
+    rows.check_inputs(meta(offsets={"eu.orders": 3, "eu.stock": 1}), ["eu.orders"], where="here")
+    with pytest.raises(
+        StateMismatch, match=r"made of us\.orders, this worker reads eu\.orders; set SKUTREND_TOPIC_PREFIX"
+    ):
+        rows.check_inputs(meta(offsets={"us.orders": 3}), ["eu.orders"], where="here")
+    partition = open_partition(settings_for(broker, tmp_path))
+    partition.meta.offsets["us.orders"] = 3
+    with pytest.raises(StateMismatch, match=r"made of us\.orders"):
+        partition.check_topics({})
+    partition.close()
+
+
 def test_ids_are_adopted_flushed_and_held_to_after_a_restart(broker: str, tmp_path: Path) -> None:
     settings = settings_for(broker, tmp_path)
     partition = open_partition(settings)

@@ -86,7 +86,7 @@ def test_what_it_remembers_is_bounded_and_nothing_new_is_ever_held_back(
 def test_a_line_says_its_time_in_utc_whatever_the_zone_of_the_machine() -> None:
     code = (
         "import logging\n"
-        "from streams import logs\n"
+        "from streams.observe import logs\n"
         "logs.set_up('info')\n"
         "record = logging.makeLogRecord({'name': 'a', 'levelname': 'INFO', 'msg': 'm', 'created': 1312380005.25,"
         " 'msecs': 250.0})\n"

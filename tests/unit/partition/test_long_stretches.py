@@ -11,7 +11,7 @@ import pytest
 
 from features.cadence import DORMANT_WINDOWS
 from features.grid import EARLIEST_MS
-from features.ledger import CLICKS, ORDERS, PRICES
+from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
 from streams.state.store import Store

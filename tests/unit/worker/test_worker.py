@@ -479,7 +479,7 @@ def test_a_directory_that_stays_locked_is_refused_after_a_while(
 ) -> None:
     monkeypatch.setattr("streams.worker.opening.LOCK_PATIENCE_S", 0.1)
     monkeypatch.setattr("streams.worker.opening.LOCK_RETRY_S", 0.05)
-    holder = Store(Path(settings.state_dir) / settings.group / "partition-0")
+    holder = Store(settings.partition_dir(0))
     worker = Worker(settings, None, 1, tp=TP)
     with pytest.raises(StateMismatch, match="SKUTREND_STATE_DIR"):
         asyncio.run(worker.assign([0], lambda: 1))

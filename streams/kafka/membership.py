@@ -1,0 +1,109 @@
+"""A member of the group that hears when it can never be one as it is, and says why.
+
+aiokafka takes every answer it does not know for trouble that may pass: it logs it and tries again for ever. That is how
+two workers of one SKUTREND_INSTANCE take the membership from each other: aiokafka's heartbeats do not carry the name,
+so that the older one is told that it is unknown, not that it was replaced (KIP-345). Here heartbeats carry it, and what
+is refused for good is told once, after which the member keeps still until it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.consumer import consumer as aiokafka_consumer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatRequest_v0, HeartbeatRequest_v1
+from aiokafka.protocol.types import Int16, Int32, Schema, String
+
+from streams.kafka.assignor import CoAssignor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+log = logging.getLogger(__name__)
+
+REFUSALS: Final[Mapping[int, str]] = {
+    23: (  # INCONSISTENT_GROUP_PROTOCOL
+        "group {group} has members that share partitions out in another way, which are no workers of this release: "
+        "stop them, or set another SKUTREND_GROUP"
+    ),
+    24: "the brokers do not take {group} as the name of a group: set another SKUTREND_GROUP",  # INVALID_GROUP_ID
+    26: (  # INVALID_SESSION_TIMEOUT
+        "the brokers do not allow a session of {session_ms} ms: set SKUTREND_SESSION_TIMEOUT_MS between their "
+        "group.min.session.timeout.ms and group.max.session.timeout.ms"
+    ),
+    81: "group {group} has as many members as the brokers' group.max.size allows: stop some, or raise it",
+    82: (  # FENCED_INSTANCE_ID
+        "SKUTREND_INSTANCE {instance!r} of group {group} is in use by another worker, which was started later and has "
+        "taken this one's place: give each worker a name of its own, such as its pod's, or stop one of the two"
+    ),
+}
+
+
+class _HeartbeatResponse(Response):  # type: ignore[misc]  # aiokafka has no types
+    API_KEY = 12
+    API_VERSION = 3
+    SCHEMA = Schema(("throttle_time_ms", Int32), ("error_code", Int16))
+
+
+class _NamedHeartbeat(RequestStruct):  # type: ignore[misc]  # likewise
+    API_KEY = 12
+    API_VERSION = 3
+    RESPONSE_TYPE = _HeartbeatResponse
+    SCHEMA = Schema(
+        ("group", String("utf-8")),
+        ("generation_id", Int32),
+        ("member_id", String("utf-8")),
+        ("group_instance_id", String("utf-8")),
+    )
+
+
+class Heartbeat(Request[HeartbeatRequest_v0 | HeartbeatRequest_v1 | _NamedHeartbeat]):  # type: ignore[misc]  # likewise
+    """A heartbeat that carries the name of a static member, where the brokers know such (since Kafka 2.3)."""
+
+    API_KEY = 12
+
+    def __init__(self, group: str, generation: int, member: str, instance: str) -> None:
+        """Take generation and member as the coordinator has given them."""
+        self._fields = group, generation, member, instance
+
+    def build(self, request_struct_class: type[RequestStruct]) -> RequestStruct:
+        """Make the struct of the version that was agreed upon."""
+        is_named = request_struct_class is _NamedHeartbeat
+        return request_struct_class(*(self._fields if is_named else self._fields[:3]))
+
+
+class GroupMember(GroupCoordinator):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's coordinator of one member. refused: told in a sentence, once, why it can never be one."""
+
+    refused: Callable[[str], None] = staticmethod(log.error)
+    _is_refused = False
+
+    async def _send_req(self, request: Any) -> Any:  # noqa: ANN401 - aiokafka has no types
+        instance = self._group_instance_id
+        if isinstance(request, HeartbeatRequest) and instance is not None:
+            request = Heartbeat(self.group_id, self.generation, self.member_id, instance)
+        answer = await super()._send_req(request)
+        reason = REFUSALS.get(getattr(answer, "error_code", 0))
+        if reason is None:
+            return answer
+        if not self._is_refused:
+            self._is_refused = True
+            self.refused(reason.format(group=self.group_id, instance=instance, session_ms=self._session_timeout_ms))
+        await asyncio.wait([self._closing])
+        raise GroupCoordinatorNotAvailableError
+
+
+def _coordinator(*args: Any, assignors: Any, **how: Any) -> GroupCoordinator:  # noqa: ANN401
+    """Stand where aiokafka's consumer expects `GroupCoordinator`."""
+    kind = GroupMember if any(isinstance(each, CoAssignor) for each in assignors) else GroupCoordinator
+    return kind(*args, assignors=assignors, **how)
+
+
+def install() -> None:
+    """Let aiokafka's consumers that share out by `CoAssignor` have such members; more than once does no harm."""
+    aiokafka_consumer.GroupCoordinator = _coordinator
