@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import threading
 import time
@@ -231,6 +232,44 @@ def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
     asyncio.run(story())
     bench.worker.drop(0)
     Store(stored).close()
+
+
+def test_a_flush_that_begins_after_the_hurry_is_to_end_by_then_too(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.worker.worker.LEAVING_S", 0.2)
+    bench = make(brokers="127.0.0.1:1")
+    fetched = bench.next(ORDERS, b"?")
+
+    async def story() -> None:
+        bench.worker.hurry()
+        async with asyncio.timeout(30):  # it would wait for a minute
+            with pytest.raises(FlushFailed, match="1 of 1 records were not acknowledged"):
+                await bench.worker.take(ORDERS, fetched, bench.consumer)
+
+    asyncio.run(story())
+    bench.worker.drop(0)
+
+
+def test_a_partition_that_is_kept_has_its_time_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    heard: list[float] = []
+    bench.partition.hurry = heard.append
+    bench.worker.hurry()
+    bench.assign([0])
+    assert len(heard) == 2
+    assert heard[0] < heard[1] == math.inf
+
+
+def test_a_worker_that_has_failed_flushes_nothing_more(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.take(ORDERS, order("0", "a", T0))  # flushed at once
+    bench.take(ORDERS, order("1", "a", T0))
+    flushed = bench.worker.flushed_offsets()
+    bench.now_ms += 10_000
+    bench.worker.fail(BrokerTrouble("no longer ours"))
+    asyncio.run(bench.worker._flush_due(bench.partition))  # noqa: SLF001 - what a batch in hand would come to
+    assert bench.worker.flushed_offsets() == flushed
 
 
 # ---------------------------------------------------------------------- the clock
