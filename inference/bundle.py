@@ -118,7 +118,7 @@ def describe(bundle: Bundle) -> list[str]:
         f"bundle       {bundle.id} in {bundle.directory}",
         f"made by      {m.created_by}",
         f"trained on   {dates.stamp(m.training_span.start_ms)} to {dates.stamp(m.training_span.end_ms)}",
-        f"windows      of {m.window_ms} ms{f' ({m.windows})' if m.windows else ''}",
+        f"learnt       windows of {m.window_ms} ms{f' ({m.windows})' if m.windows else ''}",
         f"features     {len(m.features)}, fingerprint {m.feature_fingerprint} (as this build computes them)",
         f"forecasts    {m.horizon} steps, sums over {', '.join(map(str, m.sum_windows))} windows",
         f"quantiles    {', '.join(f'{level:g}' for level in m.quantile_levels)}",

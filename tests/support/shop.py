@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from confluent_kafka import Producer
 
+from schemas.inputs import INPUT_NAMES
 from streams.config.personal import Masker
 from streams.events.files import sample_paths
 from streams.kafka.murmur2 import partitions_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 TIMEZONE = "Europe/London"
 PARTITIONS = 4
 HOUR_MS = 3_600_000
-INPUT_NAMES = ("orders", "clicks", "price-changes")
 Record = tuple[str, bytes | None, bytes | None, int | None]  # topic, key, value, partition (None: by the key)
 Tables = dict[str, pd.DataFrame]
 

@@ -17,7 +17,7 @@ from schemas.inputs import INPUT_NAMES
 from streams.state.store import Store
 from tests.support.group_by import assert_equal, measures, published, whole_grid
 from tests.support.service import read_topic, skutrend
-from tests.support.shop import KINDS, TIMEZONE, Tables, assert_buried
+from tests.support.shop import TIMEZONE, Tables, assert_buried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class Sent:
 
     def measures(self) -> pd.DataFrame:
         """Return the group-by over all of them."""
-        tables = [pd.concat([part[kind] for part in self.parts], ignore_index=True) for kind in KINDS]
+        tables = [pd.concat([part[kind] for part in self.parts], ignore_index=True) for kind in INPUT_NAMES]
         return measures(*tables, timezone=TIMEZONE)
 
 

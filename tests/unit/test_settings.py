@@ -87,17 +87,23 @@ def test_links_to_a_kubernetes_service_are_no_settings_and_told_once(
     assert "enableServiceLinks: false" in message
 
 
+def test_a_property_named_like_a_service_is_still_a_property() -> None:
+    name = "SKUTREND_KAFKA_SASL_KERBEROS_SERVICE_NAME"
+    with pytest.raises(BadSetting, match=name):
+        load(environment={**links("skutrend-kafka", 9093, "broker"), name: "kafka"})
+
+
 def test_each_service_is_told_of_and_settings_beside_their_links_are_read(caplog: pytest.LogCaptureFixture) -> None:
     settings = load(
         environment={
             **links("skutrend-kafka", 9093, "broker"),
             **links("skutrend-http", 80),
             "SKUTREND_BROKERS": "b:9092",
-            "SKUTREND_KAFKA_SASL_KERBEROS_SERVICE_NAME": "kafka",
+            "SKUTREND_KAFKA_SOCKET_TIMEOUT_MS": "9000",
             "SKUTREND_KAFKA_CLIENT_ID": "a",
         }
     )
-    assert settings == Settings(brokers="b:9092", kafka={"sasl.kerberos.service.name": "kafka", "client.id": "a"}), (
+    assert settings == Settings(brokers="b:9092", kafka={"socket.timeout.ms": "9000", "client.id": "a"}), (
         "the port of the Service does not become ours"
     )
     assert sorted(message.partition("the Service ")[2].split(",")[0] for message in caplog.messages) == [

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from features.grid import WindowGrid
 from features.ledger import Ledger
-from schemas.decoding import DECODERS
-from schemas.inputs import CLICKS, INPUT_NAMES, ORDERS, PRICES
+from schemas.inputs import BY_NAME, CLICKS, INPUT_NAMES, ORDERS, PRICES
 from tests.support.ledgers import close, day_ms
 from tests.support.partitions import click, order, price_change
 
@@ -46,7 +45,7 @@ def test_whatever_is_accepted_leaves_folding_closing_and_encoding_as_finite_numb
     ledger = Ledger(WindowGrid())
     for number, event in enumerate(events):
         source = event[0]
-        columns, refused = DECODERS[INPUT_NAMES[source]]([value(source, number, event)])
+        columns, refused = BY_NAME[INPUT_NAMES[source]].decode([value(source, number, event)])
         assert not refused
         assert ledger.absorb(source, columns, now_ms=day_ms(200)).folded == 1
         if source == CLICKS:  # as if so many had come before
@@ -69,7 +68,7 @@ def test_whatever_is_accepted_leaves_folding_closing_and_encoding_as_finite_numb
 def test_the_2_147_483_648th_view_of_a_window_is_one_more() -> None:
     ledger = Ledger(WindowGrid())
     for number in range(2):
-        columns, _ = DECODERS["clicks"](
+        columns, _ = BY_NAME["clicks"].decode(
             [click(f"v{number}", "a", day_ms(0)), click(f"c{number}", "a", day_ms(0), "cart")]
         )
         ledger.absorb(CLICKS, columns, now_ms=day_ms(1))
@@ -93,7 +92,7 @@ def test_the_2_147_483_648th_view_of_a_window_is_one_more() -> None:
     ids=str,
 )
 def test_an_order_beyond_the_bounds_is_refused_by_its_field(changes: dict[str, float]) -> None:
-    columns, (refusal,) = DECODERS["orders"]([order("1", "a", day_ms(0), **changes)])
+    columns, (refusal,) = BY_NAME["orders"].decode([order("1", "a", day_ms(0), **changes)])
     assert len(columns.row) == 0
     assert refusal.code == "out_of_range"
     assert next(iter(changes)) in refusal.error
@@ -101,6 +100,6 @@ def test_an_order_beyond_the_bounds_is_refused_by_its_field(changes: dict[str, f
 
 @pytest.mark.parametrize("price", [1e300, 1.1e12, 0.0, -1.0])
 def test_a_price_beyond_the_bounds_is_refused(price: float) -> None:
-    columns, (refusal,) = DECODERS["price-changes"]([price_change("1", "a", day_ms(0), price)])
+    columns, (refusal,) = BY_NAME["price-changes"].decode([price_change("1", "a", day_ms(0), price)])
     assert len(columns.row) == 0
     assert "price" in refusal.error

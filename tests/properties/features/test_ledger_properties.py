@@ -37,14 +37,21 @@ hostile_ms = st.sampled_from(
     [-(2**63), -1, 0, EARLIEST_MS - 1, CLOCK_MS + AHEAD_MS, CLOCK_MS + AHEAD_MS + 1, 2**63 - 1]
 )
 times_ms = st.one_of(sane_ms, sane_ms, sane_ms, sane_ms, hostile_ms)
+GBP = st.just("GBP")
 ids = st.integers(0, 30).map(str)
 skus = st.sampled_from(SKUS)
 EVENTS = {
     ORDERS: st.builds(
-        Order, ids, skus, st.sampled_from([1.0, 2.0, 0.5, -1.0, 0.0, 1e18]), st.sampled_from([0.0, 2.5, 4.0]), times_ms
+        Order,
+        ids,
+        skus,
+        st.sampled_from([1.0, 2.0, 0.5, -1.0, 0.0, 1e18]),
+        st.sampled_from([0.0, 2.5, 4.0]),
+        times_ms,
+        GBP,
     ),
     CLICKS: st.builds(Click, ids, skus, st.integers(0, 2), times_ms),
-    PRICES: st.builds(Price, ids, skus, st.sampled_from([1.0, 2.0, 3.0]), times_ms),
+    PRICES: st.builds(Price, ids, skus, st.sampled_from([1.0, 2.0, 3.0]), times_ms, GBP),
 }
 
 

@@ -19,16 +19,26 @@ from tests.support.ledgers import Click, Closed, Order, Price, close, close_due,
 GRIDS = (WindowGrid(timezone="Europe/London"), WindowGrid(window_ms=DAY_MS // 2, offset_ms=HOUR_MS))
 
 skus, times_ms = st.sampled_from("abcd"), st.integers(0, 6 * 24).map(lambda hour: day_ms(17, hour))
+GBP = st.just("GBP")
 # exact in binary: sums do not depend on the order; equal times are common, so that price ties are
 tables = st.tuples(
     st.lists(
         st.builds(
-            Order, st.just(""), skus, st.integers(-8, 40).map(lambda n: n / 4), st.sampled_from([0.0, 2.5]), times_ms
+            Order,
+            st.just(""),
+            skus,
+            st.integers(-8, 40).map(lambda n: n / 4),
+            st.sampled_from([0.0, 2.5]),
+            times_ms,
+            GBP,
         ),
         max_size=25,
     ),
     st.lists(st.builds(Click, st.just(""), skus, st.integers(0, 2), times_ms), max_size=15),
-    st.lists(st.builds(Price, st.just(""), skus, st.sampled_from([1.0, 2.0, 3.0]), times_ms), max_size=15),
+    st.lists(
+        st.builds(Price, st.just(""), skus, st.sampled_from([1.0, 2.0, 3.0]), times_ms, GBP),
+        max_size=15,
+    ),
 )
 
 

@@ -83,7 +83,7 @@ def test_ids_are_adopted_flushed_and_held_to_after_a_restart(broker: str, tmp_pa
     partition = open_partition(settings)
     orders, clicks, _ = inputs(partition)
     partition.check_topics({orders: "A", clicks: "C", "foreign": "F"})
-    assert partition.begin_flush() is None, "nothing was absorbed, so nothing need be kept"
+    assert partition.begin_flush(within_s=1) is None, "nothing was absorbed, so nothing need be kept"
     take(partition, 0, order("1", "a", T0))
     partition.flush(now_ms=NOW_MS)
     partition.close()
@@ -110,7 +110,7 @@ def test_state_without_ids_takes_those_of_now_without_waiting_for_an_event(broke
     partition = open_partition(settings)
     assert partition.meta.topic_ids == {orders: "A"}
     partition.check_topics({orders: "A"})
-    assert partition.begin_flush() is None
+    assert partition.begin_flush(within_s=1) is None
     partition.close()
 
 

@@ -12,6 +12,7 @@ from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.fields import MAX_SKU_BYTES
 from schemas.orders import OrderLine
 from schemas.price_changes import PriceChange
+from schemas.printable import printable
 from schemas.refusals import MAX_VALUE_BYTES, rules_of
 
 ORDER: dict[str, Any] = {
@@ -91,7 +92,7 @@ UNUSABLE: list[tuple[bytes | None, str, str]] = [
     (order(sku="\u83dc" * 171), "missing_sku", "at most 512 bytes, found 513"),
     (order(sku="\u200b\ufeff "), "missing_sku", "`sku` must not be blank"),
     *(
-        (order(sku=f"85{c}123"), "control_character", f"found U+{ord(c):04X} as character 3: 85\\u{ord(c):04x}123")
+        (order(sku=f"85{c}123"), "control_character", f"found U+{ord(c):04X} as character 3: {printable(f'85{c}123')}")
         for c in "\x00\t\n\x1b\x1f\x7f\x80\x85\x9f\u2028\u2029\u202a\u202e\u2066\u2069"
     ),
     (order(sku="\x1b" * 600), "control_character", "found U+001B as character 1"),

@@ -197,8 +197,9 @@ def test_a_settle_without_a_time_and_without_a_flush_is_a_bug() -> None:
 def test_what_a_window_has_left_in_the_changelog_is_told_gone_once_it_closes_and_only_once(store: Store) -> None:
     state = Producer()
     ours = channel(store, Producer(), state)
-    ids_key = Flush(meta(1)).ids_key(5, 2)
-    flush(ours, 1, folded={5: ([b"a"], [b"row"]), 6: ([b"b"], [b"row"])}, ids={(5, 2): ["e1"]})
+    hashes = b"e" * 16
+    (ids_key,) = Flush(meta(1), ids={(5, 2): hashes}).ids_keys(5, 2)
+    flush(ours, 1, folded={5: ([b"a"], [b"row"]), 6: ([b"b"], [b"row"])}, ids={(5, 2): hashes})
     assert store.position() == len(state.take())
     ours.closed(before=6)
     ours.closed(before=8)  # nothing of that one was ever there

@@ -71,7 +71,7 @@ def test_state_of_an_earlier_format_is_refused_and_not_taken_for_damaged(folder:
     store._db[META] = (folder / "meta.msgpack").read_bytes()  # noqa: SLF001 - an older worker wrote it
     ledger = Ledger(WindowGrid(timezone=TIMEZONE))
     number = folder.name.rpartition("-")[2]
-    with pytest.raises(StateMismatch, match=rf"format {number}\b.*delete that directory") as refusal:
+    with pytest.raises(StateMismatch, match=rf"format {number}\b.*start the version that wrote it") as refusal:
         rows.check(store.meta() or fresh_meta(), ledger, where=str(store.path))
     store.close()
     assert not isinstance(refusal.value, StateCorrupt), "which would be deleted without asking"
