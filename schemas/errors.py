@@ -19,6 +19,7 @@
     . Refused             the brokers refuse something for good: a right, a size, a name
     . WrongPartitioner    too much of an input lies on partitions where its keys do not belong
     . FlushFailed         outputs or state could not be written
+    . StateInaccessible   the disk does not take or give the local state: does not pass with time
     . Fenced              another worker has taken a partition over
   - SnapshotUnusable    a snapshot cannot be written or read: do without
 """
@@ -120,3 +121,7 @@ class SnapshotUnusable(SkutrendError):  # noqa: N818  # likewise
 
 class FlushFailed(Broken):
     """Outputs or state could not be written; nothing since the last flush counts as done."""
+
+
+class StateInaccessible(Broken):
+    """The disk does not take or give the local state, for a reason that does not pass with time."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,8 +45,9 @@ from rocksdict import (
 
 from features.id_table import HASH_BYTES
 from features.rows import Meta, read_meta
-from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt, StateInaccessible, StateMismatch
 from schemas.refusals import DECODE_ERRORS
+from streams.state.store_errors import RAISED, damaged, trouble, trouble_opening
 
 META, _SKU, _OPEN, _IDS, _POSITION, _TOPIC = b"m", b"s", b"o", b"d", b"p", b"t"
 log = logging.getLogger(__name__)
@@ -58,7 +58,6 @@ _WRITE_BUFFER_BYTES = 32 << 20
 _AT_ONCE = 1_024  # rows, few enough for the processor's cache
 _IDS_AT_ONCE = 64  # records of up to `IDS_PART_BYTES`
 IDS_PART_BYTES = 4_096 * HASH_BYTES  # of event ids in a record, however many a flush holds: far below a topic's limit
-_NEWER_ROCKSDB = ("unsupported format_version", "newer version of RocksDB")  # which it calls corruption, too
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
@@ -141,34 +140,22 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create. A directory that another process holds, or that RocksDB cannot read, is a `StateMismatch`.
 
-        A full disk, which may pass, is a `FlushFailed`.
+        What may pass, such as a full disk, is a `FlushFailed`; what will not, `StateInaccessible`.
         """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             if error.errno in _NO_ROOM:
-                raise _full(path, str(error.strerror)) from error
+                raise trouble(path, f"IO error: {error.strerror}") from error
             msg = f"cannot make the directory {path} ({error.strerror}); set SKUTREND_STATE_DIR to one that can be"
             raise StateMismatch(msg) from error
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:
-            if any(words in str(error) for words in _NEWER_ROCKSDB):
-                msg = (
-                    f"the state in {path} was written by a later RocksDB ({error}); start the version of skutrend that "
-                    "wrote it, or where none later was ever here, delete that directory to rebuild it"
-                )
-                raise StateMismatch(msg) from error
-            if "Corruption" in str(error):
-                raise _damaged(path, str(error)) from error
-            if any(os.strerror(number) in str(error) for number in _NO_ROOM):
-                raise _full(path, str(error)) from error
-            msg = (
-                f"cannot open the state in {path}: {error}; "
-                "is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
-            )
-            raise StateMismatch(msg) from error
+            if type(error) not in RAISED:
+                raise
+            raise trouble_opening(path, str(error)) from error
         options = WriteOptions()
         options.sync = False  # the process may die at any time; for the machine there are the topics
         self._db.set_write_options(options)
@@ -184,7 +171,8 @@ class Store:
 
         One of another format is a `StateMismatch`, an unreadable one is `StateCorrupt`.
         """
-        raw = self._db.get(META)
+        with self._translated():
+            raw = self._db.get(META)
         if raw is None:
             return None
         try:
@@ -195,22 +183,24 @@ class Store:
 
     def position(self) -> int | None:
         """Read the changelog's next offset; None when nothing of a changelog is contained."""
-        raw = self._db.get(_POSITION)
+        with self._translated():
+            raw = self._db.get(_POSITION)
         return None if raw is None else self._decoded(_POSITION, raw, int)
 
     def set_position(self, offset: int) -> None:
         """Remember up to which offset, exclusive, the changelog is contained."""
-        with self._writing():
+        with self._translated():
             self._db.put(_POSITION, msgspec.msgpack.encode(offset))
 
     def changelog_id(self) -> str | None:
         """Read the id of the topic that `position` is of; None where it was not known."""
-        raw = self._db.get(_TOPIC)
+        with self._translated():
+            raw = self._db.get(_TOPIC)
         return None if raw is None else raw.decode()
 
     def set_changelog_id(self, topic_id: str) -> None:
         """Remember which topic `position` is of."""
-        with self._writing():
+        with self._translated():
             self._db.put(_TOPIC, topic_id.encode())
 
     def write(self, flush: Flush) -> None:
@@ -238,7 +228,7 @@ class Store:
         def finish() -> None:
             if flush.bulk:
                 self._ingest()
-            with self._writing():
+            with self._translated():
                 self._db.write(batch)
 
         return finish
@@ -254,7 +244,7 @@ class Store:
         """Write ascending records to a table file."""
         self._discard_file()
         writer = SstFileWriter(_options())
-        with self._writing():
+        with self._translated():
             writer.open(str(self._file))
             for key, value in records:
                 if value is None:
@@ -277,17 +267,18 @@ class Store:
     def _ingest(self) -> None:
         how = IngestExternalFileOptions()
         how.set_move_files(True)
-        with self._writing():
+        with self._translated():
             self._db.ingest_external_file([str(self._file)], how)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
+        """Turn what RocksDB says into ours; what it does not say, such as a mistake in what it is given, stays."""
         try:
             yield
         except Exception as error:
-            if type(error) is not Exception:  # rocksdict raises nothing finer; what is finer is not its own
+            if type(error) not in RAISED:
                 raise
-            raise _full(self.path, str(error)) from error
+            raise trouble(self.path, str(error)) from error
 
     def sku_rows(self, *, at_a_time: int = _AT_ONCE) -> Iterator[tuple[list[str], list[bytes]]]:
         """Go through the stored SKU rows in key order, in parts."""
@@ -300,7 +291,8 @@ class Store:
 
     def sku_row(self, sku: str) -> bytes | None:
         """Read the row of one SKU."""
-        row: bytes | None = self._db.get(_SKU + sku.encode())
+        with self._translated():
+            row: bytes | None = self._db.get(_SKU + sku.encode())
         return row
 
     def open_rows(self) -> Iterator[OpenRows]:
@@ -322,7 +314,7 @@ class Store:
         for key, value in self._scan(_IDS):
             if len(value) % HASH_BYTES:
                 what = f"{len(value)} bytes of event ids are no multiple of {HASH_BYTES}"
-                raise _damaged(self.path, what)
+                raise damaged(self.path, what)
             yield struct.unpack(">q", key[:8])[0], key[8], value
 
     def _decoded(self, key: bytes, value: bytes, kind: type[_T]) -> _T:
@@ -330,7 +322,7 @@ class Store:
         try:
             return msgspec.msgpack.decode(value, type=kind)
         except DECODE_ERRORS as error:
-            raise _damaged(self.path, f"{self.name_of(key)}: {error}") from error
+            raise damaged(self.path, f"{self.name_of(key)}: {error}") from error
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Go through all that the changelog has too, ascending by key."""
@@ -383,13 +375,11 @@ class Store:
         self._check_end(last)
 
     def _check_end(self, last: bytes) -> None:
-        """Raise `StateCorrupt` where a scan ended because what follows cannot be read: `items` does not say."""
+        """Raise what a scan ended for, where that is because what follows cannot be read: `items` does not say."""
         ending = self._db.iter()
         ending.seek(last + b"\0")
-        try:
+        with self._translated():
             ending.status()
-        except Exception as error:
-            raise _damaged(self.path, str(error)) from error
 
     def size_bytes(self) -> int:
         """Bytes on disk."""
@@ -398,13 +388,14 @@ class Store:
     def checkpoint(self, folder: Path) -> None:
         """Freeze the state as it is in a new directory on the same disk: hard links, and what memtables hold."""
         shutil.rmtree(folder, ignore_errors=True)
-        with self._writing():
+        with self._translated():
             Checkpoint(self._db).create_checkpoint(str(folder))
 
     def settle(self) -> None:
         """Write memtables out and compact, so that `size_bytes` is what rests."""
-        self._db.flush()
-        self._db.compact_range(None, None)
+        with self._translated():
+            self._db.flush()
+            self._db.compact_range(None, None)
 
     def close(self) -> None:
         """Close; the lock is free afterwards, also where the disk does not take what RocksDB still holds in memory.
@@ -412,9 +403,9 @@ class Store:
         All of that is in its log or in the changelog, and whoever was told of a flush can find it there.
         """
         try:
-            with self._writing():
+            with self._translated():
                 self._db.close()
-        except FlushFailed as error:
+        except (FlushFailed, StateCorrupt, StateInaccessible) as error:
             log.warning("%s", error)
             del self._db  # the last reference: RocksDB lets go without writing
 
@@ -437,14 +428,6 @@ class Store:
                 "again"
             )
             raise StateMismatch(msg) from error
-
-
-def _damaged(path: Path, what: str) -> StateCorrupt:
-    return StateCorrupt(f"the state in {path} is damaged ({what}); delete that directory to rebuild it")
-
-
-def _full(path: Path, what: str) -> FlushFailed:
-    return FlushFailed(f"the state in {path} cannot be written: {what}; see whether the disk is full or gone")
 
 
 def _tee(records: Iterable[tuple[bytes, bytes]], also: Callable[[bytes, bytes], None]) -> Iterator[tuple[bytes, bytes]]:
