@@ -226,6 +226,20 @@ def test_a_changelog_that_was_made_again_is_written_anew_from_the_store(
     assert told(kafka, topic_prefix) == expected(range(8))
 
 
+def test_an_output_topic_that_is_deleted_ends_the_worker_with_its_name(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    windows = f"{topic_prefix}windows"
+    with Service(settings, tmp_path) as service:
+        service.start("w", kafka_topic_metadata_propagation_max_ms=2_000)
+        service.await_records(send(kafka, topic_prefix, lines(range(3))))
+        AdminClient({"bootstrap.servers": kafka.bootstrap}).delete_topics([windows])[windows].result()
+        send(kafka, topic_prefix, lines(range(3, 6)))
+        process = service.processes.pop("w")
+        assert process.wait(timeout=60) == 1, service.log("w")
+        assert f"topic {windows} is not there: make it (`skutrend topics create`)" in service.log("w")
+
+
 @pytest.fixture
 def beyond(kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """Settings of a worker whose unread orders have been deleted by retention."""

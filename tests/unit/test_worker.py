@@ -12,7 +12,7 @@ import pytest
 from faust.types import TP
 
 from features.ledger import CLICKS, ORDERS, PRICES
-from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, Unavailable, WrongPartitioner
+from schemas.errors import BrokerTrouble, FlushFailed, Refused, StateMismatch, Unavailable, WrongPartitioner
 from streams.embedded import EmbeddedBroker
 from streams.opening import Opener
 from streams.outbox import Outbox
@@ -228,6 +228,50 @@ def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
     asyncio.run(story())
     bench.worker.drop(0)
     Store(stored).close()
+
+
+# ---------------------------------------------------------------------- what brokers refuse for good
+def refuse(*_: object) -> None:
+    msg = "the missing right is Write on the transactional id 'g-0'"
+    raise Refused(msg)
+
+
+def test_what_is_refused_while_a_partition_is_opened_ends_the_worker(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    monkeypatch.setattr(Opener, "open", refuse)
+    bench.assign([])
+    with pytest.raises(Refused, match="transactional id"):
+        bench.assign([0])
+
+
+def test_what_is_refused_while_a_partition_is_opened_anew_ends_the_worker(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+
+    def away(*_: object) -> None:
+        msg = "no leader"
+        raise Unavailable(msg)
+
+    bench.assign([])
+    with monkeypatch.context() as patched:
+        patched.setattr(Opener, "open", away)
+        bench.assign([0])
+    monkeypatch.setattr(Opener, "open", refuse)
+    with pytest.raises(Refused, match="transactional id"):
+        bench.tick(after_ms=5_000)
+
+
+def test_what_is_refused_of_a_flush_ends_the_worker_and_is_not_given_up_to_be_opened_anew(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    monkeypatch.setattr(Outbox, "settle", refuse)
+    with pytest.raises(Refused, match="transactional id"):
+        bench.take(ORDERS, order("0", "a", T0))
+    assert not bench.worker.reopening
 
 
 # ---------------------------------------------------------------------- the clock
