@@ -129,9 +129,30 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         """Leave the group; brokers that do not answer will notice by the session timeout that we are gone."""
         try:
             async with asyncio.timeout(LEAVE_S):
-                await super().on_thread_stop()
+                await self._stop_consumer()
         except TimeoutError:
             log.warning("the brokers do not answer: the group was not told that we leave")
+
+    async def _stop_consumer(self) -> None:
+        """Stop aiokafka's consumer; whatever it raises would end this thread without a word to whoever waits for it."""
+        try:
+            await super().on_thread_stop()
+        except KafkaError as error:
+            log.warning("the group was not told that we leave: %s", error)
+        except asyncio.CancelledError:
+            # aiokafka cancels the fetches that wait for a broker which is gone, and then awaits them
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            await self._end_fetches()
+
+    async def _end_fetches(self) -> None:
+        """Do the rest of what aiokafka does when it is stopped."""
+        fetches = list(self._consumer._fetcher._pending_tasks)  # noqa: SLF001  # aiokafka has no other way
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
+        await self._consumer._client.close()  # noqa: SLF001
 
     @Service.task  # type: ignore[untyped-decorator]  # mode has no types
     async def _watch(self) -> None:

@@ -346,3 +346,48 @@ def test_aiokafka_has_the_names_that_tell_of_refusals() -> None:
     )
     assert ClusterMetadata().unauthorized_topics == set()
     assert "self._group_id = group_id" in source(AIOKafkaConsumer)
+
+
+def test_stopping_does_not_end_in_the_cancellation_that_aiokafka_has_itself_called_for(
+    consumer: transport.BatchConsumer,
+) -> None:
+    """Else the thread would be gone without telling, and the process would wait for it for ever."""
+    thread, closed = thread_of(consumer), []
+
+    async def story() -> None:
+        fetches = {asyncio.create_task(asyncio.sleep(60)) for _ in range(3)}
+        await asyncio.sleep(0)
+
+        async def stop() -> None:
+            for fetch in fetches:  # as aiokafka.consumer.fetcher.Fetcher.close does
+                fetch.cancel()
+                await fetch
+
+        async def close() -> None:
+            closed.append(all(fetch.done() for fetch in fetches))
+
+        scripted: Any = SimpleNamespace(
+            stop=stop, _fetcher=SimpleNamespace(_pending_tasks=fetches), _client=SimpleNamespace(close=close)
+        )
+        thread._consumer = scripted  # noqa: SLF001  # as Faust sets it
+        async with asyncio.timeout(5):
+            await thread.on_thread_stop()
+
+    asyncio.run(story())
+    assert closed == [True]
+    assert "for x in self._pending_tasks: x.cancel() await x" in source(fetcher.Fetcher.close), "what this is about"
+
+
+def test_stopping_is_not_held_up_by_brokers_that_do_not_answer(
+    consumer: transport.BatchConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "LEAVE_S", 0.05)
+    thread = thread_of(consumer)
+
+    async def story() -> None:
+        scripted: Any = SimpleNamespace(stop=lambda: asyncio.sleep(60))
+        thread._consumer = scripted  # noqa: SLF001  # as Faust sets it
+        async with asyncio.timeout(5):
+            await thread.on_thread_stop()
+
+    asyncio.run(story())

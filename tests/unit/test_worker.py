@@ -230,6 +230,36 @@ def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
     Store(stored).close()
 
 
+def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those_that_went_on(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.worker.LEAVING_S", 0.5)
+    bench = make(brokers="127.0.0.1:1")
+    stored = bench.worker.partitions[0].store.path
+    fetched = bench.next(ORDERS, b"?")
+
+    async def story() -> None:
+        by_s = bench.worker.hurry()
+        async with asyncio.timeout(30):
+            with pytest.raises(FlushFailed):
+                await bench.worker.take(ORDERS, fetched, bench.consumer)  # it would wait for a minute
+        assert bench.worker.hurry() == by_s, "one deadline for all that belongs to this leaving"
+        with pytest.raises(FlushFailed):
+            await bench.worker.flush()
+        assert bench.worker.hurry() > by_s, "and another for the next"
+
+    asyncio.run(story())
+    bench.worker.drop(0)
+    Store(stored).close()
+
+
+def test_a_new_assignment_ends_the_hurry_of_the_last_one(make: Callable[..., Bench]) -> None:
+    bench = make()
+    by_s = bench.worker.hurry()
+    bench.assign([0])
+    assert bench.worker.hurry() > by_s
+
+
 # ---------------------------------------------------------------------- what brokers refuse for good
 def refuse(*_: object) -> None:
     msg = "the missing right is Write on the transactional id 'g-0'"
