@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.errors import Fenced, FlushFailed
+from schemas.errors import Fenced, FlushFailed, Refused
+from streams import broker_errors
+from streams.broker_errors import Attempt, Fate
 from streams.kafka import clients
 
 if TYPE_CHECKING:
@@ -36,12 +38,20 @@ TRANSACTIONS: Final[Mapping[str, Any]] = {
     "transaction.timeout.ms": 60_000,
     "retry.backoff.ms": 20,  # a claim meets its predecessor's end once, and waits so long
 }
-_FENCED: Final = frozenset({
-    KafkaError._FENCED,  # noqa: SLF001  # librdkafka's own codes have no other name
-    KafkaError._FATAL,  # noqa: SLF001  # what every later call of a fenced producer says
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.PRODUCER_FENCED,
-})  # fmt: skip
+REPORTED_BYTES: Final = 64 << 10
+"""Of a transaction's records only the first of each `put` and those from this size on report why they failed.
+
+What refuses a topic refuses its first record, what refuses a size the large ones; a report for every record costs a
+fifth of the time that producing takes.
+"""
+
+
+class _Loss(NamedTuple):
+    """A record that was not delivered, or the end of the whole producer (topic: empty)."""
+
+    code: int
+    topic: str
+    why: str
 
 
 class Outbox:
@@ -52,8 +62,8 @@ class Outbox:
     transactional_id, `claim` comes before the first `put`.
 
     Calls block: `put` while the producer's queue is full and the brokers take some of it, `settle` until they have
-    answered. Not thread-safe between `put` and `settle`. After `FlushFailed` or `Fenced` an outbox is of no more use
-    than to be closed.
+    answered. Not thread-safe between `put` and `settle`. After `FlushFailed`, `Fenced` or `Refused` an outbox is of no
+    more use than to be closed. `Refused` is what does not pass with time: streams/broker_errors.py has the table.
     """
 
     def __init__(
@@ -61,7 +71,8 @@ class Outbox:
     ) -> None:
         """Make the producer; it connects when there is something to send."""
         self.transactional_id = transactional_id
-        self._failed: list[str] = []
+        self._failed: list[_Loss] = []
+        self._fatal: KafkaError | None = None
         self._pending = 0
         self._on_error = on_error
         self._in_transaction = False
@@ -71,7 +82,7 @@ class Outbox:
         properties = {**DEFAULTS, **config, "error_cb": self._troubled}
         if transactional_id is None:
             properties |= {"on_delivery": self._delivered, "delivery.report.only.error": True}
-        else:  # what was not delivered fails the commit
+        else:
             properties = {**TRANSACTIONS, **properties, "transactional.id": transactional_id}
         self._producer = clients.producer(properties)
 
@@ -88,16 +99,20 @@ class Outbox:
     ) -> None:
         """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is not taken."""
         produce, key = self._producer.produce, b""
-        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
+        reported = report = self._report
+        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused", topic):
             self._begin()
             for key, value in zip(keys, values, strict=True):
+                if value is not None and len(value) >= REPORTED_BYTES:
+                    report = reported
                 while True:
                     try:
-                        produce(topic, value, key, partition)
+                        produce(topic, value, key, partition, report)
                     except BufferError:
                         self._await_room()
                     else:
                         break
+                report = None
             self._pending += len(keys)
             self._producer.poll(0)
 
@@ -105,7 +120,7 @@ class Outbox:
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
     ) -> None:
         """Queue one record with headers."""
-        self._one(topic, key, value, headers=list(headers))
+        self._one(topic, key, value, headers=list(headers), on_delivery=self._report)
 
     def put_marked(self, topic: str, key: bytes, value: bytes, partition: int) -> None:
         """Queue one record whose offset `marked_offset` tells after the next `settle`."""
@@ -113,7 +128,7 @@ class Outbox:
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
     def _one(self, topic: str, key: bytes | None, value: bytes | None, **how: Any) -> None:  # noqa: ANN401
-        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
+        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused", topic):
             self._begin()
             while True:
                 try:
@@ -150,18 +165,20 @@ class Outbox:
                 continue
         failed, self._failed = self._failed, []
         pending, self._pending = self._pending, 0
-        if failed:
-            msg = f"{len(failed)} of {pending} records were not written, the first because {failed[0]}"
-            raise FlushFailed(msg)
+        lost = self._lost(failed, pending) if failed else None
+        if lost is not None and (isinstance(lost, Refused) or not self._in_transaction):
+            raise lost
         if left:
             msg = (
                 f"{left} of {pending} records were not acknowledged within {timeout_s:.1f} s; "
                 "see whether the brokers answer and have enough in-sync replicas"
             )
             raise FlushFailed(msg)
-        if self._in_transaction:
-            self._patiently(self._producer.commit_transaction, what)
+        if self._in_transaction:  # what was not delivered fails the commit, which knows whether it was fenced
+            self._patiently(self._producer.commit_transaction, str(lost or what))
             self._in_transaction = False
+        if lost is not None:
+            raise lost
         return pending
 
     def hurry(self, by_s: float) -> None:
@@ -172,9 +189,10 @@ class Outbox:
         """Undo all that was put since the last `settle`, so that readers of committed records need not wait for it."""
         if self._in_transaction:
             self._in_transaction, self._latest_s = False, time.monotonic() + timeout_s
-            with suppress(Fenced, FlushFailed):
+            with suppress(Fenced, FlushFailed, Refused):
                 self._producer.purge()
                 self._patiently(self._producer.abort_transaction, "the transaction was not undone")
+            self._failed.clear()  # what was purged was not lost
 
     def _begin(self) -> None:
         if self.transactional_id is not None and not self._in_transaction:
@@ -198,39 +216,74 @@ class Outbox:
         return min(SLICE_S, max(0.05, self._latest_s - time.monotonic()))
 
     @contextmanager
-    def _translated(self, what: Callable[[], str]) -> Iterator[None]:
+    def _translated(self, what: Callable[[], str], topic: str = "") -> Iterator[None]:
         """Turn librdkafka's errors into ours; `what` says what has failed."""
         try:
             yield
         except KafkaException as error:
-            raise self._failure(what(), error) from error
+            raise self._failure(what(), error, topic) from error
         except SystemError as error:
             # a fatal error is raised from within whichever call meets it, also one that is about to call us back
             if not isinstance(error.__cause__, KafkaException):
                 raise
-            raise self._failure(what(), error.__cause__) from error
+            raise self._failure(what(), error.__cause__, topic) from error
 
-    def _failure(self, what: str, error: KafkaException) -> Fenced | FlushFailed:
+    def _failure(self, what: str, error: KafkaException, topic: str) -> Fenced | FlushFailed | Refused:
         cause: KafkaError = error.args[0]
-        msg = f"{what}, {cause.name()}: {cause.str()}"
-        is_fenced = cause.code() in _FENCED and self.transactional_id is not None
-        return Fenced(msg) if is_fenced else FlushFailed(msg)
+        if cause.fatal():
+            self._fatal = self._fatal or cause
+        if cause.code() == KafkaError._FATAL:  # noqa: SLF001  # what every later call says of whatever came first
+            cause = self._cause_of_death() or cause
+        return self._error(f"{what}, {cause.name()}: {cause.str()}", cause.code(), topic)
+
+    def _cause_of_death(self) -> KafkaError | None:
+        if self._fatal is None:
+            with suppress(KafkaException, SystemError):
+                self._producer.poll(0)  # `_troubled` is told
+        return self._fatal
+
+    def _lost(self, failed: Sequence[_Loss], pending: int) -> Fenced | FlushFailed | Refused:
+        """Make the error of a flush of which records were not delivered; what was refused for good goes first."""
+        told = next((loss for loss in failed if broker_errors.fate(loss.code) is Fate.REFUSED), failed[0])
+        # of a transaction not every record reports
+        share = f"{len(failed)} of {pending}" if self.transactional_id is None else f"some of {pending}"
+        return self._error(f"{share} records were not written, the first because {told.why}", told.code, told.topic)
+
+    def _error(self, what: str, code: int, topic: str) -> Fenced | FlushFailed | Refused:
+        fate = broker_errors.fate(code)
+        if fate is Fate.FENCED and self.transactional_id is not None:
+            return Fenced(what)
+        is_missing = fate is Fate.ABSENT and bool(topic) and broker_errors.is_absent(self._producer, topic)
+        if fate is Fate.REFUSED or is_missing:
+            attempt = Attempt("Write", topic=topic, transactional_id=self.transactional_id or "")
+            return Refused(f"{what}; {attempt.remedy(code)}")
+        return FlushFailed(what)
 
     def close(self) -> None:
         """Give up what is still queued and end the producer's threads."""
-        with suppress(Fenced, FlushFailed), self._translated(lambda: "closing"):
+        with suppress(Fenced, FlushFailed, Refused), self._translated(lambda: "closing"):
             self._producer.purge()
             self._producer.flush(1)
 
+    @property
+    def _report(self) -> Callable[[KafkaError | None, Message], None] | None:
+        """Who is told of a delivery; None: whom the producer tells of all that fail."""
+        return None if self.transactional_id is None else self._delivered
+
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:  # never None, as long as only errors are reported
-            self._failed.append(f"{message.topic()} answered {error.name()}: {error.str()}")
+        if error is not None:
+            topic = message.topic()
+            self._failed.append(_Loss(error.code(), topic, f"{topic} answered {error.name()}: {error.str()}"))
 
     def _mark(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self._marked = message.offset()
+        else:
+            self._delivered(error, message)
 
     def _troubled(self, error: KafkaError) -> None:
         if error.fatal():
-            self._failed.append(f"the producer met a fatal error, {error.name()}: {error.str()}")
+            self._fatal = self._fatal or error
+            why = f"the producer met a fatal error, {error.name()}: {error.str()}"
+            self._failed.append(_Loss(error.code(), "", why))
         self._on_error(f"{error.name()}: {error.str()}")
