@@ -13,9 +13,10 @@ from features.encoding import fingerprint
 from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
-from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch
+from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused
 from schemas.inputs import INPUT_NAMES
-from streams.kafka import clients, topics
+from streams.kafka import broker_errors, clients, topics
+from streams.kafka.broker_errors import Attempt, Fate
 from streams.kafka.faust_app import run
 from streams.observe import logs
 from streams.observe.metrics import Health, HttpServer
@@ -122,6 +123,10 @@ def _ask(admin: AdminClient, topics: list[str], brokers: str) -> tuple[dict[str,
             found = admin.list_topics(topic, timeout=10).topics[topic]
         except KafkaException as error:
             return {}, f"no answer from the brokers at {brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
+        if found.error is not None and broker_errors.fate(found.error.code()) is Fate.REFUSED:
+            remedy = Attempt("Read", topic=topic).remedy(found.error.code())
+            msg = f"topic {topic} may not be seen ({found.error.str()}); {remedy}"
+            raise Refused(msg)
         if found.error is not None:
             return {}, f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
         counts[topic] = len(found.partitions)

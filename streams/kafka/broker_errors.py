@@ -60,8 +60,10 @@ _RIGHTS: Final[Mapping[int, str]] = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
 }
 _TOO_LARGE: Final = "lower what a record holds, or raise max.message.bytes of the topic"
+_UNFIT: Final = "change that setting of the topic, the brokers or SKUTREND_KAFKA_..."
 _REMEDIES: Final[Mapping[int, str]] = {
     KafkaError.MSG_SIZE_TOO_LARGE: _TOO_LARGE,
+    KafkaError.INVALID_MSG_SIZE: _TOO_LARGE,
     KafkaError.RECORD_LIST_TOO_LARGE: "raise segment.bytes of the topic",
     KafkaError.INVALID_RECORD: "see what the topic demands of its records (compaction demands a key)",
     KafkaError.INVALID_TIMESTAMP: "see message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic",
@@ -71,6 +73,10 @@ _REMEDIES: Final[Mapping[int, str]] = {
     KafkaError.INVALID_TRANSACTION_TIMEOUT: (
         "lower SKUTREND_KAFKA_TRANSACTION_TIMEOUT_MS, or raise transaction.max.timeout.ms of the brokers"
     ),
+    KafkaError.INVALID_CONFIG: _UNFIT,
+    KafkaError.SECURITY_DISABLED: "see the SASL settings (SKUTREND_KAFKA_SASL_...)",
+    KafkaError._UNSUPPORTED_FEATURE: _UNFIT,  # noqa: SLF001
+    KafkaError._INVALID_ARG: _UNFIT,  # noqa: SLF001
     KafkaError.UNSUPPORTED_VERSION: "the brokers are too old for this: update them",
     KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: "raise the message format of the topic",
     KafkaError.UNSUPPORTED_COMPRESSION_TYPE: "set SKUTREND_KAFKA_COMPRESSION_TYPE to one that the brokers know",

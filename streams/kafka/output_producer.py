@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, FlushFailed, Refused
-from streams.kafka import clients
+from streams.kafka import broker_errors, clients
+from streams.kafka.broker_errors import Attempt, Fate
 from streams.kafka.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
 _LEAST_SLICE_S: Final = 0.05
+_SHOWN_BYTES: Final = 64  # of a key, in sentences
 SLICE_S: Final = 0.5  # how soon somebody who waits hears that he is to hurry
 ANY_PARTITION: Final = -1
-_SHOWN_BYTES: Final = 64  # of a key, in sentences
 DEFAULTS: Final[Mapping[str, Any]] = {
     "partitioner": "murmur2_random",  # as the Java client and aiokafka do; librdkafka's own default is CRC32
     "acks": "all",
@@ -39,59 +40,20 @@ TRANSACTIONS: Final[Mapping[str, Any]] = {
     "transaction.timeout.ms": 60_000,
     "retry.backoff.ms": 20,  # a claim meets its predecessor's end once, and waits so long
 }
-_FENCED: Final = frozenset({
-    KafkaError._FENCED,  # noqa: SLF001  # librdkafka's own codes have no other name
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.PRODUCER_FENCED,
-})  # fmt: skip
-_TOO_LARGE: Final = (
-    "raise max.message.bytes of that topic, and message.max.bytes (SKUTREND_KAFKA_MESSAGE_MAX_BYTES) if set"
-)
-_NO_RIGHT: Final = "give this user the right to write there (Kafka ACLs)"
-_NO_TOPIC: Final = "make it with `skutrend topics create`"
-_NO_LOGIN: Final = "see the SASL settings (SKUTREND_KAFKA_SASL_...)"
-_UNFIT: Final = "change that setting of the topic, the brokers or SKUTREND_KAFKA_..."
-_REFUSED: Final[Mapping[int, str]] = {
-    KafkaError.MSG_SIZE_TOO_LARGE: _TOO_LARGE,
-    KafkaError.RECORD_LIST_TOO_LARGE: _TOO_LARGE,
-    KafkaError.INVALID_MSG_SIZE: _TOO_LARGE,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: _NO_RIGHT,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: _NO_RIGHT,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: _NO_RIGHT,
-    KafkaError.UNKNOWN_TOPIC_OR_PART: _NO_TOPIC,
-    KafkaError._UNKNOWN_TOPIC: _NO_TOPIC,  # noqa: SLF001
-    KafkaError._UNKNOWN_PARTITION: _NO_TOPIC,  # noqa: SLF001
-    KafkaError.TOPIC_EXCEPTION: _NO_TOPIC,
-    KafkaError.SASL_AUTHENTICATION_FAILED: _NO_LOGIN,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM: _NO_LOGIN,
-    KafkaError.ILLEGAL_SASL_STATE: _NO_LOGIN,
-    KafkaError.SECURITY_DISABLED: _NO_LOGIN,
-    KafkaError.INVALID_RECORD: _UNFIT,
-    KafkaError.INVALID_TIMESTAMP: _UNFIT,
-    KafkaError.INVALID_REQUIRED_ACKS: _UNFIT,
-    KafkaError.INVALID_TRANSACTION_TIMEOUT: _UNFIT,
-    KafkaError.INVALID_CONFIG: _UNFIT,
-    KafkaError.POLICY_VIOLATION: _UNFIT,
-    KafkaError.UNSUPPORTED_COMPRESSION_TYPE: _UNFIT,
-    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: _UNFIT,
-    KafkaError.UNSUPPORTED_VERSION: _UNFIT,
-    KafkaError._UNSUPPORTED_FEATURE: _UNFIT,  # noqa: SLF001
-    KafkaError._INVALID_ARG: _UNFIT,  # noqa: SLF001
-}
-"""What does not pass with time, and the remedy.
+REPORTED_BYTES: Final = 64 << 10
+"""Of a transaction's records only the first of each `put` and those from this size on report why they failed.
 
-All other errors may pass: the partition is opened anew, and its outputs are written again.
+What refuses a topic refuses its first record, what refuses a size the large ones; a report for every record costs a
+fifth of the time that producing takes.
 """
-_MISSING: Final = frozenset({
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
-    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-})  # fmt: skip
-"""Of those, what a broker also says of a topic that is there, while it comes back and has not read its metadata yet.
 
-A new producer asks for half a minute (`topic.metadata.propagation.max.ms`) before it believes that, one that has known
-the topic believes it at once. So it counts only from a producer that has written nothing yet.
-"""
+
+class _Loss(NamedTuple):
+    """A record that was not delivered, or the end of the whole producer (topic: empty)."""
+
+    code: int
+    topic: str
+    why: str
 
 
 class Outbox:
@@ -103,7 +65,7 @@ class Outbox:
 
     Calls block: `put` while the producer's queue is full and the brokers take some of it, `settle` until they have
     answered. Not thread-safe between `put` and `settle`. After `FlushFailed`, `Fenced` or `Refused` an outbox is of no
-    more use than to be closed. `FlushFailed` may pass with time; `Refused`, which any call may raise, does not.
+    more use than to be closed. `Refused` is what does not pass with time: streams/kafka/broker_errors.py has the table.
     """
 
     def __init__(
@@ -111,9 +73,8 @@ class Outbox:
     ) -> None:
         """Make the producer; it connects when there is something to send."""
         self.transactional_id = transactional_id
-        self._failed: list[tuple[str, KafkaError]] = []  # where, and why
+        self._failed: list[_Loss] = []
         self._fatal: KafkaError | None = None
-        self._has_written = False
         self._pending = 0
         self._on_error = on_error
         self._in_transaction = False
@@ -123,7 +84,7 @@ class Outbox:
         properties = {**DEFAULTS, **config, "error_cb": self._troubled}
         if transactional_id is None:
             properties |= {"on_delivery": self._delivered, "delivery.report.only.error": True}
-        else:  # what was not delivered fails the commit
+        else:
             properties = {**TRANSACTIONS, **properties, "transactional.id": transactional_id}
         self._producer = clients.producer(properties)
 
@@ -144,16 +105,20 @@ class Outbox:
     ) -> None:
         """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is not taken."""
         produce, key = self._producer.produce, b""
-        with self._translated(lambda: f"a record of key {key[:_SHOWN_BYTES]!r} for {topic} was refused"):
+        reported = report = self._report
+        with self._translated(lambda: f"a record of key {key[:_SHOWN_BYTES]!r} for {topic} was refused", topic):
             self._begin()
             for key, value in zip(keys, values, strict=True):
+                if value is not None and len(value) >= REPORTED_BYTES:
+                    report = reported
                 while True:
                     try:
-                        produce(topic, value, key, partition)
+                        produce(topic, value, key, partition, report)
                     except BufferError:
                         self._await_room()
                     else:
                         break
+                report = None
             self._pending += len(keys)
             self._producer.poll(0)
 
@@ -161,7 +126,7 @@ class Outbox:
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
     ) -> None:
         """Queue one record with headers."""
-        self._one(topic, key, value, headers=list(headers))
+        self._one(topic, key, value, headers=list(headers), on_delivery=self._report)
 
     def put_marked(self, topic: str, key: bytes, value: bytes, partition: int) -> None:
         """Queue one record whose offset `marked_offset` tells after the next `settle`."""
@@ -169,7 +134,8 @@ class Outbox:
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
     def _one(self, topic: str, key: bytes | None, value: bytes | None, **how: Any) -> None:  # noqa: ANN401
-        with self._translated(lambda: f"a record of key {(key or b'')[:_SHOWN_BYTES]!r} for {topic} was refused"):
+        shown = (key or b"")[:_SHOWN_BYTES]
+        with self._translated(lambda: f"a record of key {shown!r} for {topic} was refused", topic):
             self._begin()
             while True:
                 try:
@@ -216,21 +182,21 @@ class Outbox:
                 continue
         failed, self._failed = self._failed, []
         pending, self._pending = self._pending, 0
-        if failed:
-            where, error = failed[0]
-            what = f"{len(failed)} of {pending} records were not written, the first {where}"
-            raise self._failure(what, error)
+        lost = self._lost(failed, pending) if failed else None
+        if lost is not None and (isinstance(lost, Refused) or not self._in_transaction):
+            raise lost
         if left:
             msg = (
                 f"{left} of {pending} records were not acknowledged within {deadline.span_s:.1f} s; "
                 "see whether the brokers answer and have enough in-sync replicas"
             )
             raise FlushFailed(msg)
-        if self._in_transaction:
-            self._patiently(self._producer.commit_transaction, what, deadline)
+        if self._in_transaction:  # what was not delivered fails the commit, which knows whether it was fenced
+            self._patiently(self._producer.commit_transaction, str(lost or what), deadline)
             self._in_transaction = False
+        if lost is not None:
+            raise lost
         self._deadline = None
-        self._has_written = self._has_written or pending > 0
         return pending
 
     def abandon(self, timeout_s: float) -> None:
@@ -240,6 +206,7 @@ class Outbox:
             with suppress(Fenced, FlushFailed, Refused):
                 self._producer.purge()
                 self._patiently(self._producer.abort_transaction, "the transaction was not undone", Deadline(timeout_s))
+            self._failed.clear()  # what was purged was not lost
 
     def _begin(self) -> None:
         if self.transactional_id is not None and not self._in_transaction:
@@ -262,35 +229,48 @@ class Outbox:
                 meanwhile()
 
     @contextmanager
-    def _translated(self, what: Callable[[], str]) -> Iterator[None]:
+    def _translated(self, what: Callable[[], str], topic: str = "") -> Iterator[None]:
         """Turn librdkafka's errors into ours; `what` says what has failed."""
         try:
             yield
         except KafkaException as error:
-            raise self._failure(what(), error.args[0]) from error
+            raise self._failure(what(), error, topic) from error
         except SystemError as error:
             # a fatal error is raised from within whichever call meets it, also one that is about to call us back
             if not isinstance(error.__cause__, KafkaException):
                 raise
-            raise self._failure(what(), error.__cause__.args[0]) from error
+            raise self._failure(what(), error.__cause__, topic) from error
 
-    def _failure(self, what: str, error: KafkaError) -> Fenced | FlushFailed | Refused:
-        cause = self._cause(error)
-        msg = f"{what}, {cause.name()}: {cause.str()}"
-        if cause.code() in _REFUSED and not (cause.code() in _MISSING and self._has_written):
-            return Refused(f"{msg}; {_REFUSED[cause.code()]}")
-        # whoever meets a fatal error without a cause is taken for fenced: of the two, that waits before it tries again
-        is_fenced = cause.code() in {*_FENCED, KafkaError._FATAL} and self.transactional_id is not None  # noqa: SLF001
-        return Fenced(msg) if is_fenced else FlushFailed(msg)
+    def _failure(self, what: str, error: KafkaException, topic: str) -> Fenced | FlushFailed | Refused:
+        cause: KafkaError = error.args[0]
+        if cause.fatal():
+            self._fatal = self._fatal or cause
+        if cause.code() == KafkaError._FATAL:  # noqa: SLF001  # what every later call says of whatever came first
+            cause = self._cause_of_death() or cause
+        return self._error(f"{what}, {cause.name()}: {cause.str()}", cause.code(), topic)
 
-    def _cause(self, error: KafkaError) -> KafkaError:
-        """Give what lies behind an error: after a fatal one every call says `_FATAL`, and `error_cb` has heard why."""
-        if error.code() != KafkaError._FATAL:  # noqa: SLF001
-            return error
+    def _cause_of_death(self) -> KafkaError | None:
         if self._fatal is None:
-            with suppress(KafkaException, SystemError):  # the same once more
-                self._producer.poll(0)
-        return self._fatal or error
+            with suppress(KafkaException, SystemError):
+                self._producer.poll(0)  # `_troubled` is told
+        return self._fatal
+
+    def _lost(self, failed: Sequence[_Loss], pending: int) -> Fenced | FlushFailed | Refused:
+        """Make the error of a flush of which records were not delivered; what was refused for good goes first."""
+        told = next((loss for loss in failed if broker_errors.fate(loss.code) is Fate.REFUSED), failed[0])
+        # of a transaction not every record reports
+        share = f"{len(failed)} of {pending}" if self.transactional_id is None else f"some of {pending}"
+        return self._error(f"{share} records were not written, the first because {told.why}", told.code, told.topic)
+
+    def _error(self, what: str, code: int, topic: str) -> Fenced | FlushFailed | Refused:
+        fate = broker_errors.fate(code)
+        if fate is Fate.FENCED and self.transactional_id is not None:
+            return Fenced(what)
+        is_missing = fate is Fate.ABSENT and bool(topic) and broker_errors.is_absent(self._producer, topic)
+        if fate is Fate.REFUSED or is_missing:
+            attempt = Attempt("Write", topic=topic, transactional_id=self.transactional_id or "")
+            return Refused(f"{what}; {attempt.remedy(code)}")
+        return FlushFailed(what)
 
     def close(self) -> None:
         """Give up what is still queued and end the producer's threads."""
@@ -298,9 +278,15 @@ class Outbox:
             self._producer.purge()
             self._producer.flush(1)
 
+    @property
+    def _report(self) -> Callable[[KafkaError | None, Message], None] | None:
+        """Who is told of a delivery; None: whom the producer tells of all that fail."""
+        return None if self.transactional_id is None else self._delivered
+
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:  # never None, as long as only errors are reported
-            self._failed.append((f"to {message.topic()}", error))
+        if error is not None:
+            topic = message.topic()
+            self._failed.append(_Loss(error.code(), topic, f"{topic} answered {error.name()}: {error.str()}"))
 
     def _mark(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
@@ -310,8 +296,9 @@ class Outbox:
 
     def _troubled(self, error: KafkaError) -> None:
         if error.fatal():
-            self._fatal = error
-            self._failed.insert(0, ("since the producer has failed", error))
+            self._fatal = self._fatal or error
+            why = f"the producer met a fatal error, {error.name()}: {error.str()}"
+            self._failed.append(_Loss(error.code(), "", why))
         self._on_error(f"{error.name()}: {error.str()}")
 
 

@@ -16,9 +16,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from features.cadence import DAY_MS
-from schemas.errors import BrokerTrouble
+from schemas.errors import BrokerTrouble, Refused
 from schemas.inputs import INPUT_NAMES
-from streams.kafka import clients
+from streams.kafka import broker_errors, clients
+from streams.kafka.broker_errors import Attempt, Fate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,8 +100,8 @@ def create(
 
 def _created(name: str, future: Future[None]) -> bool:
     try:
-        _wait(future, f"topic {name} could not be made")
-    except BrokerTrouble as error:
+        _wait(future, f"topic {name} could not be made", Attempt("Create", topic=name))
+    except (BrokerTrouble, Refused) as error:
         cause = error.__cause__
         if isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
@@ -179,7 +180,7 @@ def letter_limit_bytes(config: Mapping[str, Any], *, prefix: str = "") -> int:
     admin = clients.admin(config)
     try:
         found = _settings(admin, [prefix + name for name in LETTERS], answer_s=LIMIT_ANSWER_S)
-    except BrokerTrouble as trouble:  # no such API (the embedded broker), or no right to ask
+    except (BrokerTrouble, Refused) as trouble:  # no such API (the embedded broker), or no right to ask
         log.info("dead letters are kept up to %d bytes: %s", DEFAULT_LIMIT_BYTES, trouble)
         return DEFAULT_LIMIT_BYTES
     return min(int(settings.get("max.message.bytes", DEFAULT_LIMIT_BYTES)) for settings in found.values())
@@ -279,14 +280,20 @@ def _settings(admin: AdminClient, topics: Iterable[str], *, answer_s: float = AN
         return {}
     found: dict[str, dict[str, str]] = {}
     for resource, future in admin.describe_configs(resources, request_timeout=answer_s).items():
-        entries: dict[str, ConfigEntry] = _wait(future, f"the settings of topic {resource.name} cannot be read")
+        entries: dict[str, ConfigEntry] = _wait(
+            future, f"the settings of topic {resource.name} cannot be read", Attempt("DescribeConfigs", resource.name)
+        )
         found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
     return found
 
 
-def _wait(future: Future[Answer], what: str) -> Answer:
+def _wait(future: Future[Answer], what: str, attempt: Attempt) -> Answer:
     try:
         return future.result()
     except KafkaException as error:
-        msg = f"{what}: {error.args[0].str()}; see whether this user may do so (Kafka ACLs) and the cluster is whole"
+        cause = error.args[0]
+        if broker_errors.fate(cause.code()) is Fate.REFUSED:
+            refusal = f"{what}: {cause.str()}; {attempt.remedy(cause.code())}"
+            raise Refused(refusal) from error
+        msg = f"{what}: {cause.str()}; see whether the cluster is whole"
         raise BrokerTrouble(msg) from error

@@ -31,14 +31,23 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
+from aiokafka.errors import (
+    BrokerResponseError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode.services import Service
 
-from streams.kafka import clients, decompression, membership, records
+from schemas.errors import Broken, BrokerTrouble, Refused
+from streams.kafka import broker_errors, clients, decompression, membership, records
 from streams.kafka.assignor import CoAssignor
+from streams.kafka.broker_errors import Attempt, Fate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -54,6 +63,7 @@ FETCH_MAX_WAIT_MS: Final = 250  # Faust fixes 1500, by which the last records of
 ARRIVE_S: Final = 60.0
 RETRY_S: Final = 1.0
 LEAVE_S: Final = 5.0
+WATCH_S: Final = 0.5  # how soon a refusal of the group's coordinator is heard
 # while a partition is paused or its agent's queue is full: Faust waits a whole second for the others' records before it
 # looks whether the partition may be read again, by when the queue has long been empty
 WITHHELD_S: Final = 0.05
@@ -73,13 +83,17 @@ class _NoReadOffsets(dict[TP, "int | None"]):
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's types are not read
-    """The thread that owns the aiokafka consumer; all but `highwater` and `heard_ms` runs in it."""
+    """The thread that owns the aiokafka consumer; all but `highwater` and `heard_ms` runs in it.
+
+    refusal: why this consumer can never go on, once that is known.
+    """
 
     def __post_init__(self) -> None:
         """Count seeks from zero."""
         super().__post_init__()
         self.seeks: Counter[TP] = Counter()
         self._answers: dict[TopicPartition, tuple[int, int]] = {}  # the last ones: aiokafka's time, and ours
+        self.refusal: Broken | None = None
 
     def _create_worker_consumer(self, transport: BatchTransport) -> Any:  # noqa: ANN401
         consumer = super()._create_worker_consumer(transport)
@@ -108,7 +122,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
             except KafkaConnectionError as error:
                 await self._consumer.stop()
                 if time.monotonic() > deadline_s:
-                    raise
+                    msg = (
+                        f"the worker's consumer did not reach the brokers within {ARRIVE_S:g} s ({error}); see "
+                        "`skutrend topics check`, SKUTREND_BROKERS and the security settings (SKUTREND_KAFKA_...)"
+                    )
+                    raise BrokerTrouble(msg) from error
                 log.warning("%s; trying again", error)
                 await asyncio.sleep(RETRY_S)
             else:
@@ -119,9 +137,56 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         """Leave the group; brokers that do not answer will notice by the session timeout that we are gone."""
         try:
             async with asyncio.timeout(LEAVE_S):
-                await super().on_thread_stop()
+                await self._stop_consumer()
         except TimeoutError:
             log.warning("the brokers do not answer: the group was not told that we leave")
+
+    async def _stop_consumer(self) -> None:
+        """Stop aiokafka's consumer; whatever it raises would end this thread without a word to whoever waits for it."""
+        try:
+            await super().on_thread_stop()
+        except KafkaError as error:
+            log.warning("the group was not told that we leave: %s", error)
+        except asyncio.CancelledError:
+            # aiokafka cancels the fetches that wait for a broker which is gone, and then awaits them
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            await self._end_fetches()
+
+    async def _end_fetches(self) -> None:
+        """Do the rest of what aiokafka does when it is stopped."""
+        fetches = list(self._consumer._fetcher._pending_tasks)  # noqa: SLF001  # aiokafka has no other way
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
+        await self._consumer._client.close()  # noqa: SLF001
+
+    @Service.task  # type: ignore[untyped-decorator]  # mode has no types
+    async def _watch(self) -> None:
+        """Hear what the group's coordinator refuses: Faust goes past the calls in which aiokafka would say it."""
+        while not self.should_stop and self.refusal is None:
+            await self.sleep(WATCH_S)
+            if self._consumer is not None:
+                self.refusal = self._hear(self._consumer)
+
+    def _hear(self, consumer: Any) -> Broken | None:  # noqa: ANN401
+        """Give what makes it impossible to go on; what passes is logged, and coordination goes on."""
+        coordinator = consumer._coordinator  # noqa: SLF001  # aiokafka tells nobody else
+        unseen = consumer._client.cluster.unauthorized_topics & consumer.subscription()  # noqa: SLF001
+        if unseen:
+            return _refusal(TopicAuthorizationFailedError(*sorted(unseen)), group=consumer._group_id)  # noqa: SLF001
+        try:
+            if coordinator is not None:
+                coordinator.check_errors()
+        except KafkaError as error:
+            refusal = _refusal(error, group=consumer._group_id)  # noqa: SLF001
+            if refusal is not None:
+                return refusal
+            if coordinator._coordination_task.done():  # noqa: SLF001
+                return BrokerTrouble(f"the group's coordination has ended in an error: {error}; start the worker again")
+            log.warning("the group's coordinator could not be used, trying again: %s", error)
+        return None
 
     async def _fetch_records(
         self,
@@ -130,8 +195,14 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> dict[TopicPartition, list[RecordBatch]]:
-        # no max_records: it would count batches
-        fetched = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=None)
+        try:
+            # no max_records: it would count batches
+            fetched = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=None)
+        except KafkaError as error:
+            refusal = _refusal(error, group=consumer._group_id)  # noqa: SLF001
+            if refusal is None:
+                raise
+            raise refusal from error
         generation = self.app.consumer_generation_id
         for tp, batches in fetched.items():
             for batch in batches:
@@ -349,6 +420,14 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         """
         return await self._thread.commit_own(offsets)
 
+    @Service.task  # type: ignore[untyped-decorator]  # mode has no types
+    async def _stop_for_good(self) -> None:
+        """End the app once the consumer can never go on, also before it has been given any partition."""
+        while not self.should_stop:
+            if self._thread.refusal is not None:
+                raise self._thread.refusal
+            await self.sleep(WATCH_S)
+
     def highwater(self, tp: TP) -> int | None:
         """Offset up to which a partition can be read, as of its latest fetch; None if unknown or not ours."""
         return self._thread.highwater(tp)
@@ -374,6 +453,15 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do not judge slowness by commits and by paused partitions, as Faust would; the worker's probes do."""
+
+
+def _refusal(error: KafkaError, *, group: str) -> Refused | None:
+    """Translate an error of aiokafka that does not pass with time; None for all others."""
+    if not isinstance(error, BrokerResponseError) or broker_errors.fate(error.errno) is not Fate.REFUSED:
+        return None
+    topic = ", ".join(map(str, error.args)) if isinstance(error, TopicAuthorizationFailedError) else ""
+    remedy = Attempt("Read", topic=topic, group=group).remedy(error.errno)
+    return Refused(f"the brokers refuse what the worker's consumer needs, {type(error).__name__}: {remedy}")
 
 
 class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types are not read

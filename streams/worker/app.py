@@ -106,8 +106,13 @@ def _life(app: faust.App, worker: Worker) -> None:
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def leave(app: faust.App, **_: Any) -> None:  # noqa: ANN401
-        if worker.failure is None:
+        if worker.failure is not None:
+            return
+        try:
             await worker.close()
+        except Broken as error:
+            worker.fail(error)
+            log.error("stopped with unflushed records, which the next start reads again: %s", error)
 
 
 def _clockwork(app: faust.App, worker: Worker) -> None:

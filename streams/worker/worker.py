@@ -90,6 +90,7 @@ class Worker:
     reopening: SharedDict[int, Reopening] = field(default_factory=SharedDict)
     _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
     _recovering: str = ""
+    _leaving_by_s: float | None = None  # time.monotonic; from the first `hurry` to the end of the flush that it is for
 
     def __post_init__(self) -> None:
         """Say which model serves."""
@@ -296,7 +297,7 @@ class Worker:
             raise BrokerTrouble(msg)
         kept = wanted if now == self.generation + 1 else set()
         self.owned, self.generation = wanted, now
-        self.assigned = False
+        self.assigned, self._leaving_by_s = False, None
         self.reopening.clear()
         self._hurry(set(self.partitions) - kept, by_s=time.monotonic())
         await self._give_up(set(self.partitions) - kept)
@@ -342,10 +343,11 @@ class Worker:
         """
         if self.failure is not None:
             return
-        by_s = time.monotonic() + LEAVING_S
-        self._hurry(self.partitions, by_s=by_s)
+        by_s = self.hurry()
         flushes = (self._flush_by(partition, by_s) for partition in list(self.partitions.values()))
-        for error in await asyncio.gather(*flushes, return_exceptions=True):
+        errors = await asyncio.gather(*flushes, return_exceptions=True)
+        self._leaving_by_s = None
+        for error in errors:
             if error is not None:
                 raise error
 
@@ -357,9 +359,15 @@ class Worker:
                 with self._losing(partition):
                     await self._flush(partition, within_s=_left_s(by_s))
 
-    def hurry(self) -> None:
-        """Let flushes end within `LEAVING_S`, also those to come: the group or the process is about to change."""
-        self._hurry(self.partitions, by_s=time.monotonic() + LEAVING_S)
+    def hurry(self) -> float:
+        """Let flushes end within `LEAVING_S`: the group or the process is about to change.
+
+        Returns until when (time.monotonic): the same for all that is flushed up to the end of the next `flush`.
+        """
+        if self._leaving_by_s is None:
+            self._leaving_by_s = time.monotonic() + LEAVING_S
+        self._hurry(self.partitions, by_s=self._leaving_by_s)
+        return self._leaving_by_s
 
     def _hurry(self, numbers: Iterable[int], *, by_s: float) -> None:
         for number in numbers:

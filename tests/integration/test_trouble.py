@@ -195,6 +195,29 @@ def test_sigterm_is_heeded_in_time_while_a_flush_hangs(topic_prefix: str, tmp_pa
         assert found == expected(range(5))
 
 
+@pytest.mark.parametrize("gone_for_s", [0.2, 3])
+def test_sigterm_is_heeded_in_time_while_the_brokers_refuse_connections(
+    topic_prefix: str, tmp_path: Path, gone_for_s: float
+) -> None:
+    with KafkaBroker() as broker:
+        settings = new_group(broker.bootstrap, topic_prefix, partitions=4, idle_timeout_ms=2_000, flush_interval_ms=100)
+        with Service(settings, tmp_path) as service:
+            service.start("w")
+            service.await_records(send(broker, topic_prefix, lines(range(5))))
+            broker.kill()
+            time.sleep(gone_for_s)
+            told_at_s = time.monotonic()
+            service.stop("w")
+            assert time.monotonic() - told_at_s < 15, service.log("w")
+            assert "Traceback" not in service.log("w")
+            broker.start()
+            service.start("w")
+            send(broker, topic_prefix, lines(range(5, 8)))
+            service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=4)
+            service.stop("w")
+        assert told(broker, topic_prefix) == expected(range(8))
+
+
 def test_a_lost_disk_is_rebuilt_from_the_changelog(
     kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -282,6 +305,20 @@ def test_a_changelog_that_was_made_again_is_written_anew_from_the_store(
         service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
         service.stop("w")
     assert told(kafka, topic_prefix) == expected(range(8))
+
+
+def test_an_output_topic_that_is_deleted_ends_the_worker_with_its_name(
+    kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    windows = f"{topic_prefix}windows"
+    with Service(settings, tmp_path) as service:
+        service.start("w", kafka_topic_metadata_propagation_max_ms=2_000)
+        service.await_records(send(kafka, topic_prefix, lines(range(3))))
+        AdminClient({"bootstrap.servers": kafka.bootstrap}).delete_topics([windows])[windows].result()
+        send(kafka, topic_prefix, lines(range(3, 6)))
+        process = service.processes.pop("w")
+        assert process.wait(timeout=60) == 1, service.log("w")
+        assert f"topic {windows} is not there: make it (`skutrend topics create`)" in service.log("w")
 
 
 @pytest.fixture

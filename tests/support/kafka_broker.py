@@ -15,16 +15,21 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, Self
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    ResourcePatternType,
     ResourceType,
 )
 
@@ -36,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KAFKA = ROOT / "deploy" / "kafka"
 LIBS = KAFKA / "libs"
 INTERNAL = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
+_ALLOW: Final = AclPermissionType.ALLOW
 REMEDY = "install a Java 17 runtime and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
 
@@ -98,17 +104,41 @@ def configure(bootstrap: str, topic: str, settings: dict[str, str]) -> None:
     done.result(30)
 
 
-def _guard(open_at: str, guarded_at: str, controller: int, users: dict[str, str]) -> dict[str, str]:
+def make_certificate(folder: Path) -> Path:
+    """Make a certificate of this machine that is its own authority: `ca.pem`, and `broker.pem` with the key, too."""
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    paths = ["-addext", names, "-keyout", folder / "key.pem", "-out", folder / "ca.pem"]
+    subprocess.run([*command, *paths], capture_output=True, check=True)  # noqa: S603  # our own command
+    both = folder / "broker.pem"
+    both.write_text((folder / "key.pem").read_text() + (folder / "ca.pem").read_text())
+    return both
+
+
+def _guard(
+    open_at: str, guarded_at: str, controller: int, users: dict[str, str], certificate: Path | None
+) -> dict[str, str]:
     """Return the properties of a node with a second listener for these users only."""
+    protocol = "SASL_PLAINTEXT" if certificate is None else "SASL_SSL"
     known = " ".join(f'user_{name}="{password}"' for name, password in users.items())
     return {
         "listeners": f"PLAINTEXT://{open_at},GUARDED://{guarded_at},CONTROLLER://127.0.0.1:{controller}",
         "advertised.listeners": f"PLAINTEXT://{open_at},GUARDED://{guarded_at}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,GUARDED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,GUARDED:{protocol},CONTROLLER:PLAINTEXT",
+        "listener.name.guarded.ssl.keystore.type": "PEM",
+        **({} if certificate is None else {"listener.name.guarded.ssl.keystore.location": str(certificate)}),
         "listener.name.guarded.sasl.enabled.mechanisms": "PLAIN",
         "listener.name.guarded.plain.sasl.jaas.config": (
             f"org.apache.kafka.common.security.plain.PlainLoginModule required {known};"
         ),
+    }
+
+
+def _authorize() -> dict[str, str]:
+    """Return the properties of a node that asks for rights; whoever comes without a name is the administrator."""
+    return {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
     }
 
 
@@ -235,13 +265,33 @@ class Node:
         self.kill()
 
 
+class Right(NamedTuple):
+    """What a user may do, on what: a topic, a group, a transactional id, or all of them that begin so."""
+
+    operation: AclOperation
+    kind: ResourceType
+    name: str
+    is_prefix: bool = False
+
+
+def _pattern(right: Right) -> tuple[ResourceType, str, ResourcePatternType]:
+    how = ResourcePatternType.PREFIXED if right.is_prefix else ResourcePatternType.LITERAL
+    return right.kind, right.name, how
+
+
+def _binding(user: str, right: Right) -> AclBinding:
+    return AclBinding(*_pattern(right), f"User:{user}", "*", right.operation, _ALLOW)
+
+
 class KafkaBroker(Node):
     """One Kafka 4.1 node (KRaft) in a temporary directory; nothing is left behind.
 
         with KafkaBroker() as broker:
             Producer({"bootstrap.servers": broker.bootstrap})
 
-    users: name to password; with them there is a second listener, `guarded`, that wants SASL/PLAIN.
+    users: name to password; with them there is a second listener, `guarded`, that wants SASL/PLAIN. is_authorizing:
+    those users have no rights but what `grant` gives them. certificate: see `make_certificate`; that listener then
+    speaks TLS.
     """
 
     def __init__(
@@ -251,6 +301,8 @@ class KafkaBroker(Node):
         settings: dict[str, str] | None = None,
         start_timeout_s: float = 60,
         users: dict[str, str] | None = None,
+        is_authorizing: bool = False,
+        certificate: Path | None = None,
         directory: Path | None = None,
     ) -> None:
         """directory: an empty one for log and data, which the caller removes; None: one that `close` removes."""
@@ -266,7 +318,8 @@ class KafkaBroker(Node):
             **{f"{topic}.replication.factor": "1" for topic in INTERNAL},
             "transaction.state.log.min.isr": "1",
             "share.coordinator.state.topic.min.isr": "1",
-            **(_guard(bootstrap, self.guarded, controller, users) if users else {}),
+            **(_guard(bootstrap, self.guarded, controller, users, certificate) if users else {}),
+            **(_authorize() if is_authorizing else {}),
             **(settings or {}),
         }
         directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
@@ -281,6 +334,19 @@ class KafkaBroker(Node):
         ]
         for made in admin.create_topics(wanted).values():
             made.result()
+
+    def grant(self, user: str, *rights: Right) -> None:
+        """Give a user rights."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        for done in admin.create_acls([_binding(user, right) for right in rights]).values():
+            done.result()
+
+    def revoke(self, user: str, *rights: Right) -> None:
+        """Take rights away that were granted."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        wanted = [AclBindingFilter(*_pattern(right), f"User:{user}", "*", right.operation, _ALLOW) for right in rights]
+        for done in admin.delete_acls(wanted).values():
+            assert done.result(), f"{user} had no such right"
 
     def limit_reading(self, client_id: str, bytes_per_s: int) -> None:
         """Let a client read so much and no more, as an operator does with a quota."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,18 @@ from streams.kafka import clients
 from streams.kafka import output_producer as outbox_module
 from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import REPORTED_BYTES, Outbox
 from tests.support.partitions import read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+def local(name: str) -> int:
+    """Code of an error of librdkafka's own."""
+    code: int = getattr(KafkaError, name)
+    return code
+
 
 QUICK = {"linger.ms": "0", "log_level": "0"}
 
@@ -108,7 +116,7 @@ def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callab
 
 def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..., Outbox]) -> None:
     outbox, value = make(message_max_bytes="2000"), b"v" * 5_000
-    refused = r"key b'big' for windows was refused, MSG_SIZE_TOO_LARGE"
+    refused = r"key b'big' for windows was refused, MSG_SIZE_TOO_LARGE.*; lower what a record holds, or raise max"
     with pytest.raises(Refused, match=refused):
         outbox.put_one("windows", b"big", value)
     with pytest.raises(Refused, match=refused):
@@ -151,7 +159,7 @@ def test_closing_gives_up_what_is_queued_without_waiting_for_a_dead_broker(make:
 
 
 def test_the_operator_s_properties_win_over_the_defaults(make: Callable[..., Outbox], broker: str) -> None:
-    with pytest.raises(Refused, match=r"MSG_SIZE_TOO_LARGE.*SKUTREND_KAFKA_MESSAGE_MAX_BYTES"):
+    with pytest.raises(Refused, match="MSG_SIZE_TOO_LARGE"):
         make(message_max_bytes="1000").put_one("windows", b"k", b"v" * 2_000)
     make().put_one("windows", b"k", b"v" * 2_000)
 
@@ -179,33 +187,27 @@ MAY_PASS = [
     "THROTTLING_QUOTA_EXCEEDED",
     "UNKNOWN",
 ]
-DO_NOT = {
-    "MSG_SIZE_TOO_LARGE": "max.message.bytes",
-    "RECORD_LIST_TOO_LARGE": "max.message.bytes",
-    "INVALID_MSG_SIZE": "max.message.bytes",
-    "TOPIC_AUTHORIZATION_FAILED": "ACL",
-    "CLUSTER_AUTHORIZATION_FAILED": "ACL",
-    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "ACL",
-    "UNKNOWN_TOPIC_OR_PART": "skutrend topics create",
-    "_UNKNOWN_TOPIC": "skutrend topics create",
-    "_UNKNOWN_PARTITION": "skutrend topics create",
-    "TOPIC_EXCEPTION": "skutrend topics create",
-    "SASL_AUTHENTICATION_FAILED": "SKUTREND_KAFKA_SASL_",
-    "UNSUPPORTED_SASL_MECHANISM": "SKUTREND_KAFKA_SASL_",
-    "ILLEGAL_SASL_STATE": "SKUTREND_KAFKA_SASL_",
-    "SECURITY_DISABLED": "SKUTREND_KAFKA_SASL_",
-    "INVALID_RECORD": "change that setting",
-    "INVALID_TIMESTAMP": "change that setting",
-    "INVALID_REQUIRED_ACKS": "change that setting",
-    "INVALID_TRANSACTION_TIMEOUT": "change that setting",
-    "INVALID_CONFIG": "change that setting",
-    "POLICY_VIOLATION": "change that setting",
-    "UNSUPPORTED_COMPRESSION_TYPE": "change that setting",
-    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "change that setting",
-    "UNSUPPORTED_VERSION": "change that setting",
-    "_UNSUPPORTED_FEATURE": "change that setting",
-    "_INVALID_ARG": "change that setting",
-}
+DO_NOT = [
+    "MSG_SIZE_TOO_LARGE",
+    "RECORD_LIST_TOO_LARGE",
+    "INVALID_MSG_SIZE",
+    "TOPIC_AUTHORIZATION_FAILED",
+    "CLUSTER_AUTHORIZATION_FAILED",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+    "TOPIC_EXCEPTION",
+    "SECURITY_DISABLED",
+    "INVALID_RECORD",
+    "INVALID_TIMESTAMP",
+    "INVALID_REQUIRED_ACKS",
+    "INVALID_TRANSACTION_TIMEOUT",
+    "INVALID_CONFIG",
+    "POLICY_VIOLATION",
+    "UNSUPPORTED_COMPRESSION_TYPE",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+    "UNSUPPORTED_VERSION",
+    "_UNSUPPORTED_FEATURE",
+    "_INVALID_ARG",
+]
 FENCED = ["_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"]
 
 
@@ -323,3 +325,175 @@ def test_a_long_key_is_told_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused) as many:
         outbox.put("windows", [b"k" * 1_000_000], [b"v"])
     assert max(len(str(one.value)), len(str(many.value))) < 500
+
+
+# ---------------------------------------------------------------------- what passes and what does not
+def failing(code: int, **how: bool) -> KafkaException:
+    return KafkaException(KafkaError(code, "as the test says", **how))
+
+
+class Producer:
+    """A transactional producer of which every call does what the test says; else all goes well."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self.error_cb = properties["error_cb"]
+        self.fails: dict[str, KafkaException] = {}
+        self.refused: dict[str, int] = {}  # by topic, the code its records are answered with
+        self.known = ("orders",)
+        self.reported = 0
+        self._reports: list[tuple[Any, KafkaError | None, Any]] = []
+        self.fatal: KafkaError | None = None
+
+    def _call(self, name: str) -> None:
+        if name in self.fails:
+            raise self.fails[name]
+
+    def init_transactions(self, _: float) -> None:
+        self._call("init_transactions")
+
+    def begin_transaction(self) -> None:
+        self._call("begin_transaction")
+
+    def commit_transaction(self, _: float) -> None:
+        self._call("commit_transaction")
+
+    def abort_transaction(self, _: float) -> None:
+        self._call("abort_transaction")
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int = -1,
+        on_delivery: Callable[[KafkaError | None, Any], None] | None = None,
+        headers: object = None,
+    ) -> None:
+        assert headers is None or isinstance(headers, list)
+        self._call("produce")
+        assert partition >= -1
+        if on_delivery is not None:
+            self.reported += 1
+            code = self.refused.get(topic)
+            message = SimpleNamespace(topic=lambda: topic, offset=lambda: 41, key=key, value=value)
+            self._reports.append((on_delivery, None if code is None else KafkaError(code), message))
+
+    def poll(self, _: float) -> int:
+        self._call("poll")
+        if self.fatal is not None:
+            self.error_cb(self.fatal)
+        return 0
+
+    def flush(self, _: float) -> int:
+        reports, self._reports = self._reports, []
+        for told, error, message in reports:
+            told(error, message)
+        return 0
+
+    def purge(self) -> None:
+        """Nothing waits."""
+
+    def list_topics(self, *, timeout: float) -> SimpleNamespace:
+        assert timeout > 0
+        return SimpleNamespace(topics=dict.fromkeys(self.known))
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[Outbox, Producer]:
+    made: list[Producer] = []
+    monkeypatch.setattr(clients, "producer", lambda properties: made.append(Producer(properties)) or made[0])
+    return Outbox({}, on_error=said.append, transactional_id="shop-3"), made[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "told"),
+    [
+        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Refused, "Write on the transactional id 'shop-3'"),
+        (KafkaError.CLUSTER_AUTHORIZATION_FAILED, Refused, "IdempotentWrite on the cluster"),
+        (KafkaError.INVALID_TRANSACTION_TIMEOUT, Refused, "SKUTREND_KAFKA_TRANSACTION_TIMEOUT_MS"),
+        (KafkaError.PRODUCER_FENCED, Fenced, "could not be claimed, PRODUCER_FENCED"),
+        (KafkaError.COORDINATOR_NOT_AVAILABLE, FlushFailed, "could not be claimed, COORDINATOR_NOT_AVAILABLE"),
+    ],
+)
+def test_a_claim_that_fails_says_whether_trying_again_helps(
+    claimed: tuple[Outbox, Producer], code: int, expected: type, told: str
+) -> None:
+    outbox, producer = claimed
+    producer.fails["init_transactions"] = failing(code, fatal=True)
+    with pytest.raises(expected, match=told):
+        outbox.claim(0.1)
+
+
+def test_a_topic_that_may_not_be_written_is_named_and_not_the_commit_that_it_fails(
+    claimed: tuple[Outbox, Producer],
+) -> None:
+    outbox, producer = claimed
+    producer.refused["windows"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    producer.fails["commit_transaction"] = failing(local("_INCONSISTENT"), txn_requires_abort=True)
+    outbox.put("forecasts", [b"a"] * 9, [b"1"] * 9)
+    outbox.put("windows", [b"a"] * 9, [b"1"] * 9)
+    with pytest.raises(Refused, match=r"^some of 18 records .* windows answered .*Write on the topic 'windows'"):
+        outbox.settle(1)
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [(("orders",), Refused), ((), FlushFailed), (("orders", "windows"), FlushFailed)]
+)
+def test_a_topic_that_is_not_there_is_refused_where_the_metadata_agree(
+    claimed: tuple[Outbox, Producer], known: tuple[str, ...], expected: type
+) -> None:
+    outbox, producer = claimed
+    producer.known, producer.refused["windows"] = known, KafkaError.UNKNOWN_TOPIC_OR_PART
+    producer.fails["commit_transaction"] = failing(local("_INCONSISTENT"), txn_requires_abort=True)
+    outbox.put_one("windows", b"a", b"1")
+    with pytest.raises(expected, match="windows answered UNKNOWN_TOPIC_OR_PART"):
+        outbox.settle(1)
+
+
+def test_a_fenced_producer_is_fenced_whatever_its_records_report(claimed: tuple[Outbox, Producer]) -> None:
+    outbox, producer = claimed
+    producer.refused["windows"] = local("_PURGE_QUEUE")
+    producer.fails["commit_transaction"] = failing(local("_FENCED"), fatal=True)
+    outbox.put_one("windows", b"a", b"1")
+    with pytest.raises(Fenced, match="_FENCED"):
+        outbox.settle(1)
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Refused),
+        (KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, FlushFailed),
+        (KafkaError.PRODUCER_FENCED, Fenced),
+        (None, Fenced),  # the rightful owner is not to be driven out by a guess
+    ],
+)
+def test_a_dead_producer_says_what_it_died_of(
+    claimed: tuple[Outbox, Producer], cause: int | None, expected: type
+) -> None:
+    outbox, producer = claimed
+    producer.fails["produce"] = failing(local("_FATAL"))
+    producer.fatal = None if cause is None else KafkaError(cause, "of this", fatal=True)
+    with pytest.raises(expected, match="_FATAL" if cause is None else "of this"):
+        outbox.put_one("windows", b"a", b"1")
+
+
+def test_few_records_report_and_all_that_are_large(claimed: tuple[Outbox, Producer]) -> None:
+    outbox, producer = claimed
+    outbox.put("windows", [b"k"] * 100, [b"v"] * 100)
+    assert producer.reported == 1
+    outbox.put("windows", [b"k"] * 3, [b"v", b"v" * REPORTED_BYTES, None])
+    assert producer.reported == 3
+    assert outbox.settle(1) == 103
+
+
+def test_what_was_abandoned_is_not_told_of_the_next_flush(claimed: tuple[Outbox, Producer]) -> None:
+    outbox, producer = claimed
+    producer.refused["windows"] = local("_PURGE_QUEUE")
+    outbox.put_one("windows", b"a", b"1")
+    producer.flush(0)
+    outbox.abandon(1)
+    producer.refused.clear()
+    outbox.put_marked("changelog", b"meta", b"1", 0)
+    assert outbox.settle(1) == 2
+    assert outbox.marked_offset == 41

@@ -15,16 +15,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    InconsistentGroupProtocolError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.structs import TopicPartition
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from schemas.errors import Broken, BrokerTrouble, Refused
 from streams.kafka import records, transport
 from streams.kafka.assignor import CoAssignor
 from streams.kafka.faust_app import build_app
@@ -325,8 +335,7 @@ def test_an_answer_is_as_old_as_it_is_whatever_becomes_of_the_time_of_day(monkey
     now_ms, tp = 1_000, TopicPartition("orders", 0)
     stamps = [None, 1_700_000_000_000, 1_699_996_400_000, 1_700_007_200_000]
     monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic_ns=lambda: now_ms * 1_000_000))
-    consumer = SimpleNamespace(last_poll_timestamp=lambda _: stamps[0])
-    thread: Any = SimpleNamespace(_answers={}, _ensure_consumer=lambda: consumer)
+    thread: Any = SimpleNamespace(_answers={}, _state=lambda _: SimpleNamespace(timestamp=stamps[0]))
     assert transport.BatchThread.heard_ms(thread, tp) is None
     while len(stamps) > 1:
         del stamps[0]
@@ -335,3 +344,125 @@ def test_an_answer_is_as_old_as_it_is_whatever_becomes_of_the_time_of_day(monkey
         for _ in range(5):
             assert transport.BatchThread.heard_ms(thread, tp) == heard_ms
             now_ms += 200
+
+
+# ---------------------------------------------------------------------- a consumer that cannot go on, or is to end
+def thread_of(consumer: transport.BatchConsumer) -> transport.BatchThread:
+    found: transport.BatchThread = private(consumer, "_thread")
+    return found
+
+
+class Coordinator:
+    """What aiokafka's says when it is asked."""
+
+    def __init__(self, error: KafkaError | None, *, is_over: bool) -> None:
+        self._error = error
+        self._coordination_task = SimpleNamespace(done=lambda: is_over)
+
+    def check_errors(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def heard(
+    consumer: transport.BatchConsumer, error: KafkaError | None, *, is_over: bool = False, unseen: frozenset[str]
+) -> Broken | None:
+    scripted = SimpleNamespace(
+        _coordinator=Coordinator(error, is_over=is_over),
+        _client=SimpleNamespace(cluster=SimpleNamespace(unauthorized_topics=set(unseen))),
+        _group_id="shop",
+        subscription=lambda: frozenset({"orders", "clicks"}),
+    )
+    found: Broken | None = private(thread_of(consumer), "_hear")(scripted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "unseen", "told"),
+    [
+        (GroupAuthorizationFailedError("shop"), (), "Read on the group 'shop'"),
+        (TopicAuthorizationFailedError("orders"), (), "Read on the topic 'orders'"),
+        (InconsistentGroupProtocolError(), (), "members of another kind"),
+        (None, ("orders", "somebody-else-s"), "Read on the topic 'orders'"),
+    ],
+)
+def test_what_the_group_s_coordinator_refuses_is_heard(
+    consumer: transport.BatchConsumer, error: KafkaError | None, unseen: tuple[str, ...], told: str
+) -> None:
+    refusal = heard(consumer, error, unseen=frozenset(unseen))
+    assert isinstance(refusal, Refused)
+    assert told in str(refusal)
+
+
+def test_what_passes_is_taken_note_of_and_coordination_goes_on(
+    consumer: transport.BatchConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert heard(consumer, None, unseen=frozenset()) is None
+    assert heard(consumer, GroupCoordinatorNotAvailableError(), unseen=frozenset()) is None
+    assert "trying again" in caplog.messages[-1]
+
+
+def test_a_coordination_that_has_ended_in_an_error_is_no_reason_to_live_on(consumer: transport.BatchConsumer) -> None:
+    ended = heard(consumer, KafkaError("unexpected"), is_over=True, unseen=frozenset())
+    assert isinstance(ended, BrokerTrouble)
+    assert "start the worker again" in str(ended)
+
+
+def test_a_refusal_ends_the_app(consumer: transport.BatchConsumer) -> None:
+    thread_of(consumer).refusal = Refused("the missing right is Read on the group 'shop'")
+    with pytest.raises(Refused, match="group"):
+        asyncio.run(private(consumer, "_stop_for_good").fun(consumer))
+
+
+def test_aiokafka_has_the_names_that_tell_of_refusals() -> None:
+    assert "self._pending_exception = exc" in source(GroupCoordinator)
+    assert "if self._coordination_task.done(): self._coordination_task.result()" in source(
+        GroupCoordinator.check_errors
+    )
+    assert ClusterMetadata().unauthorized_topics == set()
+    assert "self._group_id = group_id" in source(AIOKafkaConsumer)
+
+
+def test_stopping_does_not_end_in_the_cancellation_that_aiokafka_has_itself_called_for(
+    consumer: transport.BatchConsumer,
+) -> None:
+    """Else the thread would be gone without telling, and the process would wait for it for ever."""
+    thread, closed = thread_of(consumer), []
+
+    async def story() -> None:
+        fetches = {asyncio.create_task(asyncio.sleep(60)) for _ in range(3)}
+        await asyncio.sleep(0)
+
+        async def stop() -> None:
+            for fetch in fetches:  # as aiokafka.consumer.fetcher.Fetcher.close does
+                fetch.cancel()
+                await fetch
+
+        async def close() -> None:
+            closed.append(all(fetch.done() for fetch in fetches))
+
+        scripted: Any = SimpleNamespace(
+            stop=stop, _fetcher=SimpleNamespace(_pending_tasks=fetches), _client=SimpleNamespace(close=close)
+        )
+        thread._consumer = scripted  # noqa: SLF001  # as Faust sets it
+        async with asyncio.timeout(5):
+            await thread.on_thread_stop()
+
+    asyncio.run(story())
+    assert closed == [True]
+    assert "for x in self._pending_tasks: x.cancel() await x" in source(fetcher.Fetcher.close), "what this is about"
+
+
+def test_stopping_is_not_held_up_by_brokers_that_do_not_answer(
+    consumer: transport.BatchConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "LEAVE_S", 0.05)
+    thread = thread_of(consumer)
+
+    async def story() -> None:
+        scripted: Any = SimpleNamespace(stop=lambda: asyncio.sleep(60))
+        thread._consumer = scripted  # noqa: SLF001  # as Faust sets it
+        async with asyncio.timeout(5):
+            await thread.on_thread_stop()
+
+    asyncio.run(story())

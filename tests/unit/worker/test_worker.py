@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from faust.types import TP
 
-from schemas.errors import BrokerTrouble, FlushFailed, StateMismatch, Unavailable, WrongPartitioner
+from schemas.errors import BrokerTrouble, FlushFailed, Refused, StateMismatch, Unavailable, WrongPartitioner
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
@@ -270,6 +270,80 @@ def test_a_worker_that_has_failed_flushes_nothing_more(make: Callable[..., Bench
     bench.worker.fail(BrokerTrouble("no longer ours"))
     asyncio.run(bench.worker._flush_due(bench.partition))  # noqa: SLF001 - what a batch in hand would come to
     assert bench.worker.flushed_offsets() == flushed
+
+
+def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those_that_went_on(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.worker.worker.LEAVING_S", 0.5)
+    bench = make(brokers="127.0.0.1:1")
+    stored = bench.worker.partitions[0].store.path
+    fetched = bench.next(ORDERS, b"?")
+
+    async def story() -> None:
+        by_s = bench.worker.hurry()
+        async with asyncio.timeout(30):
+            with pytest.raises(FlushFailed):
+                await bench.worker.take(ORDERS, fetched, bench.consumer)  # it would wait for a minute
+        assert bench.worker.hurry() == by_s, "one deadline for all that belongs to this leaving"
+        with pytest.raises(FlushFailed):
+            await bench.worker.flush()
+        assert bench.worker.hurry() > by_s, "and another for the next"
+
+    asyncio.run(story())
+    bench.worker.drop(0)
+    Store(stored).close()
+
+
+def test_a_new_assignment_ends_the_hurry_of_the_last_one(make: Callable[..., Bench]) -> None:
+    bench = make()
+    by_s = bench.worker.hurry()
+    bench.assign([0])
+    assert bench.worker.hurry() > by_s
+
+
+# ---------------------------------------------------------------------- what brokers refuse for good
+def refuse(*_: object) -> None:
+    msg = "the missing right is Write on the transactional id 'g-0'"
+    raise Refused(msg)
+
+
+def test_what_is_refused_while_a_partition_is_opened_ends_the_worker(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    monkeypatch.setattr(Opener, "open", refuse)
+    bench.assign([])
+    with pytest.raises(Refused, match="transactional id"):
+        bench.assign([0])
+
+
+def test_what_is_refused_while_a_partition_is_opened_anew_ends_the_worker(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+
+    def away(*_: object) -> None:
+        msg = "no leader"
+        raise Unavailable(msg)
+
+    bench.assign([])
+    with monkeypatch.context() as patched:
+        patched.setattr(Opener, "open", away)
+        bench.assign([0])
+    monkeypatch.setattr(Opener, "open", refuse)
+    with pytest.raises(Refused, match="transactional id"):
+        bench.tick(after_ms=5_000)
+
+
+def test_what_is_refused_of_a_flush_ends_the_worker_and_is_not_given_up_to_be_opened_anew(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    monkeypatch.setattr(Outbox, "settle", refuse)
+    with pytest.raises(Refused, match="transactional id"):
+        bench.take(ORDERS, order("0", "a", T0))
+    assert not bench.worker.reopening
 
 
 # ---------------------------------------------------------------------- the clock
