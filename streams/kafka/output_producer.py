@@ -243,10 +243,10 @@ class Outbox:
 
     def _failure(self, what: str, error: KafkaException, topic: str) -> Fenced | FlushFailed | Refused:
         cause: KafkaError = error.args[0]
-        if cause.fatal():
-            self._fatal = self._fatal or cause
         if cause.code() == KafkaError._FATAL:  # noqa: SLF001  # what every later call says of whatever came first
             cause = self._cause_of_death() or cause
+        elif cause.fatal():
+            self._fatal = self._fatal or cause
         return self._error(f"{what}, {cause.name()}: {cause.str()}", cause.code(), topic)
 
     def _cause_of_death(self) -> KafkaError | None:

@@ -202,7 +202,6 @@ def test_what_a_window_has_left_in_the_changelog_is_told_gone_once_it_closes_and
     flush(ours, 1, folded={5: ([b"a"], [b"row"]), 6: ([b"b"], [b"row"])}, ids={(5, 2): hashes})
     assert store.position() == len(state.take())
     ours.closed(before=6)
-    ours.closed(before=8)  # nothing of that one was ever there
     flush(ours, 2)
     assert {key for key, value in state.take().items() if value is None} == {Flush.open_key(5, b"a"), ids_key}
     flush(ours, 3)

@@ -164,7 +164,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 def left_by(settings: Settings, number: int, tmp_path: Path) -> Path:
     """Lay a partition's state down whose meta record is of another format."""
-    path = tmp_path / "state" / "g" / "partition-0"
+    path = settings.partition_dir(0)
     store = Store(path)
     store.apply({b"sa": b"theirs", META: foreign(number)})
     store.set_position(2)

@@ -45,7 +45,7 @@ class Openings(Opener):
 def test_damaged_state_that_cannot_be_removed_stops_the_worker(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "state" / "g" / "partition-0"
+    path = settings.partition_dir(0)
     Store(path).close()
     (path / "CURRENT").write_text("nonsense")
     opener = Worker(settings, None, 1, tp=TP, opener=Openings)._opener  # noqa: SLF001 - what a rebalance calls

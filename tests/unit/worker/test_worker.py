@@ -545,7 +545,7 @@ def test_partitions_of_one_worker_have_one_currency_and_stored_ones_must_agree(
     other = make(partitions=2, state_dir=str(tmp_path / "other"))
     absorb(other, 1, "EUR")
     other.close()
-    state = Path(settings.group) / "partition-1"
+    state = Path(settings.group_id) / "partition-1"
     shutil.rmtree(Path(settings.state_dir) / state)
     shutil.copytree(tmp_path / "other" / state, Path(settings.state_dir) / state)
     with pytest.raises(StateMismatch, match=r"other partitions have theirs in (GBP|EUR): set SKUTREND_CURRENCY"):
