@@ -1,4 +1,4 @@
-"""The same ledger without a stream: event tables absorbed window by window, for training, backtests and checks."""
+"""The same SKU state without a stream: event tables absorbed window by window, for training, backtests and checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.cadence import DORMANT_AFTER_MS
 from features.grid import WindowGrid, plausible
-from features.ledger import Columns, Ledger
+from features.sku_state import Columns, SkuState
 
 _FAR_MS = 1 << 62
 
@@ -27,7 +27,7 @@ def take(columns: Columns, rows: NDArray[np.intp]) -> Columns:
 
 
 def feed(
-    ledger: Ledger,
+    sku_state: SkuState,
     events: Mapping[int, Columns],
     *,
     until_ms: int | None = None,
@@ -36,35 +36,35 @@ def feed(
     """Absorb whole tables of events, {input: columns}, and name each window once it holds all of its events.
 
     The caller closes the window before asking for the next. Windows run from the first event to the last before
-    `until_ms` (default: to the end), but for stretches in which no SKU is live: `cross` (default: the ledger's) closes
-    these in one step. SKUs become dormant as they do in a worker with default settings, and keep their slots. A ledger
-    that was fed before goes on where it stands. Events of one window are absorbed in the order of their times,
-    implausible times not at all.
+    `until_ms` (default: to the end), but for stretches in which no SKU is live: `cross` (default: that of `sku_state`)
+    closes these in one step. SKUs become dormant as they do in a worker with default settings, and keep their slots. A
+    SKU state that was fed before goes on where it stands. Events of one window are absorbed in the order of their
+    times, implausible times not at all.
     """
-    split = {source: _by_window(ledger, columns, until_ms) for source, columns in events.items()}
+    split = {source: _by_window(sku_state, columns, until_ms) for source, columns in events.items()}
     filled = sorted({number for groups in split.values() for number in groups})
     if not filled:
         return
-    stands = ledger.windows.first_open
+    stands = sku_state.windows.first_open
     number = filled[0] if stands is None else stands
     while number <= filled[-1]:
         for source, groups in split.items():
             if number in groups:
-                ledger.absorb(source, take(events[source], groups[number]), now_ms=_FAR_MS)
-        if ledger.windows.first_open is None:
-            ledger.windows.first_open = number
-        ledger.touched.clear()
+                sku_state.absorb(source, take(events[source], groups[number]), now_ms=_FAR_MS)
+        if sku_state.windows.first_open is None:
+            sku_state.windows.first_open = number
+        sku_state.touched.clear()
         yield number
-        ledger.forget(ledger.dormant(before=ledger.dormant_before(number, dormant_after_ms=DORMANT_AFTER_MS)))
-        number = _next(ledger, number + 1, filled, cross or ledger.cross)
+        sku_state.forget(sku_state.dormant(before=sku_state.dormant_before(number, dormant_after_ms=DORMANT_AFTER_MS)))
+        number = _next(sku_state, number + 1, filled, cross or sku_state.cross)
 
 
-def _next(ledger: Ledger, number: int, filled: list[int], cross: Callable[[int, int], None]) -> int:
+def _next(sku_state: SkuState, number: int, filled: list[int], cross: Callable[[int, int], None]) -> int:
     """Give the next window to close: `number`, or the next one with events where no SKU is live until then."""
     at = bisect_left(filled, number)
     if at == len(filled):
         return number
-    stop = ledger.nobody_until(number, ledger.grid.start_ms(filled[at]))
+    stop = sku_state.nobody_until(number, sku_state.grid.start_ms(filled[at]))
     if stop > number:
         cross(number, stop)
     return stop
@@ -73,7 +73,7 @@ def _next(ledger: Ledger, number: int, filled: list[int], cross: Callable[[int, 
 def windows_between(
     grid: WindowGrid, events: Mapping[int, Columns], *, first_open: int | None = None, until_ms: int | None = None
 ) -> int:
-    """Count the windows that `feed` would name. first_open: of a ledger that was fed before."""
+    """Count the windows that `feed` would name. first_open: of a SKU state that was fed before."""
     times_ms = [columns.event_time_ms[plausible(columns.event_time_ms)] for columns in events.values()]
     if until_ms is not None:
         times_ms = [times[times < until_ms] for times in times_ms]
@@ -84,7 +84,7 @@ def windows_between(
     return max(0, grid.number(max(times.max() for times in times_ms)) + 1 - first)
 
 
-def _by_window(ledger: Ledger, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:
+def _by_window(sku_state: SkuState, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:
     """Group rows by window number, each group in time order."""
     times_ms = columns.event_time_ms
     order = np.argsort(times_ms, kind="stable")
@@ -93,7 +93,7 @@ def _by_window(ledger: Ledger, columns: Columns, until_ms: int | None) -> dict[i
         order = order[times_ms[order] < until_ms]
     if not len(order):
         return {}
-    numbers = ledger.grid.numbers(times_ms[order])
+    numbers = sku_state.grid.numbers(times_ms[order])
     starts = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
     ends = np.r_[starts[1:], len(numbers)]
     return {int(numbers[a]): order[a:b] for a, b in zip(starts, ends, strict=True)}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 
 SEASON: Final = 7
-"""Windows in a season: a week of days."""
+"""Windows in a last_season: a week of days."""
 
 MIN_STEP: Final = 0.05
 """Step of the tracker, in spreads, once it has settled."""
@@ -70,36 +70,36 @@ def tame(units: NDArray[np.floating[Any]], usual: NDArray[np.floating[Any]]) -> 
     return tamed
 
 
-def values(season: NDArray[np.float32], steps: int = HORIZON) -> NDArray[np.float32]:
+def values(last_season: NDArray[np.float32], steps: int = HORIZON) -> NDArray[np.float32]:
     """Point forecasts of the next `steps` windows were the shop open in all of them, float32 (n, steps), units.
 
-    season: float32 (n, m), the last m windows, oldest first; NaN = not live, not observed, or shop closed then. Such a
-    window is replaced by the mean of those there are, and by zero when there is none.
+    last_season: float32 (n, m), the last m windows, oldest first; NaN = not live, not observed, or shop closed then.
+    Such a window is replaced by the mean of those there are, and by zero when there is none.
 
     >>> values(np.array([[3.0, np.nan, 5.0]], np.float32), 4)
     array([[3., 4., 5., 3.]], dtype=float32)
     """
-    known = np.isfinite(season)
-    full = season
+    known = np.isfinite(last_season)
+    full = last_season
     if not known.all():
-        total = np.where(known, season, np.float32(0)).sum(axis=1)
+        total = np.where(known, last_season, np.float32(0)).sum(axis=1)
         mean = total / np.maximum(known.sum(axis=1), 1).astype(np.float32)
-        full = np.where(known, season, mean[:, None].astype(np.float32))
+        full = np.where(known, last_season, mean[:, None].astype(np.float32))
     columns = np.arange(steps) % full.shape[1]
     return np.ascontiguousarray(np.maximum(full[:, columns], np.float32(0)))
 
 
-def one_step(rows: Rows, season: NDArray[np.float32], *, pieces: NDArray[np.bool_]) -> NDArray[np.float32]:
+def one_step(rows: Rows, last_season: NDArray[np.float32], *, integer_units: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Quantiles of the next window given that the shop is open in it, float32 (n, Q), units, ascending, >= 0.
 
-    season: as in `values`. pieces: bool (n,), rows sold in whole units: theirs are rounded.
+    last_season: as in `values`. integer_units: bool (n,), rows sold in whole units: theirs are rounded.
     """
-    value = values(season, 1)
-    return _finish(value + np.sort(rows["naive_theta"], axis=1), pieces)
+    value = values(last_season, 1)
+    return _finish(value + np.sort(rows["naive_theta"], axis=1), integer_units)
 
 
 def forecast(
-    rows: Rows, season: NDArray[np.float32], open_next: NDArray[np.float32], *, pieces: NDArray[np.bool_]
+    rows: Rows, last_season: NDArray[np.float32], open_next: NDArray[np.float32], *, integer_units: NDArray[np.bool_]
 ) -> NaiveForecast:
     """All steps and spans. A window with `open_next` == 0 is closed: its quantiles and mean are zero.
 
@@ -109,27 +109,28 @@ def forecast(
     """
     theta = np.sort(rows["naive_theta"], axis=1)
     opened = (open_next > 0).astype(np.float32)
-    mean = values(season, len(open_next)) * opened
-    quantiles = _finish(mean[:, :, None] + theta[:, None, :], pieces)
+    mean = values(last_season, len(open_next)) * opened
+    quantiles = _finish(mean[:, :, None] + theta[:, None, :], integer_units)
     quantiles *= opened[None, :, None]
     sums = np.empty((len(theta), len(SUM_WINDOWS), len(LEVELS)), np.float32)
     for at, span in enumerate(SUM_WINDOWS):
         root = np.float32(np.sqrt(opened[:span].sum()))
-        sums[:, at, :] = _finish(mean[:, :span].sum(axis=1)[:, None] + root * theta, pieces)
+        sums[:, at, :] = _finish(mean[:, :span].sum(axis=1)[:, None] + root * theta, integer_units)
     return NaiveForecast(quantiles=quantiles, mean=mean, sums=sums)
 
 
 def update(
-    rows: Rows, actual: NDArray[np.floating[Any]], season: NDArray[np.float32], *, active: NDArray[np.bool_]
+    rows: Rows, actual: NDArray[np.floating[Any]], last_season: NDArray[np.float32], *, active: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """Learn from the window that closed; returns the new columns, `rows` stay as they are.
 
-    actual: (n,) units. season: as in `values`, the m windows *before* the one that closed. active: bool (n,), false
-    where nothing is to be learnt (shop closed, not observed). A row whose season is all NaN learns nothing either.
+    actual: (n,) units. last_season: as in `values`, the m windows *before* the one that closed. active: bool (n,),
+    false where nothing is to be learnt (shop closed, not observed). A row whose season is all NaN learns nothing
+    either.
     """
-    learns = active & np.isfinite(season).any(axis=1)
+    learns = active & np.isfinite(last_season).any(axis=1)
     seen = rows["naive_n"]
-    residual = (np.asarray(actual, np.float32) - values(season, 1)[:, 0])[:, None]
+    residual = (np.asarray(actual, np.float32) - values(last_season, 1)[:, 0])[:, None]
     weight = np.maximum(SPREAD_WEIGHT, 1.0 / (seen + 1.0)).astype(np.float32)
     spread = rows["naive_spread"]
     spread = spread + weight * (np.abs(residual[:, 0]) - spread)
@@ -144,11 +145,11 @@ def update(
     }
 
 
-def _finish(quantiles: NDArray[np.float32], pieces: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _finish(quantiles: NDArray[np.float32], integer_units: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Clip at zero, in place, and round whole-unit rows; both keep an ascending last axis ascending."""
     np.maximum(quantiles, np.float32(0), out=quantiles)
-    if pieces.all():
+    if integer_units.all():
         return np.rint(quantiles, out=quantiles)
-    if pieces.any():
-        quantiles[pieces] = np.rint(quantiles[pieces])
+    if integer_units.any():
+        quantiles[integer_units] = np.rint(quantiles[integer_units])
     return quantiles

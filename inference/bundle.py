@@ -135,9 +135,9 @@ def step_inputs(manifest: Manifest) -> Shapes:
         "h": (None, LAYERS, hidden),
         "c": (None, LAYERS, hidden),
         "scale": (None,),
-        "season": (manifest.horizon,),
+        "season_next": (manifest.horizon,),
         "season_sums": (len(manifest.sum_windows),),
-        "pieces": (None,),
+        "integer_units": (None,),
     }
 
 

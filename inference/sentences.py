@@ -21,15 +21,15 @@ MAX_SENTENCE: Final = 480
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class AlertFacts:
     """What the sentence is made of.
 
     `grid`: the windows, in the time zone of the shop. `observed`, `expected`, `interval`: units of the window for
     demand_spike and demand_drop; for silence, units of the whole run; for price_jump, prices. `impact`: money.
     `opened_ms`: start of the window that opened the alert. `since_ms`: start of the last window with a sale, -1 =
     unknown. `zero_run`: windows without a sale. `price_ratio`: price now against before, `views_ratio`: views against
-    usual; NaN = unknown. `price_usual`: usual |ln ratio|. `units7`: units expected in the next 7 windows. `season`: the
-    shop's index of the window.
+    usual; NaN = unknown. `price_usual`: usual |ln ratio|. `units7`: units expected in the next 7 windows.
+    `season_index`: the shop's index of the window.
     """
 
     grid: WindowGrid
@@ -51,10 +51,10 @@ class Facts:
     price_usual: float
     views_ratio: float
     units7: float
-    season: float
+    season_index: float
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: AlertFacts) -> str:
     """Return the sentence of an alert's opening, update or end; printable, at most 480 characters."""
     said = _ENDS[facts.kind](facts) if facts.status == "resolved" else _SENTENCES[facts.kind](facts)
     if facts.status == "update":
@@ -62,7 +62,7 @@ def summary(facts: Facts) -> str:
     return said if len(said) <= MAX_SENTENCE else said[: MAX_SENTENCE - 1] + "…"
 
 
-def contributors(facts: Facts) -> tuple[tuple[str, float], ...]:
+def contributors(facts: AlertFacts) -> tuple[tuple[str, float], ...]:
     """Name what else was unusual: (name, value), finite values only.
 
     `price_ratio` and `views_ratio` against before and usual, `zero_run` in windows, `weekday_index` of the window.
@@ -71,7 +71,7 @@ def contributors(facts: Facts) -> tuple[tuple[str, float], ...]:
         ("price_ratio", facts.price_ratio),
         ("views_ratio", facts.views_ratio),
         ("zero_run", float(facts.zero_run)),
-        ("weekday_index", facts.season),
+        ("weekday_index", facts.season_index),
     )
     return tuple((name, round(value, 4)) for name, value in found if math.isfinite(value))
 
@@ -115,30 +115,30 @@ def count(value: float, noun: str) -> str:
     return f"{number(value)} {noun}" if number(value) == "1" else f"{number(value)} {noun}s"
 
 
-def _where(f: Facts) -> str:
+def _where(f: AlertFacts) -> str:
     return dates.during(f.grid, f.window_start_ms, f.window_end_ms)
 
 
-def _windows(f: Facts, count_: float, adjective: str = "") -> str:
+def _windows(f: AlertFacts, count_: float, adjective: str = "") -> str:
     return dates.windows(f.grid, number(count_), adjective=adjective)
 
 
-def _sku(f: Facts) -> str:
+def _sku(f: AlertFacts) -> str:
     return printable(f.sku, MAX_SKU)
 
 
-def _range(f: Facts) -> str:
+def _range(f: AlertFacts) -> str:
     low, high = (number(v) for v in f.interval)
     return f"usual range {low}" if low == high else f"usual range {low} to {high}"
 
 
-def _odds(f: Facts) -> str:
+def _odds(f: AlertFacts) -> str:
     if f.p_value <= 1e-9:  # noqa: PLR2004
         return "chance below 1 in a billion"
     return f"chance about 1 in {number(float(f'{1.0 / f.p_value:.1g}'))}"
 
 
-def _against(f: Facts) -> str:
+def _against(f: AlertFacts) -> str:
     if f.expected <= 0:
         return f"the first it is known to sell ({_odds(f)})"
     if f.expected < 1:  # a ratio to a fraction of a unit says little
@@ -147,25 +147,25 @@ def _against(f: Facts) -> str:
     return f"about {times} times the {number(f.expected)} expected ({_range(f)}, {_odds(f)})"
 
 
-def _views(f: Facts) -> str:
+def _views(f: AlertFacts) -> str:
     return f"; views were {number(f.views_ratio)} times usual" if math.isfinite(f.views_ratio) else ""
 
 
-def _spike(f: Facts) -> str:
+def _spike(f: AlertFacts) -> str:
     return (
         f"SKU {_sku(f)} sold {count(f.observed, 'unit')} {_where(f)}, {_against(f)}; "
         f"the excess is worth {money(f.impact, f.currency)}{_views(f)}."
     )
 
 
-def _drop(f: Facts) -> str:
+def _drop(f: AlertFacts) -> str:
     return (
         f"SKU {_sku(f)} sold only {count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected "
         f"({_range(f)}, {_odds(f)}); about {money(f.impact, f.currency)} of sales are missing{_views(f)}."
     )
 
 
-def _silence(f: Facts) -> str:
+def _silence(f: AlertFacts) -> str:
     since = f" since {dates.window(f.grid, f.since_ms)}" if f.since_ms >= 0 else ""
     return (
         f"SKU {_sku(f)} has sold nothing for {_windows(f, f.zero_run, 'open')}{since}, while "
@@ -174,7 +174,7 @@ def _silence(f: Facts) -> str:
     )
 
 
-def _price(f: Facts) -> str:
+def _price(f: AlertFacts) -> str:
     ratio = f.observed / f.expected if f.expected > 0 else math.nan
     moved = f"{number(ratio)} times" if ratio >= 2 or ratio <= 0.5 else f"{100 * (ratio - 1):+.0f} %"  # noqa: PLR2004
     return (
@@ -184,7 +184,7 @@ def _price(f: Facts) -> str:
     )
 
 
-def _over(f: Facts) -> str:
+def _over(f: AlertFacts) -> str:
     noun = "spike" if f.kind == "demand_spike" else "drop"
     if noun == "drop" and f.zero_run > 0:  # it ended because there is nothing left to drop
         return (
@@ -199,27 +199,27 @@ def _over(f: Facts) -> str:
     )
 
 
-def _sells_again(f: Facts) -> str:
+def _sells_again(f: AlertFacts) -> str:
     return (
         f"Over: SKU {_sku(f)} sells again, {count(f.observed, 'unit')} {_where(f)}; the silence reported "
         f"{dates.at_start(f.grid, f.opened_ms)} was worth {money(f.impact, f.currency)}."
     )
 
 
-def _price_settled(f: Facts) -> str:
+def _price_settled(f: AlertFacts) -> str:
     return (
         f"Over: the price of SKU {_sku(f)} has not jumped again since {dates.window(f.grid, f.opened_ms)} and stands "
         f"at {money(f.observed, f.currency)}; the jump was worth {money(f.impact, f.currency)}."
     )
 
 
-_SENTENCES: Final[dict[str, Callable[[Facts], str]]] = {
+_SENTENCES: Final[dict[str, Callable[[AlertFacts], str]]] = {
     "demand_spike": _spike,
     "demand_drop": _drop,
     "silence": _silence,
     "price_jump": _price,
 }
-_ENDS: Final[dict[str, Callable[[Facts], str]]] = {
+_ENDS: Final[dict[str, Callable[[AlertFacts], str]]] = {
     "demand_spike": _over,
     "demand_drop": _over,
     "silence": _sells_again,

@@ -17,7 +17,7 @@ class TrainingArrays:
 
     * x f4[T, N, F]: the features known once window t has closed; finite wherever `live`
     * nu f4[T, N]: the scale after window t, units per open window; > 0 wherever `live`
-    * season f4[T, K]: the shop's index of the K windows after t; 0 = known to be closed
+    * season_next f4[T, K]: the shop's index of the K windows after t; 0 = known to be closed
     * y f4[T, N]: units sold in window t; NaN while the SKU is not yet live
     * live bool[T, N]: the SKU is served after window t
 
@@ -26,7 +26,7 @@ class TrainingArrays:
 
     x: NDArray[np.float32]
     nu: NDArray[np.float32]
-    season: NDArray[np.float32]
+    season_next: NDArray[np.float32]
     y: NDArray[np.float32]
     live: NDArray[np.bool_]
 
@@ -36,7 +36,7 @@ class TrainingArrays:
         expected = {
             "x": ((windows, skus, self.x.shape[-1]), np.float32),
             "nu": ((windows, skus), np.float32),
-            "season": ((windows, self.season.shape[-1]), np.float32),
+            "season_next": ((windows, self.season_next.shape[-1]), np.float32),
             "y": ((windows, skus), np.float32),
             "live": ((windows, skus), np.bool_),
         }
@@ -54,7 +54,7 @@ class TrainingArrays:
     @property
     def horizon(self) -> int:
         """Count the windows ahead that are forecast, K."""
-        return int(self.season.shape[1])
+        return int(self.season_next.shape[1])
 
     @property
     def n_features(self) -> int:

@@ -25,7 +25,7 @@ class Crop:
 
     x: Tensor
     nu: Tensor
-    season: Tensor
+    season_next: Tensor
     y: Tensor
     origin: Tensor
     skus: NDArray[np.int64]
@@ -36,7 +36,7 @@ class Crop:
         return Crop(
             self.x,
             self.nu[picked],
-            self.season[picked],
+            self.season_next[picked],
             self.y[picked],
             self.origin[picked],
             self.skus,
@@ -54,7 +54,7 @@ class Timeline:
         """Cut `arrays` before window `end`."""
         self._x = torch.from_numpy(np.ascontiguousarray(arrays.x[:end])).flatten(0, 1)
         self._nu = torch.from_numpy(np.ascontiguousarray(arrays.nu[:end])).flatten()
-        self._season = torch.from_numpy(np.ascontiguousarray(arrays.season[:end]))
+        self._season_next = torch.from_numpy(np.ascontiguousarray(arrays.season_next[:end]))
         self._y = torch.from_numpy(np.ascontiguousarray(arrays.y[:end])).flatten()
         self.end, self.skus, self.horizon = end, arrays.y.shape[1], arrays.horizon
         self._live = arrays.live[:end]
@@ -76,17 +76,17 @@ class Timeline:
         # a SKU that is not live has no features yet: zeros, as a worker's empty state has
         live = torch.from_numpy(self._live[window, skus[None, :]])
         x = torch.where(live[..., None], x, torch.zeros(()))
-        season = self._season[torch.from_numpy(window)]
+        season_next = self._season_next[torch.from_numpy(window)]
         origin = torch.from_numpy(self._origins[window, skus[None, :]] & (asked == window))
-        return Crop(x, self._nu[flat], season, self._targets(asked, skus, season), origin, skus, asked)
+        return Crop(x, self._nu[flat], season_next, self._targets(asked, skus, season_next), origin, skus, asked)
 
-    def _targets(self, asked: NDArray[np.int64], skus: NDArray[np.int64], season: Tensor) -> Tensor:
+    def _targets(self, asked: NDArray[np.int64], skus: NDArray[np.int64], season_next: Tensor) -> Tensor:
         length = asked.shape[0]
         ahead = asked[0][None, :] + np.arange(1, length + self.horizon)[:, None]
         known = torch.from_numpy(ahead < self.end)
         flat = torch.from_numpy(np.minimum(ahead, self.end - 1) * self.skus + skus[None, :])
         later = torch.where(known, self._y[flat], torch.nan).unfold(0, self.horizon, 1)
-        return torch.where(season > 0, later, torch.nan)
+        return torch.where(season_next > 0, later, torch.nan)
 
 
 def draw(

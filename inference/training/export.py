@@ -100,7 +100,7 @@ def reference(network: Network, given: Arrays) -> dict[str, NDArray[np.float32]]
     with torch.no_grad():
         outlook, after = network(tensors["x"][None], states)
     nu = tensors["scale"][:, None]
-    steps, sums = nu * tensors["season"], nu * tensors["season_sums"]
+    steps, sums = nu * tensors["season_next"], nu * tensors["season_sums"]
     result = {
         "quantiles": outlook.quantiles[0].clamp_min(0) * steps[..., None],
         "sums": outlook.sums[0].clamp_min(0) * sums[..., None],
@@ -157,18 +157,18 @@ def _same_sizes(network: Network, manifest: Manifest) -> None:
 def _example(network: Network, batch: int) -> Arrays:
     """Make inputs of every kind: large scales, so that the output grid does not hide a difference; a closed window."""
     layout, rng = network.layout, np.random.default_rng(_SEED)
-    season = rng.uniform(0.5, 1.5, layout.horizon).astype(np.float32)
-    season[2] = 0.0
-    sums = lead_sums(torch.from_numpy(season), layout.sum_windows).numpy()
+    season_next = rng.uniform(0.5, 1.5, layout.horizon).astype(np.float32)
+    season_next[2] = 0.0
+    sums = lead_sums(torch.from_numpy(season_next), layout.sum_windows).numpy()
     state = (batch, LAYERS, layout.hidden)
     return {
         "x": rng.normal(size=(batch, layout.n_features)).astype(np.float32),
         "h": np.tanh(rng.normal(size=state)).astype(np.float32),
         "c": rng.normal(size=state).astype(np.float32),
         "scale": rng.uniform(100, 1000, batch).astype(np.float32),
-        "season": season,
+        "season_next": season_next,
         "season_sums": sums,
-        "pieces": np.zeros(batch, np.bool_),
+        "integer_units": np.zeros(batch, np.bool_),
     }
 
 

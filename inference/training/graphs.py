@@ -50,7 +50,7 @@ class _Graph:
 
         def value(name: str, shape: tuple[int | None, ...]) -> object:
             names = list(leading[len(leading) - sum(size is None for size in shape) :])
-            kind = TensorProto.BOOL if name == "pieces" else TensorProto.FLOAT
+            kind = TensorProto.BOOL if name == "integer_units" else TensorProto.FLOAT
             return helper.make_tensor_value_info(name, kind, [names.pop(0) if s is None else s for s in shape])
 
         graph = helper.make_graph(
@@ -193,7 +193,7 @@ def _head(graph: _Graph, network: Network, weights: Weights) -> None:
 
 
 def _units(graph: _Graph, network: Network) -> None:
-    """Multiply by nu and season, round to the grid: whole units for pieces, else thousandths."""
+    """Multiply by nu and season, round to the grid: whole units for integer_units, else thousandths."""
     layout = network.layout
     levels = len(layout.levels)
     for name, value in (
@@ -207,11 +207,11 @@ def _units(graph: _Graph, network: Network) -> None:
     graph.constant("one", np.array(1.0, np.float32))
     graph.constant("fine", np.array(GRID_PER_UNIT, np.float32))
     # one season a column first: a row of all levels times one number is three times as fast as levels times groups
-    graph.add("Concat", ["season", "season_sums"], "seasons", axis=0)
+    graph.add("Concat", ["season_next", "season_sums"], "seasons", axis=0)
     graph.add("Unsqueeze", ["seasons", "second_axis"], "season_rows")
     graph.add("Expand", ["season_rows", "sets_by_level"], "season_by_level")
     graph.add("Reshape", ["season_by_level", "flat_season"], "season_of_column")
-    graph.add("Where", ["pieces", "one", "fine"], "grid")
+    graph.add("Where", ["integer_units", "one", "fine"], "grid")
     graph.add("Unsqueeze", ["grid", "second_axis"], "grid_column")
     graph.add("Mul", ["scale", "grid"], "scale_in_grid")
     graph.add("Unsqueeze", ["scale_in_grid", "second_axis"], "scale_column")
@@ -221,10 +221,10 @@ def _units(graph: _Graph, network: Network) -> None:
     graph.add("Div", ["whole_grid_units", "grid_column"], "flat_units")
     graph.add("Reshape", ["flat_units", "by_group"], "units")
     graph.add("Split", ["units", "steps_and_sums"], "quantiles", "sums", axis=1)
-    # a mean of pieces is not a whole number: always thousandths
+    # a mean of integer_units is not a whole number: always thousandths
     graph.add("Mul", ["scale", "fine"], "scale_in_thousandths")
     graph.add("Unsqueeze", ["scale_in_thousandths", "second_axis"], "mean_column")
-    graph.add("Mul", ["mean_column", "season"], "mean_factors")
+    graph.add("Mul", ["mean_column", "season_next"], "mean_factors")
     graph.add("Mul", ["scaled_mean", "mean_factors"], "mean_thousandths")
     graph.add("Round", ["mean_thousandths"], "mean_whole")
     graph.add("Div", ["mean_whole", "fine"], "mean")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from features.cadence import HORIZON
 from features.encoding import FEATURES, encode
-from features.ledger import Columns, Ledger
 from features.offline import feed
+from features.sku_state import Columns, SkuState
 from inference.training.arrays import TrainingArrays
 from schemas.errors import BadInput
 
@@ -36,13 +36,13 @@ class _Window:
     x: NDArray[np.float32]
     nu: NDArray[np.float32]
     units: NDArray[np.float32]
-    season: NDArray[np.float32]
+    season_next: NDArray[np.float32]
     is_open: bool
     start_ms: int
 
 
 def collect(
-    ledger: Ledger,
+    sku_state: SkuState,
     events: Mapping[int, Columns],
     *,
     until_ms: int | None = None,
@@ -50,17 +50,17 @@ def collect(
 ) -> History:
     """Close every window before `until_ms` and keep what the model would have been given. No window at all: `BadInput`.
 
-    Days on which the shop turned out to be closed are marked so in `season` for the windows before them, and have NaN
-    units: closing days are known in advance, so they are neither forecast nor learnt from.
+    Days on which the shop turned out to be closed are marked so in `season_next` for the windows before them, and have
+    NaN units: closing days are known in advance, so they are neither forecast nor learnt from.
     """
     closed: list[_Window] = []
-    for number in feed(ledger, events, until_ms=until_ms):
+    for number in feed(sku_state, events, until_ms=until_ms):
         parts = []
-        for chunk in ledger.close(number):
-            ledger.advance(chunk)
+        for chunk in sku_state.close(number):
+            sku_state.advance(chunk)
             x = encode(chunk.rows, chunk.facts, chunk.context)
             parts.append((chunk.slots, x, chunk.rows["nu"].copy(), chunk.facts.units.astype(np.float32), chunk.context))
-            ledger.store(chunk)
+            sku_state.store(chunk)
         if parts:
             around = parts[0][4]
             slots, x, nu, units = (np.concatenate([p[i] for p in parts]) for i in range(4))
@@ -70,8 +70,8 @@ def collect(
     if not closed:
         msg = "the order file holds no events before the given date: nothing to learn from"
         raise BadInput(msg)
-    ends_ms = ledger.grid.start_ms(ledger.windows.first_open or 0)
-    return _stack(closed, list(ledger.table.skus), ends_ms)
+    ends_ms = sku_state.grid.start_ms(sku_state.windows.first_open or 0)
+    return _stack(closed, list(sku_state.table.skus), ends_ms)
 
 
 def _stack(closed: list[_Window], skus: list[str], ends_ms: int) -> History:
@@ -81,16 +81,16 @@ def _stack(closed: list[_Window], skus: list[str], ends_ms: int) -> History:
     nu = np.ones((windows, count), np.float32)
     y = np.full((windows, count), np.nan, np.float32)
     live = np.zeros((windows, count), np.bool_)
-    season = np.zeros((windows, HORIZON), np.float32)
+    season_next = np.zeros((windows, HORIZON), np.float32)
     was_open = np.array([w.is_open for w in closed])
     for t, window in enumerate(closed):
         x[t, window.slots], nu[t, window.slots], live[t, window.slots] = window.x, window.nu, True
         if window.is_open:
             y[t, window.slots] = window.units
         ahead = was_open[t + 1 : t + 1 + HORIZON]
-        season[t] = window.season
-        season[t, : len(ahead)] *= ahead
+        season_next[t] = window.season_next
+        season_next[t, : len(ahead)] *= ahead
         # a phase thought closed on which the shop then sold: let it be learnt as an ordinary one
-        season[t, : len(ahead)][(season[t, : len(ahead)] == 0) & ahead] = 1.0
+        season_next[t, : len(ahead)][(season_next[t, : len(ahead)] == 0) & ahead] = 1.0
     starts = np.array([w.start_ms for w in closed], np.int64)
-    return History(TrainingArrays(x=x, nu=nu, season=season, y=y, live=live), skus, starts, was_open, ends_ms)
+    return History(TrainingArrays(x=x, nu=nu, season_next=season_next, y=y, live=live), skus, starts, was_open, ends_ms)

@@ -73,7 +73,7 @@ def measure(
     levels = np.array(layout.levels)
     tallies = {"step": _Tally(), **{f"sum{windows}": _Tally() for windows in layout.sum_windows}}
     naive = SeasonalNaive(arrays, layout, until_index=until_index, season_length=season_length)
-    pieces = arrays.whole_units(until_index=until_index)
+    integer_units = arrays.whole_units(until_index=until_index)
     alive = np.flatnonzero((history.last_origin >= origins.start) & (history.first_origin < origins.stop))
     network.eval()
     for begin in range(0, len(alive), SKUS_AT_ONCE):
@@ -81,14 +81,14 @@ def measure(
         starts = np.maximum(history.first_live[skus], max(0, origins.start - crop_length))
         crop = history.cut(skus, starts, origins.stop - int(starts.min()))
         picked = crop.origin.numpy() & (crop.window >= origins.start) & (crop.window < origins.stop)
-        model = _served(network, crop, picked, pieces)
+        model = _served(network, crop, picked, integer_units)
         row, column = np.nonzero(picked)
         basis = naive.at(crop.window[row, column], skus[column])
         y = crop.y.numpy()[picked].astype(np.float64)
         known = np.isfinite(y)
         tallies["step"].add(y[known], model[0][known], basis[0][known], levels)
-        season = crop.season[torch.from_numpy(picked)]
-        missing = lead_sums(torch.from_numpy(~known) & (season > 0), layout.sum_windows).numpy()
+        season_next = crop.season_next[torch.from_numpy(picked)]
+        missing = lead_sums(torch.from_numpy(~known) & (season_next > 0), layout.sum_windows).numpy()
         sums = lead_sums(torch.from_numpy(y), layout.sum_windows).numpy()
         for index, windows in enumerate(layout.sum_windows):
             whole = missing[:, index] == 0
@@ -97,19 +97,19 @@ def measure(
 
 
 def _served(
-    network: Network, crop: Crop, picked: NDArray[np.bool_], pieces: NDArray[np.bool_]
+    network: Network, crop: Crop, picked: NDArray[np.bool_], integer_units: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quantiles [M, K, Q] and sums [M, S, Q] in units of the M picked origins."""
     mask = torch.from_numpy(picked)
     with torch.no_grad():
         outlook = network.outlook(network.encode(crop.x)[0][mask])
-    nu, season = crop.nu[mask], crop.season[mask]
-    factors = torch.cat((season, lead_sums(season, network.layout.sum_windows)), dim=1) * nu[:, None]
+    nu, season_next = crop.nu[mask], crop.season_next[mask]
+    factors = torch.cat((season_next, lead_sums(season_next, network.layout.sum_windows)), dim=1) * nu[:, None]
     units = (torch.cat((outlook.quantiles, outlook.sums), dim=1) * factors[..., None]).clamp_min(0.0)
-    by_piece = torch.from_numpy(pieces[crop.skus[np.nonzero(picked)[1]]])
+    by_piece = torch.from_numpy(integer_units[crop.skus[np.nonzero(picked)[1]]])
     units = torch.where(by_piece[:, None, None], units.round(), units)
     served = units.numpy().astype(np.float64)
-    return served[:, : season.shape[1]], served[:, season.shape[1] :]
+    return served[:, : season_next.shape[1]], served[:, season_next.shape[1] :]
 
 
 class SeasonalNaive:
@@ -123,14 +123,14 @@ class SeasonalNaive:
         """Look at the windows of `arrays` before `until_index` only."""
         self._layout, self._period = layout, season_length
         y = arrays.y[:until_index].astype(np.float64)
-        is_open = np.concatenate(([True], arrays.season[: until_index - 1, 0] > 0))
+        is_open = np.concatenate(([True], arrays.season_next[: until_index - 1, 0] > 0))
         filled = np.where(is_open[:, None], y, np.nan)
         for window in range(season_length, until_index):
             gap = np.isnan(filled[window])
             filled[window, gap] = filled[window - season_length, gap]
         self._filled = np.nan_to_num(filled)
         self._open = is_open
-        self._season = arrays.season
+        self._season_next = arrays.season_next
         self._cache: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
     def at(
@@ -148,7 +148,7 @@ class SeasonalNaive:
     def _forecast(self, window: int, skus: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         layout, now = self._layout, window + 1
         past = self._filled[:now][:, skus]
-        is_open = self._season[window] > 0
+        is_open = self._season_next[window] > 0
         lags = [-(-step // self._period) * self._period for step in range(1, layout.horizon + 1)]
         back = [max(0, window + step - lag) for step, lag in enumerate(lags, start=1)]
         point = np.where(is_open[None, :], past[back].T, 0.0)

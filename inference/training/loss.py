@@ -41,20 +41,20 @@ def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -
     """
     levels = torch.tensor(layout.levels)
     picked = crop.origin & counts
-    nu, season, y = crop.nu[picked], crop.season[picked], crop.y[picked]
+    nu, season_next, y = crop.nu[picked], crop.season_next[picked], crop.y[picked]
     if not len(nu):
         return torch.zeros((), requires_grad=True)
     weight = nu.sqrt()[:, None]
     known = torch.isfinite(y)
-    ratio = torch.where(known, y / (nu[:, None] * season), 0.0)
-    cell = weight * season * known
+    ratio = torch.where(known, y / (nu[:, None] * season_next), 0.0)
+    cell = weight * season_next * known
     whole = cell.sum().clamp_min(1e-6)
 
     quantiles = leaky_relu(outlook.quantiles, FLOOR_SLOPE)
     steps = (cell * pinball(ratio, quantiles, levels)).sum() / whole
 
-    season_sums = lead_sums(season, layout.sum_windows)
-    complete = lead_sums((~known & (season > 0)).float(), layout.sum_windows) == 0
+    season_sums = lead_sums(season_next, layout.sum_windows)
+    complete = lead_sums((~known & (season_next > 0)).float(), layout.sum_windows) == 0
     sums_cell = weight * season_sums * complete
     sums_ratio = lead_sums(y, layout.sum_windows) / (nu[:, None] * season_sums).clamp_min(1e-6)
     sums_loss = (sums_cell * pinball(sums_ratio, leaky_relu(outlook.sums, FLOOR_SLOPE), levels)).sum()

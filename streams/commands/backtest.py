@@ -1,6 +1,6 @@
 """The `backtest` command: what live would have served, at rolling origins, from event files.
 
-The same ledger, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
+The same SKU state, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
 missing; windows are those that the bundle has learnt. An origin is the start of the first forecast window; the forecast
 there is made when the window before it closes, from that and earlier windows alone. Which days the shop is closed is
 known in advance, as the calendar is.
@@ -24,16 +24,16 @@ from features.cadence import LEVELS, SUM_WINDOWS
 from features.currency import ShopCurrency
 from features.encoding import fingerprint
 from features.grid import WindowGrid
-from features.ledger import Ledger
 from features.offline import feed, windows_between
+from features.sku_state import SkuState
 from inference import bundle as bundles
-from inference.desk import Closed, Desk, columns
+from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
 from schemas.errors import BadInput
 from schemas.inputs import InputName
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 from streams.state import directories
 
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
@@ -61,15 +61,15 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     grid = replace(grid, window_ms=session.bundle.manifest.window_ms)
     events = event_tables.load_telling(files)
     money = money or ShopCurrency()
-    ledger = Ledger(grid, extra_columns=columns(session), money=money)
-    desk = Desk(ledger, session)
+    sku_state = SkuState(grid, extra_columns=columns(session), money=money)
+    pipeline = WindowPipeline(sku_state, session)
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
     tables = []
     until_ms = grid.end_ms(max(origins) - 1)
-    with telling("closing windows", windows_between(grid, events, until_ms=until_ms)) as told:
-        for number in feed(ledger, events, until_ms=until_ms, cross=desk.cross):
-            for closed in desk.close(number, emitted_ms=grid.end_ms(number)):
+    with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as told:
+        for number in feed(sku_state, events, until_ms=until_ms, cross=pipeline.cross):
+            for closed in pipeline.close(number, emitted_ms=grid.end_ms(number)):
                 if number + 1 in origins:
                     tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
             told(1, dates.short_day(grid.start_ms(number), grid.timezone))
@@ -85,10 +85,10 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")
 
 
-def forecast_rows(closed: Closed, *, origin_ms: int, horizon: int) -> pa.Table:
+def forecast_rows(closed: WindowOutputs, *, origin_ms: int, horizon: int) -> pa.Table:
     """Lay the forecasts of one chunk out as rows: a step 1..horizon, or -7 / -14 for the sums over so many windows."""
     made = closed.forecasts
-    assert made is not None  # noqa: S101 - a desk with a session forecasts
+    assert made is not None  # noqa: S101 - a pipeline with a session forecasts
     n = len(made.sku)
     parts = [(step, made.quantiles[:, step - 1], made.mean[:, step - 1]) for step in range(1, horizon + 1)]
     for at, span in enumerate(SUM_WINDOWS):

@@ -10,21 +10,21 @@ from rich.console import Console
 from features import dates
 from schemas.errors import BadSetting
 from streams.events.replay import Replay
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 
 if TYPE_CHECKING:
     from schemas.inputs import InputName
-    from streams.events.replay import Progress as Sent
+    from streams.events.replay import ReplayProgress as Sent
     from streams.settings import Settings
 
 
 def replay_files(settings: Settings, files: dict[InputName, Path], speed: str) -> None:
     """Publish the files and print the number of records per topic; raises `BadInput`, `BadSetting`, `BrokerTrouble`."""
-    with telling("surveying the files"):
+    with track_progress("surveying the files"):
         replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed))
     for note in replay.notes:
         Console(stderr=True).print(note, markup=False)
-    with telling("replaying events", replay.total) as told:
+    with track_progress("replaying events", replay.total) as told:
 
         def show(sent: Sent) -> None:
             told.at(sent.sent, detail=dates.short_day(sent.event_time_ms, settings.timezone))

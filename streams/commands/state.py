@@ -10,13 +10,13 @@ import numpy as np
 from features import dates, rows
 from features.cadence import RING
 from features.id_table import HASH_BYTES
-from features.ledger import Ledger
 from features.open_windows import FOLDED
-from inference import desk
+from features.sku_state import SkuState
+from inference import pipeline
 from schemas.errors import BadInput, StateMismatch
 from schemas.refusals import sku_complaint
 from streams.commands.serve import open_session
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 from streams.settings import Settings
 from streams.state.store import Store
 from streams.state.verifying import compare
@@ -27,11 +27,11 @@ def show(settings: Settings, sku: str) -> list[str]:
     complaint = sku_complaint(sku)
     if complaint is not None:
         raise BadInput(complaint[1])
-    ledger = _empty_ledger(settings)
+    sku_state = _empty_sku_state(settings)
     for path in _partitions(settings):
         store = Store(path)
         try:
-            meta = _meta(store, ledger)
+            meta = _meta(store, sku_state)
             if meta is None:
                 continue
             row = store.sku_row(sku)
@@ -40,7 +40,7 @@ def show(settings: Settings, sku: str) -> list[str]:
             store.close()
         if row is not None or folded:
             where = f"{sku} is in {path.name}, as of flush {meta.sequence}"
-            return [where, *_closed_facts(ledger, sku, row), *_open_facts(ledger, folded)]
+            return [where, *_closed_facts(sku_state, sku, row), *_open_facts(sku_state, folded)]
     msg = f"no partition under {settings.state_dir} knows the SKU {sku!r}"
     raise BadInput(msg)
 
@@ -52,10 +52,10 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
     """
     lines = []
     for path in _partitions(settings):
-        ledger = _empty_ledger(settings)
+        sku_state = _empty_sku_state(settings)
         store = Store(path)
         try:
-            meta = _meta(store, ledger)
+            meta = _meta(store, sku_state)
             compared = ""
             if changelog:
                 common = compare(settings, store, int(path.name.removeprefix("partition-")))
@@ -63,17 +63,17 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            with telling(f"reading {path.name}, SKUs", meta.skus) as told:
+            with track_progress(f"reading {path.name}, SKUs", meta.skus) as told:
                 for skus, packed in store.sku_rows():
-                    rows.unpack(ledger.table, skus, packed)
+                    rows.unpack(sku_state.table, skus, packed)
                     told(len(skus))
                 folded = sum(len(part.skus) for part in store.open_rows())
                 ids = sum(len(part[2]) // HASH_BYTES for part in store.ids())
         finally:
             store.close()
-        rows.check_count(meta, len(ledger.table), where=str(path))
+        rows.check_count(meta, len(sku_state.table), where=str(path))
         _balance(meta, path)
-        bad = int((~np.isfinite(ledger.table["nu"][: len(ledger.table)])).sum())
+        bad = int((~np.isfinite(sku_state.table["nu"][: len(sku_state.table)])).sum())
         if bad:
             msg = (
                 f"{bad} SKUs in {path} have no finite scale; delete that directory to rebuild it from the input topics"
@@ -81,7 +81,7 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             raise StateMismatch(msg)
         taken = sum(c.records for c in meta.counts.values())
         lines.append(
-            f"{path.name}: whole; flush {meta.sequence}, {len(ledger.table):,} SKUs, {folded:,} open rows, "
+            f"{path.name}: whole; flush {meta.sequence}, {len(sku_state.table):,} SKUs, {folded:,} open rows, "
             f"{ids:,} event ids, {taken:,} records = folded + duplicate + late + rejected{compared}"
         )
     return lines
@@ -107,25 +107,25 @@ def _partitions(settings: Settings) -> list[Path]:
     return found
 
 
-def _empty_ledger(settings: Settings) -> Ledger:
-    return Ledger(settings.grid, extra_columns=desk.columns(open_session(settings)))
+def _empty_sku_state(settings: Settings) -> SkuState:
+    return SkuState(settings.grid, extra_columns=pipeline.columns(open_session(settings)))
 
 
-def _meta(store: Store, ledger: Ledger) -> rows.Meta | None:
+def _meta(store: Store, sku_state: SkuState) -> rows.Meta | None:
     """Read and check the meta record; None where nothing has been flushed yet."""
     meta = store.meta()
     if meta is not None:
-        rows.check(meta, ledger, where=str(store.path))
+        rows.check(meta, sku_state, where=str(store.path))
     return meta
 
 
-def _closed_facts(ledger: Ledger, sku: str, row: bytes | None) -> Iterator[str]:
+def _closed_facts(sku_state: SkuState, sku: str, row: bytes | None) -> Iterator[str]:
     if row is None:
         yield "no window of it has closed yet"
         return
-    rows.unpack(ledger.table, [sku], [row])
-    at = ledger.table.slots([sku])[0]
-    t = ledger.table
+    rows.unpack(sku_state.table, [sku], [row])
+    at = sku_state.table.slots([sku])[0]
+    t = sku_state.table
     yield f"windows closed since its first event: {t['age'][at]}, of which the shop was open in {t['opens'][at]}"
     yield f"usual units per open window: {t['nu'][at]:.3g}; open windows since the last sale: {t['unsold'][at]}"
     price = t["price"][at]
@@ -138,10 +138,10 @@ def _closed_facts(ledger: Ledger, sku: str, row: bytes | None) -> Iterator[str]:
     )
 
 
-def _open_facts(ledger: Ledger, folded: list[tuple[int, bytes]]) -> Iterator[str]:
+def _open_facts(sku_state: SkuState, folded: list[tuple[int, bytes]]) -> Iterator[str]:
     for number, raw in folded:
         row = np.frombuffer(raw, FOLDED)[0]
-        when = dates.during(ledger.grid, ledger.grid.start_ms(number), ledger.grid.end_ms(number))
+        when = dates.during(sku_state.grid, sku_state.grid.start_ms(number), sku_state.grid.end_ms(number))
         yield (
             f"still open, {when}: {row['units']:g} units in {row['order_lines']} lines, "
             f"{row['views']} views, {row['returned_units']:g} returned"

@@ -13,13 +13,13 @@ from features.cadence import DAY_MS, HORIZON, HOUR_MS, LEVELS, MINUTE_MS, SUM_WI
 from features.currency import ShopCurrency
 from features.encoding import FEATURES, fingerprint
 from features.grid import WindowGrid
-from features.ledger import Ledger
 from features.offline import windows_between
+from features.sku_state import SkuState
 from inference.bundle import Manifest, Span, describe, load
 from schemas.errors import BadInput, BadSetting
 from schemas.inputs import InputName
 from streams.events import tables as event_tables
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 from streams.state import directories
 
 DEFAULT_ITERATIONS = 800
@@ -68,13 +68,13 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     until_ms = local_ms(until, grid) if until else None
     events = event_tables.load_telling(files)
     windows = windows_between(grid, events, until_ms=until_ms)
-    with telling("replaying windows through the serving code", windows) as told:
-        history = collect(Ledger(grid, money=money), events, until_ms=until_ms, progress=lambda _: told(1))
+    with track_progress("replaying windows through the serving code", windows) as told:
+        history = collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=lambda _: told(1))
     for line in money.told():
         console.print(line, highlight=False)
     arrays = history.arrays
     console.print(f"{arrays.windows} windows of {len(history.skus)} SKUs")
-    with telling("training, iterations") as told:
+    with track_progress("training, iterations") as told:
         try:
             result = fit(
                 arrays,
@@ -101,7 +101,7 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
         metrics=result.metrics,
         created_by=f"skutrend {version('skutrend')}, torch {torch.__version__}",
     )
-    with telling("exporting and checking"):
+    with track_progress("exporting and checking"):
         export(result.network, out, manifest=manifest)
     for line in describe(load(out, expected_fingerprint=fingerprint())):
         console.print(line, highlight=False)

@@ -16,7 +16,7 @@ from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest
 from streams.kafka import topics
 from streams.kafka.partition_reader import Reader
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def read(settings: Settings) -> Iterator[Letter]:
     ]
     try:
         bounds = [reader.bounds() for reader in readers]
-        with telling(f"reading {topic}", sum(high - low for low, high in bounds)) as advance:
+        with track_progress(f"reading {topic}", sum(high - low for low, high in bounds)) as advance:
             for reader, (low, high) in zip(readers, bounds, strict=True):
                 yield from _up_to(reader, low, high, advance)
     finally:

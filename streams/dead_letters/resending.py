@@ -20,9 +20,9 @@ from schemas.inputs import BY_NAME, INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS, sku_complaint
 from streams.dead_letters import letter_files
 from streams.kafka import topics
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from streams.kafka.partition_reader import Reader
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 
 if TYPE_CHECKING:
     from streams.dead_letters.letter_files import Mended
@@ -60,21 +60,21 @@ def replay_letters(settings: Settings, path: Path, *, force: bool = False) -> Ou
     checked = _checked(settings, path, force=force)
     for topic in sorted({source.partition("[")[0] for source in checked}):
         topics.partition_count(settings.client, topic)  # one that is missing is said before anything is sent
-    outbox = Outbox(
+    producer = OutputProducer(
         {**settings.client, "partitioner": "murmur2_random"},
-        on_error=lambda _: None,  # what matters comes back from `claim` and `settle`
+        on_error=lambda _: None,  # what matters comes back from `init_transactions` and `commit`
         transactional_id=transactional_id(settings),
     )
     try:
-        outbox.claim(CLAIM_S)
+        producer.init_transactions(CLAIM_S)
         done = _marked(settings, checked.keys())
         try:
-            return _send(settings, path, outbox, checked=checked, done=done)
+            return _send(settings, path, producer, checked=checked, done=done)
         except BaseException:
-            outbox.abandon(ABANDON_S)
+            producer.abort(ABANDON_S)
             raise
     finally:
-        outbox.close()
+        producer.close()
 
 
 def transactional_id(settings: Settings) -> str:
@@ -137,7 +137,7 @@ def _marked(settings: Settings, sources: KeysView[str]) -> set[str]:
         reader = Reader(settings.client, topic, number, what="the topic")
         try:
             low, high = reader.bounds()
-            with telling(f"reading {topic}", high - low) as advance:
+            with track_progress(f"reading {topic}", high - low) as advance:
                 for messages in reader.records(low, high):
                     found |= sources & {(message.key() or b"").decode("utf-8", "replace") for message in messages}
                     advance(len(messages))
@@ -146,7 +146,9 @@ def _marked(settings: Settings, sources: KeysView[str]) -> set[str]:
     return found
 
 
-def _send(settings: Settings, path: Path, outbox: Outbox, *, checked: Mapping[str, bytes], done: set[str]) -> Outcome:
+def _send(
+    settings: Settings, path: Path, producer: OutputProducer, *, checked: Mapping[str, bytes], done: set[str]
+) -> Outcome:
     markers = markers_topic(settings)
     sent = skipped = 0
     for letter in _read(path, "sending"):
@@ -159,15 +161,15 @@ def _send(settings: Settings, path: Path, outbox: Outbox, *, checked: Mapping[st
             continue
         done.add(source)
         key = sku_of(letter.value) or letter.key
-        outbox.put_one(letter.source.topic, key, letter.value, [(REPLAYED_FROM, source.encode())])
-        outbox.put_one(markers, source.encode(), letter.source.topic.encode())
+        producer.put_one(letter.source.topic, key, letter.value, [(REPLAYED_FROM, source.encode())])
+        producer.put_one(markers, source.encode(), letter.source.topic.encode())
         sent += 1
-    outbox.settle(SETTLE_S)
+    producer.commit(SETTLE_S)
     return Outcome(sent, skipped)
 
 
 def _read(path: Path, doing: str) -> Iterator[Mended]:
-    with telling(f"{doing} {path.name} (bytes)", path.stat().st_size) as advance:
+    with track_progress(f"{doing} {path.name} (bytes)", path.stat().st_size) as advance:
         for letter in letter_files.read(path):
             advance(letter.size)
             yield letter

@@ -30,11 +30,11 @@ from schemas.errors import BadInput, Broken
 from streams.demo import report as demo_report
 from streams.demo.collector import Collector
 from streams.events.files import sample_paths
-from streams.events.replay import Progress as Sent
 from streams.events.replay import Replay
+from streams.events.replay import ReplayProgress as Sent
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.topics import names
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 from streams.state import directories
 
 TIMEZONE = "Europe/London"
@@ -222,7 +222,7 @@ def _showing(display: _Display, console: Console, total: int) -> Iterator[Callab
         with Live(Group(display.progress, display.counters), console=console, refresh_per_second=4):
             yield display.draw
         return
-    with telling("replaying events", total) as told:
+    with track_progress("replaying events", total) as told:
         counters = Counters()
 
         def draw(c: Counters) -> None:

@@ -50,7 +50,7 @@ _FIXED: Mapping[str, Any] = {"partitioner": "murmur2_random", "delivery.report.o
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReplayProgress:
     """How far a replay is: events handed to Kafka of the `total`, and the event time of the last one."""
 
     sent: int
@@ -116,7 +116,9 @@ class Replay:
         lasts = [found.last_ms for found in self.surveys.values() if found.last_ms is not None]
         return (min(firsts), max(lasts)) if firsts else None
 
-    def run(self, *, gate: Gate | None = None, on_progress: Callable[[Progress], None] | None = None) -> dict[str, int]:
+    def run(
+        self, *, gate: Gate | None = None, on_progress: Callable[[ReplayProgress], None] | None = None
+    ) -> dict[str, int]:
         """Send everything, wait until Kafka has it, and return the number of records per topic.
 
         gate: called before each slice with the time of its first event; while it blocks nothing is sent.
@@ -140,7 +142,7 @@ class Replay:
                     if rows:
                         counts[self._topics[_RANKS[rank]]] += rows
                 if on_progress:
-                    on_progress(Progress(sent, self.total, int(events.times[-1])))
+                    on_progress(ReplayProgress(sent, self.total, int(events.times[-1])))
             while producer.flush(_POLL_S):
                 self._check()
             self._check()

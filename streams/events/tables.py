@@ -14,14 +14,14 @@ from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
 from streams.events.files import read, survey
 from streams.events.replay import encode_rows
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 
 
 def load_telling(files: Mapping[InputName, Path]) -> dict[int, Columns]:
     """Do as `load`, and tell on stderr how far it is."""
-    with telling("surveying the event files"):
+    with track_progress("surveying the event files"):
         rows = sum(survey(path).rows for path in files.values())
-    with telling("reading events", rows) as told:
+    with track_progress("reading events", rows) as told:
         return load(files, told=told)
 
 

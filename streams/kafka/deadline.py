@@ -32,6 +32,6 @@ class Deadline:
         """Seconds from the beginning to the end."""
         return self._end_s - self._began_s
 
-    def hurry(self, by_s: float) -> None:
+    def shorten_deadline(self, by_s: float) -> None:
         """Bring the end forward to a moment (time.monotonic); a later one changes nothing."""
         self._end_s = min(self._end_s, by_s)

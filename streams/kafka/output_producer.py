@@ -1,6 +1,6 @@
-"""The write path of one partition: everything it says goes through `put`, and counts once `settle` has returned.
+"""The write path of one partition: everything it says goes through `put`, and counts once `commit` has returned.
 
-With a transactional id all that was put since the last `settle` is one Kafka transaction: readers of committed records
+With a transactional id all that was put since the last `commit` is one Kafka transaction: readers of committed records
 see all of it or nothing, and whoever claims the same id later fences this producer.
 
 Measured against one local broker with 800-byte values, the producer's plain `produce` takes 200,000 to 600,000 records
@@ -34,7 +34,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "enable.idempotence": True,
     "compression.type": "lz4",
     "message.max.bytes": 64 << 20,  # what a topic takes is for the broker to say
-    "linger.ms": 20,  # `settle` does not wait for it
+    "linger.ms": 20,  # `commit` does not wait for it
 }
 TRANSACTIONS: Final[Mapping[str, Any]] = {
     "transaction.timeout.ms": 60_000,
@@ -56,15 +56,15 @@ class _Loss(NamedTuple):
     why: str
 
 
-class Outbox:
+class OutputProducer:
     """One producer; not shared between partitions, so that one can be fenced or fail without the others.
 
     config: librdkafka properties; wins over `DEFAULTS`. on_error: told, in a sentence, of trouble that librdkafka is
-    still trying to mend, such as a broker that does not answer; called from within `put` and `settle`. With a
-    transactional_id, `claim` comes before the first `put`.
+    still trying to mend, such as a broker that does not answer; called from within `put` and `commit`. With a
+    transactional_id, `init_transactions` comes before the first `put`.
 
-    Calls block: `put` while the producer's queue is full and the brokers take some of it, `settle` until they have
-    answered. Not thread-safe between `put` and `settle`. After `FlushFailed`, `Fenced` or `Refused` an outbox is of no
+    Calls block: `put` while the producer's queue is full and the brokers take some of it, `commit` until they have
+    answered. Not thread-safe between `put` and `commit`. After `FlushFailed`, `Fenced` or `Refused` a producer is of no
     more use than to be closed. `Refused` is what does not pass with time: streams/kafka/broker_errors.py has the table.
     """
 
@@ -88,7 +88,7 @@ class Outbox:
             properties = {**TRANSACTIONS, **properties, "transactional.id": transactional_id}
         self._producer = clients.producer(properties)
 
-    def claim(self, timeout_s: float, *, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def init_transactions(self, timeout_s: float, *, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Take the transactional id: its last owner is fenced, and what that left open is undone.
 
         meanwhile: called now and then while the brokers do not answer; may raise.
@@ -97,7 +97,7 @@ class Outbox:
         self._patiently(self._producer.init_transactions, what, Deadline(timeout_s), meanwhile)
 
     def begin(self, deadline: Deadline) -> None:
-        """Hear of a flush: its `put` and the next `settle` end by then, however often another thread hurries it."""
+        """Hear of a flush: its `put` and the next `commit` end by then, however often another thread hurries it."""
         self._deadline = deadline
 
     def put(
@@ -129,7 +129,7 @@ class Outbox:
         self._one(topic, key, value, headers=list(headers), on_delivery=self._report)
 
     def put_marked(self, topic: str, key: bytes, value: bytes, partition: int) -> None:
-        """Queue one record whose offset `marked_offset` tells after the next `settle`."""
+        """Queue one record whose offset `marked_offset` tells after the next `commit`."""
         self._marked = None
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
@@ -164,7 +164,7 @@ class Outbox:
         """Offset of the last record given to `put_marked`; None before it has been written."""
         return self._marked
 
-    def settle(self, timeout_s: float | None = None) -> int:
+    def commit(self, timeout_s: float | None = None) -> int:
         """Wait until all that was put since the last settle is safely with the broker; returns how many that were.
 
         timeout_s: None waits by the deadline that was given to `begin`. `FlushFailed` when some of it is not there by
@@ -199,8 +199,8 @@ class Outbox:
         self._deadline = None
         return pending
 
-    def abandon(self, timeout_s: float) -> None:
-        """Undo all that was put since the last `settle`, so that readers of committed records need not wait for it."""
+    def abort(self, timeout_s: float) -> None:
+        """Undo all that was put since the last `commit`, so that readers of committed records need not wait for it."""
         if self._in_transaction:
             self._in_transaction = False
             with suppress(Fenced, FlushFailed, Refused):

@@ -354,8 +354,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
 
     async def wait_empty(self) -> None:
         """Wait for the agents to finish the batches they have in hand, which are to hurry: partitions are to go."""
-        if self.transport.hurry is not None:
-            self.transport.hurry()
+        if self.transport.shorten_deadline is not None:
+            self.transport.shorten_deadline()
         await super().wait_empty()
 
     def is_current(self, batch: RecordBatch) -> bool:
@@ -480,7 +480,7 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     instance: str | None = None
     answer_ms: int = clients.ANSWER_MS
     max_batch_bytes: int = decompression.DEFAULT_LIMIT_BYTES
-    hurry: Callable[[], None] | None = None
+    shorten_deadline: Callable[[], None] | None = None
     refused: Callable[[str], None] = staticmethod(log.error)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through

@@ -26,7 +26,7 @@ _COLUMNS: Final = (
 )
 
 
-class Told:
+class ProgressReport:
     """A task that is told how far it is; call it with the number of further parts done, or use `at`."""
 
     def __init__(
@@ -78,16 +78,16 @@ class Told:
 
 
 @contextmanager
-def telling(
+def track_progress(
     what: str, total: int | None = None, *, now_s: Callable[[], float] = time.monotonic, ticks: bool = True
-) -> Iterator[Told]:
+) -> Iterator[ProgressReport]:
     """Tell of a task while it goes on; what takes less than `EVERY_S` stays unsaid where there is no terminal.
 
     ticks: whether to tell also while nothing is done, from a thread.
     """
     console = Console(stderr=True)
     with Progress(*_COLUMNS, console=console, transient=True, disable=not console.is_terminal) as bar:
-        told = Told(what, total, console=console, bar=bar, now_s=now_s)
+        told = ProgressReport(what, total, console=console, bar=bar, now_s=now_s)
         over = threading.Event()
         thread = threading.Thread(target=_tick, args=(told, over), name=f"telling of {what}", daemon=True)
         if ticks:
@@ -119,6 +119,6 @@ def _rate(per_s: float) -> str:
     return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"  # noqa: PLR2004 - two digits say enough
 
 
-def _tick(told: Told, over: threading.Event) -> None:
+def _tick(told: ProgressReport, over: threading.Event) -> None:
     while not over.wait(min(_TICK_S, EVERY_S)):
         told.tick()

@@ -1,6 +1,6 @@
 """The life of one partition: absorb(batch) -> close_due(watermark) -> forecast -> judge -> flush.
 
-Everything before `flush` only changes memory and hands outputs to the outbox; a crash anywhere loses nothing but
+Everything before `flush` only changes memory and hands outputs to the producer; a crash anywhere loses nothing but
 memory, because inputs are read again from the offsets of the last flush.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 from features import rows
 from features.currency import ShopCurrency
 from features.grid import EARLIEST_MS
-from features.ledger import Absorbed, Ledger
 from features.open_windows import FOLDED, OpenWindow
+from features.sku_state import Absorbed, SkuState
 from features.table import Slots
 from features.watermark import NEVER_MS, Watermark
-from inference import desk
-from inference.alarms import AlarmRules, open_counts
+from inference import pipeline
+from inference.alerting import AlertRules, open_counts
 from inference.session import Session
 from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
@@ -31,16 +31,16 @@ from schemas.inputs import INPUT_NAMES, INPUTS
 from streams.config.personal import Masker
 from streams.kafka.batch import RecordBatch, Skipped
 from streams.kafka.murmur2 import partitions_of
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
 from streams.partition.backlog import Backlog
 from streams.partition.close_delay import CloseDelay
-from streams.partition.side_outputs import Letters
+from streams.partition.side_outputs import SideOutputs
 from streams.settings import Settings
 from streams.state.changelog import Changelog
 from streams.state.flush import FlushChannel
-from streams.state.snapshots import Keeper
+from streams.state.snapshots import SnapshotWriter
 from streams.state.store import Flush, Store
 
 log = logging.getLogger(__name__)
@@ -76,47 +76,47 @@ class Partition:
         settings: Settings,
         *,
         store: Store,
-        outbox: Outbox,
+        producer: OutputProducer,
         session: Session | None,
         metrics: Metrics,
         changelog: Changelog | None = None,
-        keeper: Keeper | None = None,
+        snapshot_writer: SnapshotWriter | None = None,
         money: ShopCurrency | None = None,
         masker: Masker | None = None,
     ) -> None:
         """Restore what the store holds (`StateMismatch` when it is another's), else start empty.
 
-        changelog: None keeps state on this machine only. Its outbox may be `outbox`: then outputs and state are one
-        transaction. keeper: takes snapshots after flushes. money: shared by all partitions of a worker. masker: of
-        personal data in letters. None of these two: as the settings say.
+        changelog: None keeps state on this machine only. Its producer may be `producer`: then outputs and state are one
+        transaction. snapshot_writer: takes snapshots after flushes. money: shared by all partitions of a worker.
+        masker: of personal data in letters. None of these two: as the settings say.
         """
         self.number = geometry.number
         self.settings = settings
         self.store = store
-        self.outbox = outbox
+        self.producer = producer
         self.metrics = metrics
         self.changelog = changelog
-        self.keeper = keeper
-        self.letters = Letters(
-            outbox,
+        self.snapshot_writer = snapshot_writer
+        self.side_outputs = SideOutputs(
+            producer,
             settings.output("dead-letters"),
             settings.output("late-events"),
             geometry.letter_limit_bytes,
             masker or settings.masker,
         )
-        self.ledger = Ledger(
+        self.sku_state = SkuState(
             settings.grid,
-            extra_columns=desk.columns(session),
+            extra_columns=pipeline.columns(session),
             owns=lambda keys: partitions_of(keys, count=geometry.count) == geometry.number,
             max_ahead_ms=settings.max_ahead_ms,
             money=money or settings.money,
         )
-        rules = AlarmRules.of(settings.grid.cadence, min_impact=settings.alert_min_impact)
-        self.desk = desk.Desk(self.ledger, session, rules=rules)
+        rules = AlertRules.of(settings.grid.cadence, min_impact=settings.alert_min_impact)
+        self.pipeline = pipeline.WindowPipeline(self.sku_state, session, rules=rules)
         self.watermark = Watermark(
             allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms
         )
-        self.meta = rows.fresh_meta(self.ledger, model=session.model if session else "none")
+        self.meta = rows.fresh_meta(self.sku_state, model=session.model if session else "none")
         self.flushed_offsets: dict[str, int] = {}
         self.backlog = Backlog(self.number, metrics)
         self._changed = False
@@ -124,7 +124,7 @@ class Partition:
         self._closed_since_flush = False
         self._is_urgent = False
         self._by_key: list[int] = []
-        self._channel = FlushChannel(store, outbox, changelog)
+        self._channel = FlushChannel(store, producer, changelog)
         self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._last_flush_ms = NEVER_MS  # of a monotonic clock
         self._close_delay = CloseDelay(settings.grid)
@@ -153,38 +153,38 @@ class Partition:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
         columns, refused = INPUTS[source].decode(batch.values)
         with self._wholly():
-            outcome = self.ledger.absorb(source, columns, now_ms=now_ms)
+            outcome = self.sku_state.absorb(source, columns, now_ms=now_ms)
             outcome.refused.extend(refused)
             for refusal in outcome.refused:
-                self.letters.bury(batch, refusal)
+                self.side_outputs.dead_letter(batch, refusal)
                 self.metrics.refusals.labels(batch.topic, refusal.code).inc()
             for skipped in batch.skipped:
                 self._pass_over(batch, skipped)
             for late in outcome.late:
-                self.letters.divert(batch, late)
+                self.side_outputs.late_event(batch, late)
             self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
             self.meta.offsets[batch.topic] = batch.next
             self._count(source, batch, outcome)
         self._changed = True
-        if self.ledger.currency != self.meta.currency:
+        if self.sku_state.currency != self.meta.currency:
             self._name_currency()
         return outcome
 
     def _pass_over(self, batch: RecordBatch, skipped: Skipped) -> None:
         """Account for records that could not be decoded; flushed at once, so that they are not tried again."""
         log.error("%s", skipped.error)
-        self.letters.bury_unread(batch, skipped)
+        self.side_outputs.dead_letter_unread(batch, skipped)
         self.metrics.refusals.labels(batch.topic, skipped.code).inc(len(skipped))
         self._is_urgent = True
 
     def _name_currency(self) -> None:
-        self.meta.currency = self.ledger.currency
-        if not self.ledger.money.is_set:
+        self.meta.currency = self.sku_state.currency
+        if not self.sku_state.money.is_set:
             log.warning(
                 "partition %d: the shop's money is taken to be in %s, the currency of the first record seen; set "
                 "SKUTREND_CURRENCY, since another worker may see another one first",
                 self.number,
-                self.ledger.currency,
+                self.sku_state.currency,
             )
 
     @contextmanager
@@ -212,7 +212,7 @@ class Partition:
     # ------------------------------------------------------------------ close, forecast, judge
     def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
         """Let event time move on; returns the watermark. See `Watermark.advance`."""
-        self.watermark.advance(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=self.ledger.data_end_ms())
+        self.watermark.advance(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=self.sku_state.data_end_ms())
         if self.watermark.value_ms >= EARLIEST_MS:
             self._close_delay.moved(self.watermark.value_ms, now_s=time.monotonic())
         return self.watermark.value_ms
@@ -222,12 +222,12 @@ class Partition:
 
         A stretch of windows in which no SKU is live is closed as one.
         """
-        number = self.ledger.due(self.watermark.value_ms)
+        number = self.sku_state.due(self.watermark.value_ms)
         if number is None:
             self.backlog.note(closed=0, due=0)
             return False
         started = time.perf_counter()
-        stop = self.ledger.nobody_until(number, self.watermark.value_ms)
+        stop = self.sku_state.nobody_until(number, self.watermark.value_ms)
         with self._wholly():
             if stop > number:
                 self._cross(number, stop)
@@ -247,17 +247,17 @@ class Partition:
 
         Not where the next one holds events, or many do that come later: reading on would fill memory with open windows.
         """
-        windows = self.ledger.windows
+        windows = self.sku_state.windows
         return windows.first_open not in windows.by_number and len(windows.by_number) <= _MOST_FILLED
 
     def _close(self, number: int, *, now_ms: int) -> None:
-        for closed in self.desk.close(number, emitted_ms=now_ms):
+        for closed in self.pipeline.close(number, emitted_ms=now_ms):
             self._publish(closed)
         self._channel.closed(before=number + 1)
 
     def _cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop` in one step: no SKU is live in any of them, so that they say nothing."""
-        self.desk.cross(number, stop)
+        self.pipeline.cross(number, stop)
         self._channel.closed(before=stop)
         if stop - number >= _MANY_WINDOWS:
             log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
@@ -267,19 +267,21 @@ class Partition:
 
         Or once no other SKU is live: then the windows up to the next event are crossed in one step.
         """
-        before = self.ledger.dormant_before(closed, dormant_after_ms=self.settings.dormant_after_ms)
-        dormant, count = self.ledger.dormant(before=before), len(self.ledger.table)
-        is_live = self.ledger.table["first_number"][:count] <= closed
+        before = self.sku_state.dormant_before(closed, dormant_after_ms=self.settings.dormant_after_ms)
+        dormant, count = self.sku_state.dormant(before=before), len(self.sku_state.table)
+        is_live = self.sku_state.table["first_number"][:count] <= closed
         if dormant.sum() * _RETIRE_SHARE < count and (is_live & ~dormant).any():
             return
-        gone = self.ledger.retire(before=before)
+        gone = self.sku_state.retire(before=before)
         if gone:
             self._retired.extend(gone)
             self._by_key = []
-            log.info("partition %d: %d dormant SKUs forgotten, %d left", self.number, len(gone), len(self.ledger.table))
+            log.info(
+                "partition %d: %d dormant SKUs forgotten, %d left", self.number, len(gone), len(self.sku_state.table)
+            )
 
-    def _publish(self, closed: desk.Closed) -> None:
-        keys = [self.ledger.table.keys[slot] for slot in closed.slots.tolist()]
+    def _publish(self, closed: pipeline.WindowOutputs) -> None:
+        keys = [self.sku_state.table.keys[slot] for slot in closed.slots.tolist()]
         texts = sku_texts(closed.windows.sku)
         if self.settings.silent_windows == "publish":
             self._put("windows", keys, encode_windows(closed.windows, texts))
@@ -293,27 +295,27 @@ class Partition:
             self._put("alerts", said, [encode_alert(a) for a in closed.alerts])
 
     def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        self.outbox.put(self.settings.output(topic), keys, values)
+        self.producer.put(self.settings.output(topic), keys, values)
         self.metrics.published.labels(topic).inc(len(values))
 
     def _report(self, closed: int) -> None:
         number = str(self.number)
         self.metrics.windows.labels(number).inc(closed)
-        self.backlog.note(closed=1, due=self.ledger.due_count(self.watermark.value_ms))
+        self.backlog.note(closed=1, due=self.sku_state.due_count(self.watermark.value_ms))
         self._report_standing()
 
     def _report_standing(self) -> None:
         """Report what is true of a partition whether or not it ever closes another window."""
-        number, first = str(self.number), self.ledger.windows.first_open
-        self.metrics.skus.labels(number).set(len(self.ledger.table))
+        number, first = str(self.number), self.sku_state.windows.first_open
+        self.metrics.skus.labels(number).set(len(self.sku_state.table))
         if first is not None:
-            self.metrics.watermark.labels(number).set(self.ledger.grid.start_ms(first) / 1000)
-        if self.desk.session is None:
+            self.metrics.watermark.labels(number).set(self.sku_state.grid.start_ms(first) / 1000)
+        if self.pipeline.session is None:
             return
-        self.metrics.coverage.labels(number).set(self.desk.live.coverage())
-        for source in self.desk.live.loss:
-            self.metrics.loss.labels(number, source).set(self.desk.live.wql(source))
-        is_open = self.ledger.table["alarm_open"][: len(self.ledger.table)]
+        self.metrics.coverage.labels(number).set(self.pipeline.live.coverage())
+        for source in self.pipeline.live.loss:
+            self.metrics.loss.labels(number, source).set(self.pipeline.live.wql(source))
+        is_open = self.sku_state.table["alert_open"][: len(self.sku_state.table)]
         for (kind, severity), count in open_counts(is_open).items():
             self.metrics.open_alerts.labels(number, kind, severity).set(count)
 
@@ -335,7 +337,7 @@ class Partition:
         """
         flushing = self.begin_flush(within_s=within_s)
         if flushing is not None:
-            self.settle()
+            self.commit()
             self.end_flush(flushing, now_ms=now_ms)
 
     def begin_flush(self, *, within_s: float) -> Flushing | None:
@@ -353,7 +355,7 @@ class Partition:
         self._channel.begin(self._flush_record(), within_s=within_s)
         return flushing
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread."""
         self._channel.commit()
 
@@ -366,25 +368,25 @@ class Partition:
         self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
         for delay_s in self._close_delay.committed(now_s=time.monotonic()):
             self.metrics.close_delay.observe(delay_s)
-        if self.keeper is not None:
-            self.keeper.offer(self.store, self.meta.sequence, now_ms=now_ms)
+        if self.snapshot_writer is not None:
+            self.snapshot_writer.write_if_due(self.store, self.meta.sequence, now_ms=now_ms)
 
-    def hurry(self, by_s: float) -> None:
+    def shorten_deadline(self, by_s: float) -> None:
         """Let the flush that goes on, and those that begin later, end by then: see `FlushChannel.hurry`."""
-        self._channel.hurry(by_s)
+        self._channel.shorten_deadline(by_s)
 
     def _flush_record(self) -> Flush:
-        ledger, meta = self.ledger, self.meta
+        sku_state, meta = self.sku_state, self.meta
         meta.sequence += 1
-        meta.first_open = ledger.windows.first_open
+        meta.first_open = sku_state.windows.first_open
         meta.watermark_ms = self.watermark.value_ms
         meta.newest_ms = [clock.max_event_ms for clock in self.watermark.clocks]
-        meta.season = rows.season_state(ledger)
-        meta.prior_nu, meta.currency = ledger.prior_nu, ledger.currency
-        meta.expected_open = self.desk.expected_open
-        meta.live = None if self.desk.session is None else self.desk.live.state()
+        meta.season = rows.season_state(sku_state)
+        meta.prior_nu, meta.currency = sku_state.prior_nu, sku_state.currency
+        meta.expected_open = self.pipeline.expected_open
+        meta.live = None if self.pipeline.session is None else self.pipeline.live.state()
         ids = {}
-        for source, seen in enumerate(ledger.seen):
+        for source, seen in enumerate(sku_state.seen):
             for number, fresh in seen.take_fresh().items():
                 ids[number, source] = fresh
         live = self._live_by_key() if self._closed_since_flush else []
@@ -403,9 +405,9 @@ class Partition:
     def renew(self) -> None:
         """Let the next flush write everything, as if all of it had changed."""
         self._changed = self._closed_since_flush = True
-        for number, window in self.ledger.windows.by_number.items():
-            self.ledger.touched[number] = [window.slots[: window.count].copy()]
-        for seen in self.ledger.seen:
+        for number, window in self.sku_state.windows.by_number.items():
+            self.sku_state.touched[number] = [window.slots[: window.count].copy()]
+        for seen in self.sku_state.seen:
             seen.renew()
 
     def skip(self, topic: str, offset: int) -> None:
@@ -415,7 +417,7 @@ class Partition:
 
     def _take_retired(self) -> list[bytes]:
         """Hand over the keys of SKUs forgotten since the last flush, but for those whose row this flush writes anew."""
-        table, first = self.ledger.table, self.ledger.windows.first_open or 0
+        table, first = self.sku_state.table, self.sku_state.windows.first_open or 0
         slots = table.slots([key.decode() for key in self._retired])
         is_back = (slots >= 0) & (table["first_number"][slots] < first)
         retired = [key for key, back in zip(self._retired, is_back.tolist(), strict=True) if not back]
@@ -424,7 +426,7 @@ class Partition:
 
     def _live_by_key(self) -> list[int]:
         """Give the slots of all SKUs that a close has moved, ascending by key."""
-        table, first = self.ledger.table, self.ledger.windows.first_open
+        table, first = self.sku_state.table, self.sku_state.windows.first_open
         if len(self._by_key) < len(table):
             self._by_key.extend(range(len(self._by_key), len(table)))
             self._by_key.sort(key=table.keys.__getitem__)  # nearly linear: all but the new ones are in order
@@ -434,16 +436,16 @@ class Partition:
 
     def _closed_rows(self, live: list[int]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Give the rows of these slots, part by part."""
-        table = self.ledger.table
+        table = self.sku_state.table
         for low in range(0, len(live), _PACK_ROWS):
             slots = live[low : low + _PACK_ROWS]
             yield [table.keys[slot] for slot in slots], rows.pack(table, np.array(slots, np.int32))
 
     def _folded_rows(self) -> Iterator[tuple[int, tuple[list[bytes], list[bytes]]]]:
         """Give the sums of the open windows for the SKUs touched since the last flush."""
-        keys = self.ledger.table.keys
-        for number, touched in self.ledger.take_touched().items():
-            window = self.ledger.windows.get(number)
+        keys = self.sku_state.table.keys
+        for number, touched in self.sku_state.take_touched().items():
+            window = self.sku_state.windows.get(number)
             slots = sorted(touched.tolist(), key=keys.__getitem__)
             packed = rows.cut(window.folded[window.row_of(np.array(slots, np.int32))])
             yield number, ([keys[slot] for slot in slots], packed)
@@ -453,57 +455,57 @@ class Partition:
         meta = self.store.meta()
         if meta is None:
             return
-        rows.check(meta, self.ledger, where=str(self.store.path))
-        self.ledger.currency = self.ledger.money.agree(meta.currency, where=str(self.store.path))
-        self.ledger.table.reserve(self.store.estimate())
+        rows.check(meta, self.sku_state, where=str(self.store.path))
+        self.sku_state.currency = self.sku_state.money.agree(meta.currency, where=str(self.store.path))
+        self.sku_state.table.reserve(self.store.estimate())
         for skus, packed in self.store.sku_rows():
-            rows.unpack(self.ledger.table, skus, packed)
-        rows.check_count(meta, len(self.ledger.table), where=str(self.store.path))
+            rows.unpack(self.sku_state.table, skus, packed)
+        rows.check_count(meta, len(self.sku_state.table), where=str(self.store.path))
         first = meta.first_open
         if first is not None:  # older workers have counted windows that are still open
-            last = self.ledger.table["last_number"][: len(self.ledger.table)]
+            last = self.sku_state.table["last_number"][: len(self.sku_state.table)]
             np.minimum(last, first - 1, out=last)
         for stored in self.store.open_rows():
             if first is None or stored.number >= first:
                 self._restore_window(stored.number, stored.skus, stored.rows)
-        self.ledger.windows.first_open = first
+        self.sku_state.windows.first_open = first
         for number, source, hashes in self.store.ids():
             if first is None or number >= first:
-                self.ledger.seen[source].restore(number, hashes)
+                self.sku_state.seen[source].restore(number, hashes)
         self._channel.restored(each for each in self.store.open_keys() if first is None or each[0] >= first)
-        rows.restore_season(self.ledger, meta.season)
-        self.ledger.prior_nu = meta.prior_nu
+        rows.restore_season(self.sku_state, meta.season)
+        self.sku_state.prior_nu = meta.prior_nu
         self.watermark.value_ms = meta.watermark_ms
         for clock, newest_ms in zip(self.watermark.clocks, meta.newest_ms, strict=True):
             clock.max_event_ms = newest_ms
-        self.desk.expected_open = meta.expected_open
+        self.pipeline.expected_open = meta.expected_open
         if session is not None and meta.model != session.model:
-            self.desk.warm_up()
+            self.pipeline.warm_up()
         elif meta.live is not None:
-            self.desk.live.restore(meta.live)
+            self.pipeline.live.restore(meta.live)
         meta.model = self.meta.model
         self.meta = meta
         self._report_standing()
-        log.info("partition %d: %d SKUs restored from %s", self.number, len(self.ledger.table), self.store.path)
+        log.info("partition %d: %d SKUs restored from %s", self.number, len(self.sku_state.table), self.store.path)
 
     def _restore_window(self, number: int, skus: list[str], packed: list[bytes]) -> None:
-        table = self.ledger.table
+        table = self.sku_state.table
         unknown = [sku for sku in skus if sku not in table.index]
         if unknown:
             table.add(unknown)
         slots: Slots = table.slots(skus)
         np.minimum.at(table["first_number"], slots, number)
-        window: OpenWindow = self.ledger.windows.get(number)
+        window: OpenWindow = self.sku_state.windows.get(number)
         at = window.rows(slots)  # before `folded` is looked at: it may be laid out anew
         window.folded[at] = np.frombuffer(b"".join(packed), FOLDED)
 
     def close(self) -> None:
         """Give the store and the producer up; what was not flushed is forgotten."""
-        if self.keeper is not None:
-            self.keeper.close()
-        self.outbox.close()
-        if self.changelog is not None and self.changelog.outbox is not self.outbox:
-            self.changelog.outbox.close()
+        if self.snapshot_writer is not None:
+            self.snapshot_writer.close()
+        self.producer.close()
+        if self.changelog is not None and self.changelog.producer is not self.producer:
+            self.changelog.producer.close()
         self.store.close()
 
 

@@ -19,11 +19,11 @@ from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from features.ledger import Late
+    from features.sku_state import Late
     from schemas.columns import Refusal
     from schemas.provenance import Headers
     from streams.kafka.batch import RecordBatch, Skipped
-    from streams.kafka.output_producer import Outbox
+    from streams.kafka.output_producer import OutputProducer
 
 _SPARE: Final = 128  # one part of so many: compression makes noise a little larger
 _BATCH_BYTES: Final = 61  # the header of a record batch
@@ -35,31 +35,31 @@ _VARINT_BITS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Letters:
+class SideOutputs:
     """Where such records go. limit_bytes: `max.message.bytes` of the topics, the smaller one.
 
     masker: hides personal data.
     """
 
-    outbox: Outbox
+    producer: OutputProducer
     dead_letters: str
     late_events: str
     limit_bytes: int = DEFAULT_LIMIT_BYTES
     masker: Masker = field(default_factory=Masker)
 
-    def bury(self, batch: RecordBatch, refusal: Refusal) -> None:
+    def dead_letter(self, batch: RecordBatch, refusal: Refusal) -> None:
         """Send an unusable record to the dead letters."""
         source = source_of(batch, refusal.row)
         ours = dead_letter_headers(code=refusal.code, error=refusal.error, source=source)
         self._forward(self.dead_letters, batch, refusal.row, ours)
 
-    def bury_unread(self, batch: RecordBatch, skipped: Skipped) -> None:
+    def dead_letter_unread(self, batch: RecordBatch, skipped: Skipped) -> None:
         """Send one dead letter for records that could not be decoded: without key and value, named by their offsets."""
         source = Source(topic=batch.topic, partition=batch.partition, offset=skipped.first)
         ours = dead_letter_headers(code=skipped.code, error=skipped.error, source=source)
-        self.outbox.put_one(self.dead_letters, None, None, [*ours, (LAST_OFFSET, b"%d" % skipped.last)])
+        self.producer.put_one(self.dead_letters, None, None, [*ours, (LAST_OFFSET, b"%d" % skipped.last)])
 
-    def divert(self, batch: RecordBatch, late: Late) -> None:
+    def late_event(self, batch: RecordBatch, late: Late) -> None:
         """Send an event whose window has closed to the late events."""
         source = source_of(batch, late.row)
         ours = late_event_headers(late_by_ms=late.late_by_ms, window_start_ms=late.window_start_ms, source=source)
@@ -70,7 +70,7 @@ class Letters:
         ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
         original = Original(record.key, record.value, record.headers)
         fitted = fit(original, ours, limit_bytes=usable_bytes(self.limit_bytes))
-        self.outbox.put_one(topic, fitted.key, fitted.value, fitted.headers)
+        self.producer.put_one(topic, fitted.key, fitted.value, fitted.headers)
 
 
 @dataclass(frozen=True, slots=True)

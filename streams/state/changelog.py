@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from streams.kafka.output_producer import Outbox
+    from streams.kafka.output_producer import OutputProducer
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ TAIL: Final = 1_000  # offsets at the end, where the last meta record nearly alw
 
 
 class Changelog:
-    """The write side: rows of a flush on their way into the current transaction of an outbox."""
+    """The write side: rows of a flush on their way into the current transaction of a producer."""
 
-    def __init__(self, outbox: Outbox, topic: str, partition: int) -> None:
-        """outbox: a transactional one, claimed."""
-        self.outbox, self.topic, self.partition = outbox, topic, partition
+    def __init__(self, producer: OutputProducer, topic: str, partition: int) -> None:
+        """Write to `topic`; producer: a transactional one, after `init_transactions`."""
+        self.producer, self.topic, self.partition = producer, topic, partition
         self.topic_id = ""  # as it was when the partition was opened; empty: not known
         self._meta = b""
         self._keys: list[bytes] = []
@@ -56,11 +56,11 @@ class Changelog:
             self._hand_over()
 
     def finish(self, gone: Iterable[bytes]) -> None:
-        """Add what is gone, and the meta record as the last one; then the outbox can be settled."""
+        """Add what is gone, and the meta record as the last one; then the producer can be settled."""
         for key in gone:
             self.put(key, None)
         self._hand_over()
-        self.outbox.put_marked(self.topic, META, self._meta, self.partition)
+        self.producer.put_marked(self.topic, META, self._meta, self.partition)
 
     def check_topic(self, ids: Mapping[str, str]) -> None:
         """Refuse to write to another topic than that which the store was brought up to (`StateMismatch`)."""
@@ -74,12 +74,12 @@ class Changelog:
             raise StateMismatch(msg)
 
     def _hand_over(self) -> None:
-        self.outbox.put(self.topic, self._keys, self._values, self.partition)
+        self.producer.put(self.topic, self._keys, self._values, self.partition)
         self._keys, self._values = [], []
 
 
 @dataclass
-class Progress:
+class RecoveryProgress:
     """How a recovery goes: offsets read so far and to be read, rows and bytes."""
 
     partition: int
@@ -107,8 +107,8 @@ def recover(
     topic: str,
     partition: int,
     topic_id: str = "",
-    told: Callable[[Progress], None] = lambda _: None,
-) -> Progress:
+    told: Callable[[RecoveryProgress], None] = lambda _: None,
+) -> RecoveryProgress:
     """Bring a store up to the changelog's end; nothing is done where it already is, all is read where it is new.
 
     To be called after the partition's transactional id has been claimed, so that nobody adds to the changelog any more;
@@ -122,7 +122,7 @@ def recover(
         if low < high:
             _check_id(store, topic, partition, topic_id)
         start = _start(store, topic, partition, low=low, high=high)
-        progress = Progress(partition, total=high - start, started_s=time.monotonic())
+        progress = RecoveryProgress(partition, total=high - start, started_s=time.monotonic())
         meta = _newest_meta(reader, start, high, told=lambda: told(progress))
         if meta is not None:
             _check_order(local, meta, topic, partition, store)
@@ -221,10 +221,10 @@ def _remedy(store: Store, topic: str) -> str:
 def _apply(
     store: Store,
     batches: Iterable[list[Message]],
-    progress: Progress,
+    progress: RecoveryProgress,
     *,
     start: int,
-    told: Callable[[Progress], None],
+    told: Callable[[RecoveryProgress], None],
 ) -> bytes | None:
     """Apply rows, all but the meta record, which is returned: only with that they count."""
     latest: dict[bytes, bytes | None] = {}

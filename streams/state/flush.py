@@ -17,7 +17,7 @@ from streams.state.store import Flush
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from streams.kafka.output_producer import Outbox
+    from streams.kafka.output_producer import OutputProducer
     from streams.state.changelog import Changelog
     from streams.state.store import Store
 
@@ -30,12 +30,12 @@ class FlushChannel:
     Nothing else may be put meanwhile. After a failure (`Fenced`, `FlushFailed`) it is of no more use than to be closed.
     """
 
-    def __init__(self, store: Store, outbox: Outbox, changelog: Changelog | None) -> None:
-        """outbox: takes the outputs. changelog: None keeps the state in `store` alone; its outbox may be `outbox`."""
-        self._store, self._outbox, self._changelog = store, outbox, changelog
-        self._producers = [outbox]
-        if changelog is not None and changelog.outbox is not outbox:
-            self._producers.append(changelog.outbox)
+    def __init__(self, store: Store, producer: OutputProducer, changelog: Changelog | None) -> None:
+        """Open the way out. producer: takes the outputs. changelog: None keeps state in `store` alone; may share it."""
+        self._store, self._producer, self._changelog = store, producer, changelog
+        self._producers = [producer]
+        if changelog is not None and changelog.producer is not producer:
+            self._producers.append(changelog.producer)
         self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
         self._closed: list[bytes] = []  # of those, whose window has closed since the last flush
         self._by_s = math.inf
@@ -54,10 +54,10 @@ class FlushChannel:
             self._closed.extend(self._logged.pop(number))
 
     def begin(self, record: Flush, *, within_s: float) -> None:
-        """Hand a flush to the producers. within_s: how long all of it may take, less where `hurry` says so."""
+        """Hand a flush to the producers. within_s: how long all of it may take, unless `shorten_deadline` says less."""
         self._record = record
         self._deadline = Deadline(within_s)
-        self._deadline.hurry(max(self._by_s, time.monotonic() + LEAST_S))
+        self._deadline.shorten_deadline(max(self._by_s, time.monotonic() + LEAST_S))
         for producer in self._producers:
             producer.begin(self._deadline)
         log = self._changelog
@@ -71,20 +71,20 @@ class FlushChannel:
         Outputs come first: where they are no part of the transaction, a crash in between repeats them and loses none.
         """
         for producer in self._producers:
-            producer.settle()
+            producer.commit()
 
     def end(self) -> None:
         """Write to the store what the brokers have now."""
         record, log = self._record, self._changelog
         self._finish()
-        if record is not None and log is not None and log.outbox.marked_offset is not None:
-            self._store.set_position(log.outbox.marked_offset + 1)
+        if record is not None and log is not None and log.producer.marked_offset is not None:
+            self._store.set_position(log.producer.marked_offset + 1)
             self._closed.clear()
             self.restored(record.window_keys())
         self._record = self._deadline = None
         self._finish = lambda: None
 
-    def hurry(self, by_s: float) -> None:
+    def shorten_deadline(self, by_s: float) -> None:
         """Let the flush that goes on, and those that begin later, end by then (time.monotonic).
 
         math.inf: those that begin later have their time again. Called by the thread that begins flushes, while another
@@ -92,4 +92,4 @@ class FlushChannel:
         """
         self._by_s = by_s
         if self._deadline is not None:
-            self._deadline.hurry(by_s)
+            self._deadline.shorten_deadline(by_s)

@@ -44,7 +44,7 @@ class _Stated(msgspec.Struct):
     format: int
 
 
-class File(msgspec.Struct, frozen=True):
+class SnapshotFile(msgspec.Struct, frozen=True):
     """One file of a snapshot: its name for RocksDB, where it lies beside the manifest, its bytes and their digest."""
 
     name: str
@@ -53,15 +53,15 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class SnapshotManifest(msgspec.Struct, frozen=True):
     """What makes up one snapshot, and of which flush it is."""
 
     format: int
     sequence: int
-    files: list[File]
+    files: list[SnapshotFile]
 
 
-class Shelf:
+class SnapshotRepository:
     """Where the snapshots of a group lie. All calls may take as long as the network does."""
 
     def __init__(self, url: str, group: str) -> None:
@@ -96,7 +96,7 @@ class Shelf:
             if stated != FORMAT:
                 msg = f"the snapshot {manifest_at} is of format {stated}, this build reads {FORMAT}"
                 raise SnapshotUnusable(msg)
-            manifest = msgspec.json.decode(raw, type=Manifest)
+            manifest = msgspec.json.decode(raw, type=SnapshotManifest)
             folder.mkdir(parents=True)
             total = sum(file.size for file in manifest.files)
             done = 0
@@ -123,7 +123,7 @@ class Shelf:
             return []
 
 
-class Keeper:
+class SnapshotWriter:
     """Takes the snapshots of one open partition: one at a time, none sooner than the interval after the last.
 
     gate: of the worker, so that one partition uploads at a time. in_background: whether `offer` returns before the
@@ -132,7 +132,7 @@ class Keeper:
 
     def __init__(
         self,
-        shelf: Shelf,
+        repository: SnapshotRepository,
         partition: int,
         *,
         interval_ms: int,
@@ -141,17 +141,17 @@ class Keeper:
         in_background: bool = True,
     ) -> None:
         """Write nothing yet: the first snapshot is due one interval after the first flush."""
-        self._shelf, self._partition = shelf, partition
+        self._repository, self._partition = repository, partition
         self._interval_ms, self._metrics, self._gate = interval_ms, metrics, gate
         self._in_background = in_background
         self._last_ms: int | None = None
         self._owner: str | None = None
-        self._written: dict[str, File] = {}  # table files that are there, by their name for RocksDB
-        self._manifests: list[Manifest] = []
+        self._written: dict[str, SnapshotFile] = {}  # table files that are there, by their name for RocksDB
+        self._manifests: list[SnapshotManifest] = []
         self._thread: threading.Thread | None = None
         self._is_over = False
 
-    def offer(self, store: Store, sequence: int, *, now_ms: int) -> None:
+    def write_if_due(self, store: Store, sequence: int, *, now_ms: int) -> None:
         """Take a snapshot if one is due: the caller waits for hard links, and a thread copies them away.
 
         now_ms: of a monotonic clock.
@@ -162,7 +162,7 @@ class Keeper:
             return
         self._last_ms = now_ms
         if self._owner is None:
-            self._owner = f"{self._shelf.root}/{self._partition}/{sequence:020d}-{uuid.uuid4().hex[:8]}"
+            self._owner = f"{self._repository.root}/{self._partition}/{sequence:020d}-{uuid.uuid4().hex[:8]}"
         folder = checkpoint_folder(store.path)
         try:
             store.checkpoint(folder)
@@ -200,9 +200,9 @@ class Keeper:
         log.warning("partition %d: no snapshot this time: %s", self._partition, error)
         self._metrics.snapshots.labels(str(self._partition), "failed").inc()
 
-    def _upload(self, folder: Path, sequence: int) -> Manifest | None:
+    def _upload(self, folder: Path, sequence: int) -> SnapshotManifest | None:
         with _named(f"{self._owner} cannot be written"):
-            fs, owner = self._shelf.fs, self._owner
+            fs, owner = self._repository.fs, self._owner
             fs.makedirs(owner, exist_ok=True)
             files = []
             for path in sorted(folder.iterdir()):
@@ -212,12 +212,12 @@ class Keeper:
                 file = self._written.get(path.name) if is_table else None
                 if file is None:
                     stored = path.name if is_table else f"{sequence:020d}-{path.name}"
-                    file = File(path.name, stored, path.stat().st_size, _digest(path))
+                    file = SnapshotFile(path.name, stored, path.stat().st_size, _digest(path))
                     fs.put_file(str(path), f"{owner}/{stored}")
                     if is_table:
                         self._written[path.name] = file
                 files.append(file)
-            manifest = Manifest(FORMAT, sequence, files)
+            manifest = SnapshotManifest(FORMAT, sequence, files)
             fs.pipe_file(f"{owner}/{sequence:020d}.manifest", msgspec.json.encode(manifest))
             self._manifests.append(manifest)
             self._prune()
@@ -232,14 +232,14 @@ class Keeper:
         needed = {file.stored for each in self._manifests for file in each.files}
         needed |= {f"{each.sequence:020d}.manifest" for each in self._manifests}
         # manifests first: one without its files would be found and fail
-        for path in sorted(self._shelf.ls(owner), key=lambda path: not path.endswith(".manifest")):
+        for path in sorted(self._repository.ls(owner), key=lambda path: not path.endswith(".manifest")):
             if _name(path) not in needed:
-                self._shelf.fs.rm_file(path)
+                self._repository.fs.rm_file(path)
         self._written = {name: file for name, file in self._written.items() if file.stored in needed}
-        for other in self._shelf.owners(self._partition):
+        for other in self._repository.owners(self._partition):
             # a paused owner that wakes up has begun before us, and so cannot take ours away
             if _sequence(other) < _sequence(owner):
-                self._shelf.fs.rm(other, recursive=True)
+                self._repository.fs.rm(other, recursive=True)
 
 
 class Snapshots:
@@ -247,16 +247,16 @@ class Snapshots:
 
     def __init__(self, settings: Settings, metrics: Metrics, *, in_background: bool = True) -> None:
         """`BadSetting` where there is no file system for the URL."""
-        self._shelf = Shelf(settings.snapshot_dir, settings.changelog_topic)
+        self._repository = SnapshotRepository(settings.snapshot_dir, settings.changelog_topic)
         self._interval_ms = settings.snapshot_interval_ms
         self._metrics = metrics
         self._gate = threading.Semaphore(1)
         self._in_background = in_background
 
-    def keeper(self, partition: int) -> Keeper:
+    def snapshot_writer(self, partition: int) -> SnapshotWriter:
         """Make what takes the snapshots of a partition that was just opened."""
-        return Keeper(
-            self._shelf,
+        return SnapshotWriter(
+            self._repository,
             partition,
             interval_ms=self._interval_ms,
             metrics=self._metrics,
@@ -264,17 +264,17 @@ class Snapshots:
             in_background=self._in_background,
         )
 
-    def bring(self, partition: int, path: Path, *, told: Callable[[str], None] = lambda _: None) -> bool:
+    def fetch_newest(self, partition: int, path: Path, *, told: Callable[[str], None] = lambda _: None) -> bool:
         """Put the newest snapshot where a partition's RocksDB is to be; returns whether there was one."""
         folder = path.parent / f".{path.name}.snapshot"
         started = time.monotonic()
         try:
-            with _named(f"{self._shelf.root} cannot be read"):
-                found = self._shelf.newest(partition)
+            with _named(f"{self._repository.root} cannot be read"):
+                found = self._repository.newest(partition)
             if found is None:
                 return False
             shutil.rmtree(folder, ignore_errors=True)
-            size = self._shelf.fetch(found[0], folder, told=told)
+            size = self._repository.fetch(found[0], folder, told=told)
             with _named(f"it cannot be put in {path}"):
                 shutil.rmtree(path, ignore_errors=True)
                 folder.rename(path)

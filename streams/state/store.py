@@ -391,7 +391,7 @@ class Store:
         with self._translated():
             Checkpoint(self._db).create_checkpoint(str(folder))
 
-    def settle(self) -> None:
+    def compact(self) -> None:
         """Write memtables out and compact, so that `size_bytes` is what rests."""
         with self._translated():
             self._db.flush()

@@ -18,7 +18,7 @@ import click
 from schemas.errors import BadInput, StateMismatch
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
-from streams.observe.progress import telling
+from streams.observe.progress import track_progress
 from streams.state import changelog as changelogs
 from streams.state.store import Store
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.settings import Settings
-    from streams.state.changelog import Progress
+    from streams.state.changelog import RecoveryProgress
 
 NAMED: Final = 3
 TOLD_EVERY: Final = 10_000
@@ -82,7 +82,7 @@ def _at_the_end(settings: Settings, store: Store, number: int, where: str) -> No
         raise StateMismatch(msg)
 
 
-def _say(progress: Progress) -> None:
+def _say(progress: RecoveryProgress) -> None:
     click.echo(str(progress), err=True)
 
 
@@ -91,7 +91,7 @@ def _compare(store: Store, copy: Store, where: str) -> int:
     first_open = None if meta is None else meta.first_open
     same = differing = 0
     named: list[str] = []
-    with telling(f"comparing with {where}", store.estimate()) as advance:
+    with track_progress(f"comparing with {where}", store.estimate()) as advance:
         for done, (key, here, there) in enumerate(_pairs(store.records(), copy.records()), start=1):
             if done % TOLD_EVERY == 0:
                 advance(TOLD_EVERY)

@@ -83,7 +83,7 @@ def _life(app: faust.App, worker: Worker) -> None:
         asyncio.run_coroutine_threadsafe(fail(app, worker, BrokerTrouble(sentence)), app.loop)
 
     app.transport.resume_offsets = resume_offsets
-    app.transport.hurry = worker.hurry
+    app.transport.shorten_deadline = worker.shorten_deadline
     app.transport.instance = worker.settings.instance or None
     app.transport.max_batch_bytes = worker.settings.max_batch_bytes
     app.transport.refused = refused

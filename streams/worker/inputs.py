@@ -49,7 +49,7 @@ class Consumer(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
+class InputProgress:
     """When a partition's input last moved, to tell idle from stuck."""
 
     offset: int = -1
@@ -71,7 +71,7 @@ class Inputs:
     monotonic: Callable[[], int]
     paused: set[Any] = field(default_factory=set)
     _put_off: set[Any] = field(default_factory=set)
-    _progress: SharedDict[tuple[int, int], Progress] = field(default_factory=SharedDict)  # probes look on
+    _progress: SharedDict[tuple[int, int], InputProgress] = field(default_factory=SharedDict)  # probes look on
     _lags: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -94,7 +94,7 @@ class Inputs:
             self._lags[partition.number, source] = lag
             progress = self._progress.get((partition.number, source))
             if progress is None or progress.offset != offset or lag == 0 or tp in self.paused:
-                self._progress[partition.number, source] = Progress(offset, now)
+                self._progress[partition.number, source] = InputProgress(offset, now)
 
     def _hears(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
         """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.errors import Broken, Fenced, StateCorrupt, StateMismatch
 from schemas.inputs import INPUT_NAMES
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
 from streams.observe.shared_dict import SharedDict
@@ -92,7 +92,7 @@ class Opener:
         """Find where snapshots are kept."""
         return Snapshots(self._worker.settings, self._worker.metrics)
 
-    def outbox(self, transactional_id: str | None = None) -> Outbox:
+    def producer(self, transactional_id: str | None = None) -> OutputProducer:
         """Make a way out, whose troubles are logged."""
 
         def told(what: str) -> None:
@@ -101,7 +101,7 @@ class Opener:
         # records that go out together are one record batch, which the topics take or refuse as a whole
         batch_bytes = min(USUAL_BATCH_BYTES, usable_bytes(self._worker.letter_limit_bytes))
         config = {"batch.size": batch_bytes, **self._worker.settings.client}
-        return Outbox(config, on_error=told, transactional_id=transactional_id)
+        return OutputProducer(config, on_error=told, transactional_id=transactional_id)
 
     def reader(self, topic: str, partition: int) -> Reader:
         """Make a reader of one partition of the changelog."""
@@ -124,7 +124,7 @@ class Opener:
             self.progress[number] = f"partition {number}: {what}"
             self._go_on(number)
 
-        return self._snapshots is not None and self._snapshots.bring(number, path, told=told)
+        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, told=told)
 
     def _go_on(self, number: int) -> None:
         if self.is_over:
@@ -134,7 +134,7 @@ class Opener:
     def _open_at(self, path: Path, number: int) -> Partition:
         worker = self._worker
         store = self.store(path)
-        outbox, changelog = self._channels(number)
+        producer, changelog = self._channels(number)
         try:
             is_bare = changelog is not None and self._recover(store, changelog)
             ids = self.topic_ids(fresh=False)
@@ -142,39 +142,39 @@ class Opener:
                 Geometry(number, worker.partition_count, worker.letter_limit_bytes),
                 worker.settings,
                 store=store,
-                outbox=outbox,
+                producer=producer,
                 session=worker.session,
                 metrics=worker.metrics,
                 changelog=changelog,
-                keeper=None if self._snapshots is None else self._snapshots.keeper(number),
+                snapshot_writer=None if self._snapshots is None else self._snapshots.snapshot_writer(number),
                 money=worker.money,
                 masker=worker.masker,
             )
             partition.check_topics(ids)
         except Broken:
-            outbox.close()
-            if changelog is not None and changelog.outbox is not outbox:
-                changelog.outbox.close()
+            producer.close()
+            if changelog is not None and changelog.producer is not producer:
+                changelog.producer.close()
             store.close()
             raise
         if is_bare:
             partition.renew()
         return partition
 
-    def _channels(self, number: int) -> tuple[Outbox, Changelog | None]:
+    def _channels(self, number: int) -> tuple[OutputProducer, Changelog | None]:
         """Make the ways out of a partition: one transaction for all, or one for the changelog alone, or none."""
         settings = self._worker.settings
         if settings.changelog == "off":
-            return self.outbox(), None
-        journal = self.outbox(settings.transactional_id(number))
-        outbox = journal if settings.guarantee == "exactly_once" else self.outbox()
-        return outbox, Changelog(journal, settings.changelog_topic, number)
+            return self.producer(), None
+        journal = self.producer(settings.transactional_id(number))
+        producer = journal if settings.guarantee == "exactly_once" else self.producer()
+        return producer, Changelog(journal, settings.changelog_topic, number)
 
     def _recover(self, store: Store, changelog: Changelog) -> bool:
         """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
-        changelog.outbox.claim(CLAIM_S, meanwhile=lambda: self._go_on(changelog.partition))
+        changelog.producer.init_transactions(CLAIM_S, meanwhile=lambda: self._go_on(changelog.partition))
 
-        def told(progress: changelogs.Progress) -> None:
+        def told(progress: changelogs.RecoveryProgress) -> None:
             self.progress[progress.partition] = str(progress)
             log.info("%s", progress)
             self._go_on(progress.partition)

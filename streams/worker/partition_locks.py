@@ -17,28 +17,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-Apart = Callable[[Callable[[], None]], Awaitable[None]]
+RunBlocking = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 log = logging.getLogger(__name__)
 
 
-class Hands:
+class PartitionLocks:
     """Locks by partition number, and the work that goes on under them."""
 
-    def __init__(self, threads: int, apart: Apart | None = None) -> None:
+    def __init__(self, threads: int, run_blocking: RunBlocking | None = None) -> None:
         """threads: at most so many calls wait at a time. apart: runs a call elsewhere; None: in one of the threads."""
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: Counter[int] = Counter()
         self._turns: dict[int, asyncio.Task[None]] = {}
-        self._alone: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="flush")
-        self._apart = apart
+        self._run_blocking = run_blocking
 
-    async def apart(self, call: Callable[[], None]) -> None:
+    async def run_blocking(self, call: Callable[[], None]) -> None:
         """Let a call that blocks run beside the event loop, and wait for its end."""
-        if self._apart is not None:
-            await self._apart(call)
+        if self._run_blocking is not None:
+            await self._run_blocking(call)
         else:
             await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
@@ -64,15 +64,15 @@ class Hands:
             if is_held:
                 lock.release()
 
-    def is_wanted(self, number: int) -> bool:
+    def has_waiters(self, number: int) -> bool:
         """Whether somebody waits for a partition's hand: whoever holds it should give way when it can."""
         return self._waiting[number] > 0
 
-    async def alone(self, work: Coroutine[Any, Any, None]) -> None:
+    async def run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for work that must come to its own end even when whoever waits for it is cancelled."""
         task = asyncio.ensure_future(work)
-        self._alone.add(task)
-        task.add_done_callback(self._alone.discard)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -87,13 +87,13 @@ class Hands:
         """Begin a partition's turn, which `end_turns` waits for."""
         self._turns[number] = asyncio.ensure_future(turn)
 
-    async def end_turns(self, *, within_s: float) -> None:
+    async def wait_turns(self, *, within_s: float) -> None:
         """Wait for the turns that have begun; what takes longer goes on. Raises as `forget_turns` does."""
         if self._turns:
             await asyncio.wait(self._turns.values(), timeout=within_s)
-        self.forget_turns()
+        self.collect_turns()
 
-    def forget_turns(self) -> None:
+    def collect_turns(self) -> None:
         """Make room for new turns where the last ones have ended. Raises what the first of them raised."""
         ended = [number for number, turn in self._turns.items() if turn.done()]
         errors = [error for number in ended if (error := self._turns.pop(number).exception()) is not None]

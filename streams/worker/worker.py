@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from features.ledger import Absorbed
+from features.sku_state import Absorbed
 from inference.session import Session
 from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, Unavailable, WrongPartitioner
 from schemas.inputs import INPUT_NAMES
@@ -28,7 +28,7 @@ from streams.partition.partition import Partition
 from streams.settings import Settings
 from streams.worker.inputs import Consumer, Inputs
 from streams.worker.opening import Opener
-from streams.worker.partition_locks import Apart, Hands
+from streams.worker.partition_locks import PartitionLocks, RunBlocking
 from streams.worker.placement import Placement
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class Worker:
     partition_count: of the inputs. tp: makes a transport's topic-partition of a topic and a number. clock: epoch ms,
     for what is held against the time of events. monotonic: ms of a clock that only goes forward, for all that lasts,
     as the time of day may be put forward or back.
-    letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions. apart: see `Hands`.
+    letter_limit_bytes: see `topics.letter_limit_bytes`. opener: makes what opens partitions. run_blocking: see
+    `PartitionLocks`.
     """
 
     settings: Settings
@@ -81,7 +82,7 @@ class Worker:
     monotonic: Callable[[], int] = monotonic_ms
     letter_limit_bytes: int = DEFAULT_LIMIT_BYTES
     opener: Callable[[Worker], Opener] = Opener
-    apart: Apart | None = None
+    run_blocking: RunBlocking | None = None
     partitions: SharedDict[int, Partition] = field(default_factory=SharedDict)  # this and `reopening`: probes look on
     assigned: bool = False
     failure: Broken | None = None
@@ -90,7 +91,9 @@ class Worker:
     reopening: SharedDict[int, Reopening] = field(default_factory=SharedDict)
     _restoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RESTORED_AT_ONCE))
     _recovering: str = ""
-    _leaving_by_s: float | None = None  # time.monotonic; from the first `hurry` to the end of the flush that it is for
+    _leaving_by_s: float | None = (
+        None  # time.monotonic; from the first `shorten_deadline` to the end of the flush that it is for
+    )
 
     def __post_init__(self) -> None:
         """Say which model serves."""
@@ -99,7 +102,7 @@ class Worker:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
         self.money, self.masker = self.settings.money, self.settings.masker
         self._opener = self.opener(self)
-        self._hands = Hands(self.partition_count, self.apart)
+        self._locks = PartitionLocks(self.partition_count, self.run_blocking)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)
         self.inputs = Inputs(self.settings, self.topics, self.metrics, self.tp, self.monotonic)
         self._placements = tuple(Placement() for _ in self.topics)
@@ -108,10 +111,10 @@ class Worker:
     async def take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
         """Fold a batch into its partition and close what is due; a batch that is not the next one is asked for anew."""
         if batch.partition in self.partitions and not self.inputs.is_put_off(batch):
-            await self._hands.alone(self._take(source, batch, consumer))
+            await self._locks.run_to_end(self._take(source, batch, consumer))
 
     async def _take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
-        async with self._hands.hold(batch.partition, within_s=PATIENCE_S) as is_held:
+        async with self._locks.hold(batch.partition, within_s=PATIENCE_S) as is_held:
             if not is_held:
                 self.inputs.put_off(batch, consumer)
                 return
@@ -182,7 +185,7 @@ class Worker:
         while partition.close_due(now_ms=self.clock()):
             await self._flush_due(partition)
             await asyncio.sleep(0)
-            if self._hands.is_wanted(partition.number):
+            if self._locks.has_waiters(partition.number):
                 return
             if within_ms is not None and self.monotonic() - began_ms >= within_ms and partition.may_wait():
                 return
@@ -199,7 +202,7 @@ class Worker:
         flushing = partition.begin_flush(within_s=within_s)
         if flushing is None:
             return
-        await self._hands.apart(partition.settle)
+        await self._locks.run_blocking(partition.commit)
         partition.end_flush(flushing, now_ms=began_ms)
         partition.watermark.missed(self.monotonic() - began_ms)
 
@@ -227,7 +230,7 @@ class Worker:
     async def _reopen(self, number: int, waiting: Reopening, consumer: Consumer) -> None:
         """Open what was given up and is still ours, and read it on from where its state stands."""
         generation = self.generation
-        async with self._hands.hold(number):
+        async with self._locks.hold(number):
             if generation != self.generation:
                 return
             try:
@@ -253,19 +256,19 @@ class Worker:
         """
         if self.failure is not None:
             return
-        self._hands.forget_turns()
+        self._locks.collect_turns()
         for number, waiting in list(self.reopening.items()):
             if number not in self.owned or number in self.partitions:
                 self.reopening.pop(number, None)
-            elif waiting.due_ms <= self.monotonic() and self._hands.is_free(number):
-                self._hands.begin(number, self._reopen(number, waiting, consumer))
+            elif waiting.due_ms <= self.monotonic() and self._locks.is_free(number):
+                self._locks.begin(number, self._reopen(number, waiting, consumer))
         for number, partition in list(self.partitions.items()):
-            if self._hands.is_free(number):
-                self._hands.begin(number, self._tend(partition, consumer))
-        await self._hands.end_turns(within_s=TURN_S)
+            if self._locks.is_free(number):
+                self._locks.begin(number, self._tend(partition, consumer))
+        await self._locks.wait_turns(within_s=TURN_S)
 
     async def _tend(self, partition: Partition, consumer: Consumer) -> None:
-        async with self._hands.hold(partition.number):
+        async with self._locks.hold(partition.number):
             if self.partitions.get(partition.number) is not partition:
                 return
             with self._losing(partition):
@@ -299,9 +302,9 @@ class Worker:
         self.owned, self.generation = wanted, now
         self.assigned, self._leaving_by_s = False, None
         self.reopening.clear()
-        self._hurry(set(self.partitions) - kept, by_s=time.monotonic())
+        self._shorten_deadlines(set(self.partitions) - kept, by_s=time.monotonic())
         await self._give_up(set(self.partitions) - kept)
-        self._hurry(self.partitions, by_s=math.inf)
+        self._shorten_deadlines(self.partitions, by_s=math.inf)
         missing = sorted(wanted - set(self.partitions))
         self._recovering = f"restoring partitions {missing}" if missing else ""
         await asyncio.gather(*(self._restore(number, lambda: generation() == now) for number in missing))
@@ -316,7 +319,7 @@ class Worker:
     async def _restore(self, number: int, is_ours: Callable[[], bool]) -> None:
         """Open one partition without holding the event loop up; where the brokers do not let us, try again later."""
         try:
-            async with self._restoring, self._hands.hold(number):
+            async with self._restoring, self._locks.hold(number):
                 if is_ours():
                     self.partitions[number] = await asyncio.to_thread(self._opener.open, number)
         except (Fenced, FlushFailed, Unavailable) as error:
@@ -327,7 +330,7 @@ class Worker:
     async def _give_up(self, numbers: Iterable[int], *, within_s: float | None = None) -> None:
         """Drop partitions, each once its hand is free; one whose hand is held for longer than that is left."""
         for number in numbers:
-            async with self._hands.hold(number, within_s=within_s) as is_held:
+            async with self._locks.hold(number, within_s=within_s) as is_held:
                 if is_held and number in self.partitions:
                     self.drop(number)
 
@@ -343,7 +346,7 @@ class Worker:
         """
         if self.failure is not None:
             return
-        by_s = self.hurry()
+        by_s = self.shorten_deadline()
         flushes = (self._flush_by(partition, by_s) for partition in list(self.partitions.values()))
         errors = await asyncio.gather(*flushes, return_exceptions=True)
         self._leaving_by_s = None
@@ -352,26 +355,26 @@ class Worker:
                 raise error
 
     async def _flush_by(self, partition: Partition, by_s: float) -> None:
-        async with self._hands.hold(partition.number, within_s=_left_s(by_s) + 2 * SLICE_S) as is_held:
+        async with self._locks.hold(partition.number, within_s=_left_s(by_s) + 2 * SLICE_S) as is_held:
             if not is_held:
                 log.warning("partition %d stays as it was last flushed: it is not let go of", partition.number)
             elif self.partitions.get(partition.number) is partition:
                 with self._losing(partition):
                     await self._flush(partition, within_s=_left_s(by_s))
 
-    def hurry(self) -> float:
+    def shorten_deadline(self) -> float:
         """Let flushes end within `LEAVING_S`: the group or the process is about to change.
 
         Returns until when (time.monotonic): the same for all that is flushed up to the end of the next `flush`.
         """
         if self._leaving_by_s is None:
             self._leaving_by_s = time.monotonic() + LEAVING_S
-        self._hurry(self.partitions, by_s=self._leaving_by_s)
+        self._shorten_deadlines(self.partitions, by_s=self._leaving_by_s)
         return self._leaving_by_s
 
-    def _hurry(self, numbers: Iterable[int], *, by_s: float) -> None:
+    def _shorten_deadlines(self, numbers: Iterable[int], *, by_s: float) -> None:
         for number in numbers:
-            self.partitions[number].hurry(by_s)
+            self.partitions[number].shorten_deadline(by_s)
 
     async def close(self) -> None:
         """Flush and give everything up, also what is still being opened."""
@@ -383,11 +386,11 @@ class Worker:
         """Fold and flush nothing more: the worker is to end with this error."""
         self.failure = self.failure or error
         self._opener.is_over = True
-        self._hurry(self.partitions, by_s=time.monotonic())
+        self._shorten_deadlines(self.partitions, by_s=time.monotonic())
 
     def end(self) -> None:
         """Let go of threads, stores and producers, after the event loop: nothing outlives the interpreter."""
-        self._hands.end()
+        self._locks.end()
         for number in list(self.partitions):
             self.drop(number)
 

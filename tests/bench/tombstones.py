@@ -15,7 +15,7 @@ import msgspec
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from streams.state import changelog as changelogs
 from streams.state.store import META, Store
 from tests.bench.throughput import rss_mb
@@ -64,7 +64,7 @@ class Tombstones:
         """Give the records in batches."""
         for low in range(0, self.count, AT_ONCE):
             yield [Message(n, _key(n), None) for n in range(low, min(low + AT_ONCE, self.count))]
-        meta = rows.fresh_meta(Ledger(WindowGrid()), model="none")
+        meta = rows.fresh_meta(SkuState(WindowGrid()), model="none")
         meta.sequence, meta.first_open = self.count, 20_000
         yield [Message(self.count, META, msgspec.msgpack.encode(meta))]
 

@@ -9,7 +9,7 @@ import pytest
 
 from features.cadence import DAY_MS
 from schemas.inputs import ORDERS
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from streams.kafka.partition_reader import Reader
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
@@ -44,18 +44,20 @@ def test_300_000_ids_in_one_flush_are_records_that_a_topic_takes_and_are_known_o
     client = {"bootstrap.servers": kafka.bootstrap}
 
     def opened(machine: str) -> Partition:
-        outbox = Outbox({**client, "batch.size": 150_000}, on_error=lambda _: None, transactional_id=f"{topic_prefix}0")
-        outbox.claim(30)
+        producer = OutputProducer(
+            {**client, "batch.size": 150_000}, on_error=lambda _: None, transactional_id=f"{topic_prefix}0"
+        )
+        producer.init_transactions(30)
         store = Store(tmp_path / machine)
         changelogs.recover(store, Reader(client, topic, 0, what="the changelog"), topic=topic, partition=0)
         return Partition(
             Geometry(0, 1),
             load(None, {}, state_dir=str(tmp_path)),
             store=store,
-            outbox=outbox,
+            producer=producer,
             session=None,
             metrics=Metrics(),
-            changelog=Changelog(outbox, topic, 0),
+            changelog=Changelog(producer, topic, 0),
         )
 
     partition = opened("first")

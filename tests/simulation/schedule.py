@@ -125,7 +125,7 @@ class Simulation:
             f"{self.count} partitions, {len(self.processes)} workers, "
             f"{'exactly_once' if self.exactly_once else 'at_least_once'}, silent windows: {self.silent}, "
             f"{'snapshots' if self.keeps_snapshots else 'no snapshots'}, "
-            f"{'small' if self.small else 'large'} limits, fenced {'at once' if self.eager else 'at the next settle'}"
+            f"{'small' if self.small else 'large'} limits, fenced {'at once' if self.eager else 'at the next commit'}"
         )
 
     def note(self, what: str) -> None:
@@ -263,7 +263,7 @@ class Simulation:
 
     def close(self) -> None:
         for process in self.processes.values():
-            process.bury()
+            process.dead_letter()
         self.thread.shutdown()
         self.loop.close()
 
@@ -312,7 +312,7 @@ class Simulation:
             if task.done():
                 task.exception()  # is known
         self.thread.submit(int).result()  # what was being opened has met its end as well
-        process.bury()
+        process.dead_letter()
         self.note(f"       {process.name} has died at {process.died_at!r}")
         self.dead.add(process.name)
         for key in [key for key in self.oracles if key[0] is process]:
@@ -445,7 +445,7 @@ class Simulation:
     def _ticked(self, process: Process, tended: list[Oracle], held_up: bool) -> None:
         """Follow the turns of a tick, those that go on once they are over."""
         for oracle in tended:
-            turn = process.worker._hands._turns.get(oracle.number)  # noqa: SLF001 - nothing else shows it
+            turn = process.worker._locks._turns.get(oracle.number)  # noqa: SLF001 - nothing else shows it
             if turn is None:
                 self._close_all(process, oracle, held_up)
             else:

@@ -61,7 +61,7 @@ class Transaction:
     """What an owner of an id has put since its last settle: (topic, partition, record), and who it was."""
 
     puts: list[tuple[str, int, Entry]] = field(default_factory=list)
-    owner: Outbox | None = None
+    owner: OutputProducer | None = None
 
 
 class Log:
@@ -71,10 +71,10 @@ class Log:
         self.committed = committed
         self.visible: dict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.ends: dict[tuple[str, int], int] = defaultdict(int)
-        self.owners: dict[str, Outbox] = {}
+        self.owners: dict[str, OutputProducer] = {}
         self.open: dict[str, Transaction] = {}
 
-    def claim(self, name: str, owner: Outbox) -> None:
+    def init_transactions(self, name: str, owner: OutputProducer) -> None:
         """Give an id to a new owner; what the last one left open never happened."""
         left = self.open.pop(name, None)
         if left is not None:
@@ -112,8 +112,8 @@ class Log:
         return {key: value for key, value in found.items() if key is not None and value is not None}
 
 
-class Outbox:
-    """Stands in for streams.kafka.output_producer.Outbox.
+class OutputProducer:
+    """Stands in for streams.kafka.output_producer.OutputProducer.
 
     Of its process it asks where to die (`point`), what the next settle of a transaction is to do (`plan`), and whether
     a fenced producer hears of it at the next put already, not only when it settles (`eager`).
@@ -126,7 +126,7 @@ class Outbox:
         self._mark: int | None = None
         self._spoilt = False
 
-    def claim(self, timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
+    def init_transactions(self, timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
         assert self.transactional_id is not None
         meanwhile()
         assert timeout_s > 0
@@ -135,7 +135,7 @@ class Outbox:
             self.process.plan = ""
             msg = "the claim got no answer"
             raise FlushFailed(msg)
-        self.log.claim(self.transactional_id, self)
+        self.log.init_transactions(self.transactional_id, self)
         self.process.point("claimed")
 
     def put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = -1) -> None:
@@ -167,7 +167,7 @@ class Outbox:
         return self.transactional_id is None or self.log.owners.get(self.transactional_id) is self
 
     def _check(self, *, at_put: bool) -> None:
-        assert not self._spoilt, "an outbox that failed is used again"
+        assert not self._spoilt, "a producer that failed is used again"
         if not self._is_owner and (self.process.eager or not at_put):
             self._spoilt = True
             self.process.tally["fenced"] += 1
@@ -181,7 +181,7 @@ class Outbox:
     def begin(self, deadline: Deadline) -> None:
         assert deadline.left_s > 0
 
-    def settle(self) -> int:
+    def commit(self) -> int:
         """Commit. By the process's plan it fails instead, `fail_before` without and `fail_after` with a commit."""
         self.process.point("settle")
         self._check(at_put=False)
@@ -330,8 +330,8 @@ class Openings(Opener):
 
     def snapshots(self) -> Snapshots:
         snapshots = Snapshots(self._worker.settings, self._worker.metrics, in_background=False)
-        shelf = snapshots._shelf  # noqa: SLF001 - nobody else wants to be in between
-        shelf.fs = CrashingShelf(shelf.fs, self._process.point)
+        repository = snapshots._repository  # noqa: SLF001 - nobody else wants to be in between
+        repository.fs = CrashingShelf(repository.fs, self._process.point)
         return snapshots
 
     def _fetch(self, path: Path, number: int) -> bool:
@@ -339,8 +339,8 @@ class Openings(Opener):
         self._process.tally["snapshots fetched"] += is_fetched
         return is_fetched
 
-    def outbox(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - stands in for another class
-        made = Outbox(self._process.log, self._process, transactional_id)
+    def producer(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - stands in for another class
+        made = OutputProducer(self._process.log, self._process, transactional_id)
         self._process.held.append(made)
         return made
 
@@ -387,7 +387,7 @@ class Consumer:
 
 @dataclass
 class Silence:
-    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `Outbox.settle`."""
+    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `OutputProducer.settle`."""
 
     partition: Partition
     answered: asyncio.Future[str]
@@ -433,7 +433,7 @@ class Process:
             clock=clock,
             monotonic=monotonic,
             opener=partial(Openings, self),
-            apart=self._wait,
+            run_blocking=self._wait,
         )
 
     def point(self, where: str) -> None:
@@ -468,7 +468,7 @@ class Process:
         self.missed(self, silence.partition.number, self.worker.monotonic() - silence.since_ms)
         silence.answered.set_result(how)
 
-    def hurried(self, partition: Partition) -> None:
+    def shortened(self, partition: Partition) -> None:
         """End the silence that a partition waits in; one that takes place later is not concerned."""
         for silence in list(self.silences):
             if partition is silence.partition:
@@ -480,14 +480,14 @@ class Process:
         return any(silence.partition.number == number for silence in self.silences)
 
     def opened(self, number: int, partition: Partition) -> None:
-        hurry = partition.hurry
+        shorten_deadline = partition.shorten_deadline
 
         def heard(by_s: float) -> None:
-            hurry(by_s)
+            shorten_deadline(by_s)
             if by_s < math.inf:
-                self.hurried(partition)
+                self.shortened(partition)
 
-        partition.hurry = heard  # type: ignore[method-assign]
+        partition.shorten_deadline = heard  # type: ignore[method-assign]
         self.watch(self, number, partition)
 
     async def assign(self, numbers: Iterable[int], generation: int) -> None:
@@ -497,7 +497,7 @@ class Process:
         tps = [TP(topic, number) for number in self.worker.partitions for topic in self.worker.topics]
         self.consumer.positions.update(self.worker.offsets(tps))
 
-    def bury(self) -> None:
+    def dead_letter(self) -> None:
         """Let go of what the operating system takes back from the dead: locks, and what was on the wire."""
         self.died_at = self.died_at or "killed"
         for thing in self.held:

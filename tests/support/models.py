@@ -41,8 +41,8 @@ def weekly_shop(*, windows: int = 160, skus: int = 60, horizon: int = 14, seed: 
         x[day, :, 1] = np.log(nu[day]) / 4
         x[day, :, 2] = np.log1p(np.maximum(day - born, 0)) / 6
         x[day, :, 3] = WEEK[day % 7]
-    season = WEEK[(days[:, None] + 1 + np.arange(horizon)) % 7]
-    return TrainingArrays(x=x, nu=nu, season=season, y=y, live=live)
+    season_next = WEEK[(days[:, None] + 1 + np.arange(horizon)) % 7]
+    return TrainingArrays(x=x, nu=nu, season_next=season_next, y=y, live=live)
 
 
 def untrained(*, seed: int = 0, hidden: int = 48, n_features: int = len(FEATURES)) -> Network:
@@ -85,13 +85,13 @@ def bundle_in(directory: Path, *, seed: int = 0, **changes: Any) -> Bundle:  # n
 def step_arrays(n: int, *, seed: int = 0, n_features: int = len(FEATURES)) -> dict[str, Any]:
     """Inputs of `Session.run_step` for n SKUs: all kinds of scales, one closed day a week."""
     rng = np.random.default_rng(seed)
-    season = WEEK[np.arange(14) % 7]
+    season_next = WEEK[np.arange(14) % 7]
     return {
         "x": rng.normal(size=(n, n_features)).astype(np.float32),
         "h": np.tanh(rng.normal(size=(n, 2, 48))).astype(np.float32),
         "c": rng.normal(size=(n, 2, 48)).astype(np.float32),
         "scale": np.exp(rng.normal(0, 2, n)).astype(np.float32),
-        "season": season,
-        "season_sums": np.array([season[:7].sum(), season.sum()], np.float32),
-        "pieces": rng.random(n) < 0.5,
+        "season_next": season_next,
+        "season_sums": np.array([season_next[:7].sum(), season_next.sum()], np.float32),
+        "integer_units": rng.random(n) < 0.5,
     }

@@ -1,4 +1,4 @@
-"""A worker whose consumer does what the test says; stores, outboxes and the broker behind them are real."""
+"""A worker whose consumer does what the test says; stores, producers and the broker behind them are real."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from features import rows
 from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
 from features.grid import WindowGrid
-from features.ledger import Ledger
-from features.season import Season
-from inference.desk import Desk, LiveLoss
+from features.season import SeasonProfile
+from features.sku_state import SkuState
+from inference.pipeline import LiveLoss, WindowPipeline
 from schemas.inputs import ORDERS
-from tests.support.ledgers import MONDAY_MS, Order, columns, statistics
+from tests.support.sku_states import MONDAY_MS, Order, columns, statistics
 
 GRIDS = (
     WindowGrid(window_ms=MINUTE_MS),
@@ -49,7 +49,7 @@ def test_silence_taken_in_at_once_leaves_the_season_that_each_window_would(
     story: list[Visit], phases: list[int], more_of_each: int
 ) -> None:
     """To the last bit, in whatever order the phases come."""
-    one_by_one, at_once = Season(7), Season(7)
+    one_by_one, at_once = SeasonProfile(7), SeasonProfile(7)
     for season in (one_by_one, at_once):
         for visit in story:
             season.observe(phase=visit.phase, lines=visit.lines, units=visit.units)
@@ -72,31 +72,31 @@ def test_phases_are_counted_as_each_window_has_them(grid: WindowGrid, skipped: i
     assert found.tolist() == np.bincount(np.array(each, np.int64), minlength=grid.season_length).tolist()
 
 
-def shop(grid: WindowGrid, sold: list[tuple[int, int]]) -> Desk:
+def shop(grid: WindowGrid, sold: list[tuple[int, int]]) -> WindowPipeline:
     """Some windows of two SKUs, all closed, and then both forgotten."""
-    ledger = Ledger(grid)
-    desk = Desk(ledger, None)
-    desk.live = LiveLoss({"served": 1e12, "lstm": 0.25, "seasonal_naive": 0.0}, units=17.0)
+    sku_state = SkuState(grid)
+    pipeline = WindowPipeline(sku_state, None)
+    pipeline.live = LiveLoss({"served": 1e12, "lstm": 0.25, "seasonal_naive": 0.0}, units=17.0)
     first = grid.number(MONDAY_MS)
-    sell(ledger, {first + window: units for window, units in sold} | {first: 1})
-    last = ledger.windows.last
+    sell(sku_state, {first + window: units for window, units in sold} | {first: 1})
+    last = sku_state.windows.last
     assert last is not None
-    while (number := ledger.due(grid.end_ms(last))) is not None:
-        assert ledger.nobody_until(number, grid.end_ms(last)) == number, "a SKU is live in it"
-        list(desk.close(number, emitted_ms=0))
-    ledger.retire(before=last + 1)
-    assert len(ledger.table) == 0
-    return desk
+    while (number := sku_state.due(grid.end_ms(last))) is not None:
+        assert sku_state.nobody_until(number, grid.end_ms(last)) == number, "a SKU is live in it"
+        list(pipeline.close(number, emitted_ms=0))
+    sku_state.retire(before=last + 1)
+    assert len(sku_state.table) == 0
+    return pipeline
 
 
-def sell(ledger: Ledger, units: dict[int, int]) -> None:
+def sell(sku_state: SkuState, units: dict[int, int]) -> None:
     lines = [
-        Order(f"{number}-{sku}-{n}", sku, 1.0, 2.0, ledger.grid.start_ms(number) + n)
+        Order(f"{number}-{sku}-{n}", sku, 1.0, 2.0, sku_state.grid.start_ms(number) + n)
         for number, count in units.items()
         for sku in ("a", "b")
         for n in range(count)
     ]
-    ledger.absorb(ORDERS, columns(ORDERS, lines), now_ms=FAR_MS)
+    sku_state.absorb(ORDERS, columns(ORDERS, lines), now_ms=FAR_MS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,35 +110,35 @@ def test_a_stretch_without_a_live_sku_is_crossed_as_if_its_windows_had_closed_on
     grid: WindowGrid, sold: list[tuple[int, int]], length: int, after: int
 ) -> None:
     at_once, one_by_one = shop(grid, sold), shop(grid, sold)
-    first = at_once.ledger.windows.first_open
+    first = at_once.sku_state.windows.first_open
     assert first is not None
     stop = first + length
     if after:  # events lie behind the stretch already, or there are none at all
-        for desk in (at_once, one_by_one):
-            sell(desk.ledger, {stop: after, stop + 2: 1})
+        for pipeline in (at_once, one_by_one):
+            sell(pipeline.sku_state, {stop: after, stop + 2: 1})
     watermark_ms = grid.end_ms(stop + 2 if after else stop - 1)
 
-    assert at_once.ledger.due_count(watermark_ms) == length + 3 * bool(after)
-    assert at_once.ledger.nobody_until(first, watermark_ms) == stop
+    assert at_once.sku_state.due_count(watermark_ms) == length + 3 * bool(after)
+    assert at_once.sku_state.nobody_until(first, watermark_ms) == stop
     at_once.cross(first, stop)
     for number in range(first, stop):
-        assert one_by_one.ledger.due(watermark_ms) == number
+        assert one_by_one.sku_state.due(watermark_ms) == number
         assert list(one_by_one.close(number, emitted_ms=0)) == []
     assert_alike(at_once, one_by_one)
 
-    for desk in (at_once, one_by_one):
-        while (number := desk.ledger.due(watermark_ms)) is not None:
-            list(desk.close(number, emitted_ms=0))
+    for pipeline in (at_once, one_by_one):
+        while (number := pipeline.sku_state.due(watermark_ms)) is not None:
+            list(pipeline.close(number, emitted_ms=0))
     assert_alike(at_once, one_by_one)
 
 
-def assert_alike(one: Desk, other: Desk) -> None:
-    assert one.ledger.windows.first_open == other.ledger.windows.first_open
-    assert list(one.ledger.windows) == list(other.ledger.windows)
-    assert rows.season_state(one.ledger) == rows.season_state(other.ledger)
-    assert one.ledger.prior_nu == other.ledger.prior_nu
-    assert statistics(one.ledger) == statistics(other.ledger)
-    assert [len(seen) for seen in one.ledger.seen] == [len(seen) for seen in other.ledger.seen]
+def assert_alike(one: WindowPipeline, other: WindowPipeline) -> None:
+    assert one.sku_state.windows.first_open == other.sku_state.windows.first_open
+    assert list(one.sku_state.windows) == list(other.sku_state.windows)
+    assert rows.season_state(one.sku_state) == rows.season_state(other.sku_state)
+    assert one.sku_state.prior_nu == other.sku_state.prior_nu
+    assert statistics(one.sku_state) == statistics(other.sku_state)
+    assert [len(seen) for seen in one.sku_state.seen] == [len(seen) for seen in other.sku_state.seen]
     assert one.expected_open == other.expected_open
     assert one.live == other.live
 
@@ -154,10 +154,10 @@ def test_losses_fade_over_many_windows_as_over_each(loss: float, windows: int) -
 
 
 def test_half_a_century_of_minutes_is_crossed_as_if_it_were_an_hour() -> None:
-    desk = shop(GRIDS[0], [(n, 40) for n in range(5)])
-    first = desk.ledger.windows.first_open
+    pipeline = shop(GRIDS[0], [(n, 40) for n in range(5)])
+    first = pipeline.sku_state.windows.first_open
     assert first is not None
     windows = 50 * 366 * DAY_MS // MINUTE_MS
-    desk.cross(first, first + windows)  # 26 million: one by one this test would never end
-    assert desk.ledger.windows.first_open == first + windows
-    assert desk.ledger.season.visits.sum() > windows - 100
+    pipeline.cross(first, first + windows)  # 26 million: one by one this test would never end
+    assert pipeline.sku_state.windows.first_open == first + windows
+    assert pipeline.sku_state.season.visits.sum() > windows - 100

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.cadence import RING
-from features.closing import SCALE_FLOOR, Facts
+from features.closing import SCALE_FLOOR, WindowFacts
 from features.encoding import FEATURES
 from features.season import Context
 from tests.support.closings import FIRST, GRID, around, ewma, fresh, happened, step, weighted_mean
@@ -22,7 +22,7 @@ AGES = np.array([0, 0, 0, 1, 100, 2**30])  # windows: 2^30 minutes are 2,000 yea
 COUNTS = np.array([0, 0, 1, 1000, 2**31 - 1, 2**31, 2**62])
 
 
-def hostile(rng: np.random.Generator, n: int) -> Facts:
+def hostile(rng: np.random.Generator, n: int) -> WindowFacts:
     """What no shop has sold."""
     return happened(
         rng.choice(AMOUNTS, n),
@@ -75,7 +75,7 @@ def test_the_vector_of_a_sku_does_not_depend_on_its_neighbours(seed: int, n: int
     together, apart = fresh(n), fresh(len(chosen))
     for window in range(windows):
         facts, context = hostile(rng, n), around(window, is_open=bool(rng.random() < 0.8))
-        picked = Facts(**{name: getattr(facts, name)[chosen] for name in Facts.__dataclass_fields__})
+        picked = WindowFacts(**{name: getattr(facts, name)[chosen] for name in WindowFacts.__dataclass_fields__})
         np.testing.assert_array_equal(step(together, facts, context)[chosen], step(apart, picked, context))
 
 
@@ -109,7 +109,7 @@ def log_ratio(value: float, base: float) -> float:
     return min(max(math.log(value / base), -2.0), 2.0) if value > 0 and base > 0 else 0.0
 
 
-def by_hand(past: list[Window], context: Context, *, prior_nu: float, pieces: bool) -> dict[str, float]:
+def by_hand(past: list[Window], context: Context, *, prior_nu: float, integer_units: bool) -> dict[str, float]:
     """The features of a SKU born with the first of `past`, from all of its history."""
     now, opened = past[-1], [w.units for w in past if w.is_open]
     n = min(len(opened), 56)
@@ -143,7 +143,7 @@ def by_hand(past: list[Window], context: Context, *, prior_nu: float, pieces: bo
         "views": math.log1p(now.views) - math.log1p(ewma([w.views for w in past], 1 / 14)),
         "carts": math.log1p(now.carts),
         "returned": log1p_scaled(now.returned, nu),
-        "pieces": float(pieces),
+        "integer_units": float(integer_units),
         "phase_sin": math.sin(2 * math.pi * GRID.phase(context.number) / 7),
         "phase_cos": math.cos(2 * math.pi * GRID.phase(context.number) / 7),
         "season_next": float(context.season_next[0]) - 1,
@@ -153,10 +153,10 @@ def by_hand(past: list[Window], context: Context, *, prior_nu: float, pieces: bo
 @settings(max_examples=40, deadline=None)
 @given(st.lists(days, min_size=1, max_size=70), st.sampled_from([0.3, 1.0, 40.0]), st.booleans(), st.integers(0, 6))
 def test_a_vector_is_what_one_works_out_from_the_whole_history(
-    story: list[Window], prior_nu: float, pieces: bool, born: int
+    story: list[Window], prior_nu: float, integer_units: bool, born: int
 ) -> None:
     rows = fresh(1)
-    rows["fractional"][:] = not pieces
+    rows["fractional"][:] = not integer_units
     for number, day in enumerate(story):
         past = story[: number + 1]
         context = around(born + number, is_open=day.is_open, index=1.25, trend=-0.5)
@@ -170,7 +170,7 @@ def test_a_vector_is_what_one_works_out_from_the_whole_history(
             returned_units=day.returned,
         )
         x = step(rows, facts, context, prior_nu=prior_nu)
-        want = by_hand(past, context, prior_nu=prior_nu, pieces=pieces)
+        want = by_hand(past, context, prior_nu=prior_nu, integer_units=integer_units)
         assert tuple(want) == FEATURES
         assert dict(zip(FEATURES, x[0].tolist(), strict=True)) == pytest.approx(want, rel=1e-3, abs=1e-3)
     assert rows["ring"].shape == (1, RING)

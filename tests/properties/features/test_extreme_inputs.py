@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.inputs import BY_NAME, CLICKS, INPUT_NAMES, ORDERS, PRICES
-from tests.support.ledgers import close, day_ms
 from tests.support.partitions import click, order, price_change
+from tests.support.sku_states import close, day_ms
 
 TINY, SMALL = 5e-324, 1e-300
 quantities = st.sampled_from([0, TINY, SMALL, 1e-6, 1, 3, 1e18]).flatmap(lambda q: st.sampled_from([q, q, -q]))
@@ -42,40 +42,40 @@ def value(source: int, number: int, event: tuple[Any, ...]) -> bytes:
 def test_whatever_is_accepted_leaves_folding_closing_and_encoding_as_finite_numbers(
     events: list[tuple[Any, ...]], silent: int
 ) -> None:
-    ledger = Ledger(WindowGrid())
+    sku_state = SkuState(WindowGrid())
     for number, event in enumerate(events):
         source = event[0]
         columns, refused = BY_NAME[INPUT_NAMES[source]].decode([value(source, number, event)])
         assert not refused
-        assert ledger.absorb(source, columns, now_ms=day_ms(200)).folded == 1
+        assert sku_state.absorb(source, columns, now_ms=day_ms(200)).folded == 1
         if source == CLICKS:  # as if so many had come before
-            window = ledger.windows.get(ledger.grid.number(day_ms(event[1])))
+            window = sku_state.windows.get(sku_state.grid.number(day_ms(event[1])))
             window.folded["views"][0] += event[4] // len(events)
-    first = min(ledger.windows)
+    first = min(sku_state.windows)
     for window_number in range(first, first + 4 + silent):
-        closed = close(ledger, window_number)
+        closed = close(sku_state, window_number)
         for sku, facts in closed.facts.items():
             for name, fact in facts.items():
                 assert np.isfinite(fact) or (name.startswith("price") and np.isnan(fact)), (sku, name, fact)
                 assert fact >= 0 or np.isnan(fact), (sku, name, fact)
             assert np.isfinite(closed.vectors[sku]).all()
-        for column in ledger.table.spec:
-            assert not np.isinf(ledger.table[column.name][: len(ledger.table)]).any(), column.name
+        for column in sku_state.table.spec:
+            assert not np.isinf(sku_state.table[column.name][: len(sku_state.table)]).any(), column.name
             if not np.isnan(column.fill):
-                assert not np.isnan(ledger.table[column.name][: len(ledger.table)]).any(), column.name
+                assert not np.isnan(sku_state.table[column.name][: len(sku_state.table)]).any(), column.name
 
 
 def test_the_2_147_483_648th_view_of_a_window_is_one_more() -> None:
-    ledger = Ledger(WindowGrid())
+    sku_state = SkuState(WindowGrid())
     for number in range(2):
         columns, _ = BY_NAME["clicks"].decode(
             [click(f"v{number}", "a", day_ms(0)), click(f"c{number}", "a", day_ms(0), "cart")]
         )
-        ledger.absorb(CLICKS, columns, now_ms=day_ms(1))
-        window = ledger.windows.get(ledger.grid.number(day_ms(0)))
+        sku_state.absorb(CLICKS, columns, now_ms=day_ms(1))
+        window = sku_state.windows.get(sku_state.grid.number(day_ms(0)))
         if number == 0:
             window.folded["views"][0] = window.folded["carts"][0] = 2**31 - 1
-    closed = close(ledger, ledger.grid.number(day_ms(0)))
+    closed = close(sku_state, sku_state.grid.number(day_ms(0)))
     assert closed.facts["a"]["views"] == closed.facts["a"]["carts"] == 2**31
     assert np.isfinite(closed.vectors["a"]).all()
 

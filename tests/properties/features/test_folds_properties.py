@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from features import folds
 from features.open_windows import BLANK, FOLDED, OpenWindows
-from tests.support.ledgers import cut
+from tests.support.sku_states import cut
 
 
 class Line(NamedTuple):

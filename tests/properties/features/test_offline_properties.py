@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from features.cadence import DAY_MS, HOUR_MS
 from features.grid import WindowGrid
-from features.ledger import Ledger
 from features.offline import feed, windows_between
+from features.sku_state import SkuState
 from schemas.inputs import CLICKS, ORDERS, PRICES
-from tests.support.ledgers import Click, Closed, Order, Price, close, close_due, columns, cut, day_ms, statistics
+from tests.support.sku_states import Click, Closed, Order, Price, close, close_due, columns, cut, day_ms, statistics
 
 GRIDS = (WindowGrid(timezone="Europe/London"), WindowGrid(window_ms=DAY_MS // 2, offset_ms=HOUR_MS))
 
@@ -78,7 +78,7 @@ def test_a_table_fed_offline_is_a_stream_absorbed_live(
     until_ms: int | None,
 ) -> None:
     events = named(tables, repeats)
-    offline, live = Ledger(grid), Ledger(grid)
+    offline, live = SkuState(grid), SkuState(grid)
     decoded = {source: columns(source, records) for source, records in events.items()}
     fed = [close(offline, number) for number in feed(offline, decoded, until_ms=until_ms)]
     past = {s: [r for r in records if until_ms is None or r.time_ms < until_ms] for s, records in events.items()}
@@ -102,7 +102,7 @@ def test_a_table_fed_offline_is_a_stream_absorbed_live(
 def test_events_that_arrive_in_time_may_be_closed_upon_as_they_come(tables: tuple[list[Any], ...], size: int) -> None:
     events = {source: sorted(records, key=lambda r: r.time_ms) for source, records in named(tables, []).items()}
     grid = GRIDS[0]
-    offline, live = Ledger(grid), Ledger(grid)
+    offline, live = SkuState(grid), SkuState(grid)
     decoded = {source: columns(source, records) for source, records in events.items()}
     fed = [close(offline, number) for number in feed(offline, decoded)]
     stream = sorted(((r.time_ms, source, i) for source, records in events.items() for i, r in enumerate(records)))
@@ -127,12 +127,12 @@ def test_the_windows_to_come_can_be_counted_beforehand(
     events = {source: columns(source, records) for source, records in named(tables, []).items()}
     if odd:
         events[ORDERS] = columns(ORDERS, [*named(tables, [])[ORDERS], Order("odd", "a", 1.0, 1.0, 5)])
-    ledger = Ledger(grid)
+    sku_state = SkuState(grid)
     if fed_until is not None:
-        ledger.windows.first_open = grid.number(day_ms(17)) + fed_until
-    count = windows_between(grid, events, first_open=ledger.windows.first_open, until_ms=until_ms)
+        sku_state.windows.first_open = grid.number(day_ms(17)) + fed_until
+    count = windows_between(grid, events, first_open=sku_state.windows.first_open, until_ms=until_ms)
     fed = 0
-    for number in feed(ledger, events, until_ms=until_ms):
-        close(ledger, number)
+    for number in feed(sku_state, events, until_ms=until_ms):
+        close(sku_state, number)
         fed += 1
     assert fed == count

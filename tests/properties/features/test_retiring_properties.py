@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.inputs import ORDERS
-from tests.support.ledgers import Order, close, columns, day_ms
+from tests.support.sku_states import Order, close, columns, day_ms
 
 SKUS = [f"sku{i}" for i in range(6)]
 # per day: which SKUs sell, and whether the dormant are looked for after its window has closed
@@ -17,10 +17,10 @@ STORIES = st.lists(st.tuples(st.sets(st.sampled_from(SKUS), max_size=3), st.bool
 TTL = 4
 
 
-def sell(ledger: Ledger, day: int, skus: set[str]) -> None:
+def sell(sku_state: SkuState, day: int, skus: set[str]) -> None:
     lines = [Order(f"{day}-{sku}", sku, 1.0 + int(sku[-1]), 2.0, day_ms(day)) for sku in sorted(skus)]
     if lines:
-        ledger.absorb(ORDERS, columns(ORDERS, lines), now_ms=day_ms(1_000))
+        sku_state.absorb(ORDERS, columns(ORDERS, lines), now_ms=day_ms(1_000))
 
 
 @settings(max_examples=60, deadline=None)
@@ -28,17 +28,17 @@ def sell(ledger: Ledger, day: int, skus: set[str]) -> None:
 def test_those_who_stay_are_as_if_nobody_had_left_and_the_others_are_forgotten(
     story: list[tuple[set[str], bool]],
 ) -> None:
-    tidy, whole = Ledger(WindowGrid()), Ledger(WindowGrid())
-    for ledger in (tidy, whole):
-        sell(ledger, 0, {"sku0"})
+    tidy, whole = SkuState(WindowGrid()), SkuState(WindowGrid())
+    for sku_state in (tidy, whole):
+        sell(sku_state, 0, {"sku0"})
     newest = {"sku0": 0}  # by SKU: the newest closed day with an event
     seen = {"sku0"}
     returned: set[str] = set()  # who was forgotten once has lost its past for good
     for day, (skus, looks) in enumerate(story, start=1):
         returned |= {sku for sku in skus & seen if sku not in tidy.table.index}
         seen |= skus
-        for ledger in (tidy, whole):
-            sell(ledger, day, skus)  # the day after the one that closes: an open window holds these
+        for sku_state in (tidy, whole):
+            sell(sku_state, day, skus)  # the day after the one that closes: an open window holds these
         number = tidy.grid.number(day_ms(day - 1))
         before = set(tidy.table.skus)
         mine, theirs = close(tidy, number), close(whole, number)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.season import Season
+from features.season import SeasonProfile
 from tests.support.closings import ewma
 
 phases = st.integers(0, 6)
@@ -17,7 +17,7 @@ amounts = st.one_of(st.just(0.0), st.integers(0, 60).map(float), st.sampled_from
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(phases, amounts, amounts), max_size=60))
 def test_index_and_trend_stay_within_their_bounds_whatever_is_sold(story: list[tuple[int, float, float]]) -> None:
-    season = Season(7)
+    season = SeasonProfile(7)
     for phase, lines, units in story:
         assert season.observe(phase=phase, lines=lines, units=units) or lines == 0
         index = season.index(np.arange(7))
@@ -37,7 +37,7 @@ def phase_mean(values: list[float]) -> float:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(phases, st.integers(1, 60), st.integers(0, 60)), max_size=120))
 def test_a_phase_is_the_mean_of_its_own_windows(story: list[tuple[int, int, int]]) -> None:
-    season = Season(7)
+    season = SeasonProfile(7)
     history: dict[int, list[tuple[int, int]]] = {}
     for phase, lines, units in story:
         season.observe(phase=phase, lines=lines, units=units)
@@ -54,7 +54,7 @@ def test_a_phase_is_the_mean_of_its_own_windows(story: list[tuple[int, int, int]
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40))
 def test_without_a_season_the_levels_are_means_of_the_open_windows(units: list[int]) -> None:
-    season = Season(1)
+    season = SeasonProfile(1)
     for sold in units:
         season.observe(phase=0, lines=10, units=sold)
         # one phase is its own average: nothing to take out

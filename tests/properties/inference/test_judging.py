@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from features.cadence import HORIZON, LEVELS
-from inference import alarms, baselines, scoring, sentences, surprise
+from inference import alerting, baselines, scoring, sentences, tail_evidence
 from inference import trend as trend_module
 from inference.trend import exceeds, trend
 from tests.support.judging import DAY_MS, Shop, closed, fresh
@@ -24,7 +24,7 @@ UNITS = st.one_of(
 MEANS = st.one_of(st.floats(0, 1e3, width=32), st.just(float("nan")), st.just(1e30), st.just(0.0))
 
 
-@pytest.mark.parametrize("module", [baselines, scoring, sentences, surprise, trend_module])
+@pytest.mark.parametrize("module", [baselines, scoring, sentences, tail_evidence, trend_module])
 def test_the_examples_in_the_docs_run(module: ModuleType) -> None:
     results = doctest.testmod(module)
     assert results.attempted > 0
@@ -38,7 +38,7 @@ def test_the_examples_in_the_docs_run(module: ModuleType) -> None:
 )
 def test_tails_are_probabilities_that_move_with_the_units(mu: float, r: float, y: list[float]) -> None:
     ordered = np.sort(np.array(y))
-    up, down = surprise.tails(ordered, mu=np.full(len(y), mu), r=np.full(len(y), r))
+    up, down = tail_evidence.tails(ordered, mu=np.full(len(y), mu), r=np.full(len(y), r))
     for p in (up, down):
         assert ((p >= 1e-300) & (p <= 1)).all()
     assert (np.diff(up) <= 1e-9 * up[:-1]).all()
@@ -51,8 +51,8 @@ def test_more_units_are_never_a_smaller_upward_surprise(history: list[float], la
     n = len(last)
     rows = fresh(n)
     for day, units in enumerate(history):
-        rows |= surprise.observe(rows, closed(day, np.full(n, units)), np.full(n, mean))[1]
-    found, _ = surprise.observe(rows, closed(len(history), np.sort(last)), np.full(n, mean))
+        rows |= tail_evidence.observe(rows, closed(day, np.full(n, units)), np.full(n, mean))[1]
+    found, _ = tail_evidence.observe(rows, closed(len(history), np.sort(last)), np.full(n, mean))
     assert (np.diff(found.p_up) <= 1e-9).all()
     assert (np.diff(found.p_down) >= -1e-9).all()
 
@@ -60,16 +60,16 @@ def test_more_units_are_never_a_smaller_upward_surprise(history: list[float], la
 @given(st.lists(st.tuples(UNITS, MEANS, st.floats(0, 3), st.sampled_from([5.0, 0.0, float("nan"), 7.5, 0.01]))))
 def test_every_statistic_stays_in_its_range(story: list[tuple[float, float, float, float]]) -> None:
     rows = fresh(1)
-    for day, (units, mean, season, price) in enumerate(story):
-        found, rows_new = surprise.observe(
-            rows, closed(day, units, price=price, season=season), np.array([mean], np.float32)
+    for day, (units, mean, season_index, price) in enumerate(story):
+        found, rows_new = tail_evidence.observe(
+            rows, closed(day, units, price=price, season_index=season_index), np.array([mean], np.float32)
         )
         rows |= rows_new
         for p in (found.p_up, found.p_down, found.price_p):
             assert ((p >= 1e-300) & (p <= 1)).all()
         assert -300 <= found.silence_log10p[0] <= 0
         assert 0.01 <= found.dispersion[0] <= 50
-        for name, dtype, shape, _ in surprise.COLUMNS:
+        for name, dtype, shape, _ in tail_evidence.COLUMNS:
             assert rows[name].dtype == np.dtype(dtype)
             assert rows[name].shape == (1, *shape)
             assert name == "price_ref" or np.isfinite(rows[name]).all(), name
@@ -97,10 +97,10 @@ def test_an_alert_opens_once_and_ends_at_most_once(story: NDArray[np.float64], f
     days, n = story.shape[1:]
     shop = Shop(n)
     for day in range(days):
-        shop.day(story[0, day], 20.0 if forecast else np.nan, price=story[1, day], season=float(day % 7 != 6))
-        demand = shop.rows["alarm_open"][:, :3] > 0
+        shop.day(story[0, day], 20.0 if forecast else np.nan, price=story[1, day], season_index=float(day % 7 != 6))
+        demand = shop.rows["alert_open"][:, :3] > 0
         assert (demand.sum(axis=1) <= 1).all()
-    lives: dict[str, list[alarms.AlertChange]] = {}
+    lives: dict[str, list[alerting.AlertChange]] = {}
     for change in shop.changes:
         lives.setdefault(change.alert_key, []).append(change)
     assert len({c.id for c in shop.changes}) == len(shop.changes)
@@ -117,9 +117,9 @@ def test_an_alert_opens_once_and_ends_at_most_once(story: NDArray[np.float64], f
             numbers = (c.observed, c.expected, *c.interval, c.p_value, c.impact, *(v for _, v in c.contributors))
             assert np.isfinite(numbers).all()
             assert c.interval[0] <= c.interval[1]
-            assert c.severity in alarms.SEVERITIES
+            assert c.severity in alerting.SEVERITIES
     still = {(c.sku, c.kind) for life in lives.values() for c in life[-1:] if c.status != "resolved"}
-    held = {(f"S{i}", alarms.KINDS[k]) for i, k in zip(*np.nonzero(shop.rows["alarm_open"]), strict=True)}
+    held = {(f"S{i}", alerting.KINDS[k]) for i, k in zip(*np.nonzero(shop.rows["alert_open"]), strict=True)}
     assert still == held
 
 
@@ -136,7 +136,7 @@ def test_the_stories_above_tell_of_every_kind_and_status() -> None:
             units[2] *= 0.005 if day == 140 else 1.0
             shop.day(units, mu, price=np.where(np.arange(6) == 3, 5.0 + 20.0 * (day > 70), 5.0))
         seen |= {(c.kind, c.status) for c in shop.changes}
-    wanted = {(kind, status) for kind in alarms.KINDS for status in ("open", "resolved")}
+    wanted = {(kind, status) for kind in alerting.KINDS for status in ("open", "resolved")}
     assert wanted | {("silence", "update")} <= seen
 
 
@@ -162,25 +162,28 @@ def test_batches_do_not_matter(story: NDArray[np.float64], data: st.DataObject) 
 
 
 @given(
-    season=st.lists(st.one_of(st.floats(0, 1e6, width=32), st.just(float("nan"))), min_size=7, max_size=7),
+    season_index=st.lists(st.one_of(st.floats(0, 1e6, width=32), st.just(float("nan"))), min_size=7, max_size=7),
     theta=st.lists(st.floats(-1e5, 1e5, width=32), min_size=7, max_size=7),
     open_next=st.lists(st.sampled_from([0.0, 0.5, 1.5]), min_size=HORIZON, max_size=HORIZON),
-    pieces=st.booleans(),
+    integer_units=st.booleans(),
 )
 def test_naive_quantiles_ascend_from_zero(
-    season: list[float], theta: list[float], open_next: list[float], pieces: bool
+    season_index: list[float], theta: list[float], open_next: list[float], integer_units: bool
 ) -> None:
     rows = fresh(1)
     rows["naive_theta"][0] = theta
     got = baselines.forecast(
-        rows, np.array([season], np.float32), np.array(open_next, np.float32), pieces=np.array([pieces])
+        rows,
+        np.array([season_index], np.float32),
+        np.array(open_next, np.float32),
+        integer_units=np.array([integer_units]),
     )
     for q in (got.quantiles, got.sums):
         assert q.dtype == np.float32
         assert np.isfinite(q).all()
         assert (q >= 0).all()
         assert (np.diff(q, axis=-1) >= 0).all()
-        assert not pieces or (q == np.rint(q)).all()
+        assert not integer_units or (q == np.rint(q)).all()
     assert not got.quantiles[0, np.array(open_next) == 0].any()
 
 
@@ -216,7 +219,7 @@ def test_losses_are_finite_and_the_source_is_one_of_two(story: list[tuple[float,
 
 
 def test_columns_are_named_once_and_described_as_agreed() -> None:
-    specs: list[Any] = [s for module in (surprise, alarms, scoring, baselines) for s in module.COLUMNS]
+    specs: list[Any] = [s for module in (tail_evidence, alerting, scoring, baselines) for s in module.COLUMNS]
     names = [name for name, *_ in specs]
     assert len(set(names)) == len(names)
     for name, dtype, shape, fill in specs:

@@ -36,7 +36,7 @@ def a_year(rng: np.random.Generator, mu: NDArray[np.float64], r: NDArray[np.floa
     for day in range(DAYS):
         rate = mu * WEEK[day % 7]
         units = rng.negative_binomial(r, r / (r + rate)).astype(float)
-        shop.day(units, expect(rng, rate, past), season=float(WEEK[day % 7]))
+        shop.day(units, expect(rng, rate, past), season_index=float(WEEK[day % 7]))
         past = [*past[-6:], units]
     return shop
 
@@ -65,7 +65,7 @@ def test_planted_spikes_and_dead_listings_are_found(expect: Expect) -> None:
         units = rng.negative_binomial(r, r / (r + rate)).astype(float)
         units[spiked] = np.where(day == 150, np.ceil(20 * rate), units)[spiked]
         units[dead] = np.where(day >= 200, 0.0, units)[dead]
-        shop.day(units, expect(rng, rate, past), season=float(WEEK[day % 7]))
+        shop.day(units, expect(rng, rate, past), season_index=float(WEEK[day % 7]))
         past = [*past[-6:], units]
     opened = [c for c in shop.changes if c.status == "open"]
     found = {c.row for c in opened if c.kind == "demand_spike" and c.window_start_ms == 150 * DAY_MS}

@@ -16,7 +16,6 @@ from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import open_session
 from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
-from tests.support.ledgers import remembered
 from tests.support.partitions import (
     HOUR_MS,
     MINUTE_MS,
@@ -32,6 +31,7 @@ from tests.support.partitions import (
     read_topic,
     settings_for,
 )
+from tests.support.sku_states import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,10 +109,10 @@ class Run:
             close_all(self.partition, now_ms=NOW_MS)
 
     def die(self) -> None:
-        """End without a flush, as a killed process; what was handed to the outbox may be out already."""
+        """End without a flush, as a killed process; what was handed to the producer may be out already."""
         self.deaths += 1
         if self.deaths % 2:
-            self.partition.outbox.settle(30)
+            self.partition.producer.commit(30)
         self.partition.close()
         self.partition = open_partition(self.settings, session=self.session)
 
@@ -130,24 +130,24 @@ class Run:
 
 
 def state_of(partition: Partition) -> dict[str, Any]:
-    ledger = partition.ledger
-    live = [sku for sku, slot in ledger.table.index.items() if ledger.table["first_number"][slot] < 1 << 62]
-    slots = ledger.table.slots(sorted(live))
+    sku_state = partition.sku_state
+    live = [sku for sku, slot in sku_state.table.index.items() if sku_state.table["first_number"][slot] < 1 << 62]
+    slots = sku_state.table.slots(sorted(live))
     meta = msgspec.structs.asdict(partition.meta)
     meta.pop("sequence")  # counts flushes
     return {
         "skus": sorted(live),
-        "columns": {column.name: ledger.table[column.name][slots] for column in ledger.table.spec},
-        "open": {n: _folded(ledger, n) for n in ledger.windows},
-        "ids": [remembered(seen) for seen in ledger.seen],
+        "columns": {column.name: sku_state.table[column.name][slots] for column in sku_state.table.spec},
+        "open": {n: _folded(sku_state, n) for n in sku_state.windows},
+        "ids": [remembered(seen) for seen in sku_state.seen],
         "meta": meta | {"offsets": list(meta["offsets"].values()), "season": msgspec.structs.asdict(meta["season"])},
     }
 
 
-def _folded(ledger: Any, number: int) -> dict[str, list[str]]:  # noqa: ANN401 - a ledger
-    window = ledger.windows.get(number)
+def _folded(sku_state: Any, number: int) -> dict[str, list[str]]:  # noqa: ANN401 - a SKU state
+    window = sku_state.windows.get(number)
     slots = window.slots[: window.count]
-    return {ledger.table.skus[slot]: [repr(v) for v in window.folded[i]] for i, slot in enumerate(slots)}
+    return {sku_state.table.skus[slot]: [repr(v) for v in window.folded[i]] for i, slot in enumerate(slots)}
 
 
 def assert_same_state(found: dict[str, Any], expected: dict[str, Any], *, exact: bool) -> None:

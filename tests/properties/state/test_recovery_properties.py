@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from streams.state import changelog as changelogs
 from streams.state.store import META, Flush, Store
 from tests.bench.tombstones import Message, Tombstones
@@ -30,7 +30,7 @@ logs = st.lists(st.lists(records, max_size=6), max_size=8)
 
 
 def meta(sequence: int) -> bytes:
-    described = rows.fresh_meta(Ledger(WindowGrid()), model="none")
+    described = rows.fresh_meta(SkuState(WindowGrid()), model="none")
     return msgspec.msgpack.encode(msgspec.structs.replace(described, sequence=sequence))
 
 
@@ -57,7 +57,7 @@ class Scripted:
         pass
 
 
-def recover(store: Store, reader: Any) -> changelogs.Progress:  # noqa: ANN401 - stands for a Reader
+def recover(store: Store, reader: Any) -> changelogs.RecoveryProgress:  # noqa: ANN401 - stands for a Reader
     return changelogs.recover(store, reader, topic="changelog", partition=0)
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import Ledger
 from features.rows import Counts, Meta, SeasonState
+from features.sku_state import SkuState
 from features.table import Column, SkuTable
 from schemas.inputs import ORDERS
-from tests.support.ledgers import Order, close_due, columns, cut, day_ms, statistics
+from tests.support.sku_states import Order, close_due, columns, cut, day_ms, statistics
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 specs = st.lists(
@@ -101,12 +101,12 @@ sales = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.intege
 def test_a_partition_restored_from_its_bytes_goes_on_as_if_nothing_had_happened(
     before: list[tuple[str, int, int]], after: list[tuple[str, int, int]]
 ) -> None:
-    lasting, restored = Ledger(WindowGrid()), Ledger(WindowGrid())
+    lasting, restored = SkuState(WindowGrid()), SkuState(WindowGrid())
 
-    def sell(ledger: Ledger, lines: list[tuple[str, int, int]], first_day: int) -> None:
+    def sell(sku_state: SkuState, lines: list[tuple[str, int, int]], first_day: int) -> None:
         events = [Order(f"{first_day}-{i}", sku, n, 2.5, day_ms(first_day + d)) for i, (sku, n, d) in enumerate(lines)]
-        ledger.absorb(ORDERS, columns(ORDERS, events), now_ms=day_ms(100))
-        close_due(ledger, day_ms(first_day + 10))
+        sku_state.absorb(ORDERS, columns(ORDERS, events), now_ms=day_ms(100))
+        close_due(sku_state, day_ms(first_day + 10))
 
     sell(lasting, before, 0)
     season = msgspec.msgpack.encode(rows.season_state(lasting))
@@ -114,8 +114,8 @@ def test_a_partition_restored_from_its_bytes_goes_on_as_if_nothing_had_happened(
     rows.unpack(restored.table, lasting.table.skus, rows.pack(lasting.table, everyone))
     rows.restore_season(restored, msgspec.msgpack.decode(season, type=SeasonState))
     restored.windows.first_open, restored.prior_nu = lasting.windows.first_open, lasting.prior_nu
-    for ledger in (lasting, restored):
-        sell(ledger, after, 10)
+    for sku_state in (lasting, restored):
+        sell(sku_state, after, 10)
     assert statistics(restored) == statistics(lasting)
     assert restored.windows.first_open == lasting.windows.first_open
     assert rows.season_state(restored) == rows.season_state(lasting)

@@ -11,7 +11,7 @@ import pytest
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.errors import BadInput, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.state import show, verify
@@ -137,13 +137,13 @@ def test_a_torn_row_is_told(state: Settings) -> None:
 
 
 def test_a_scale_that_is_no_number_is_told(state: Settings) -> None:
-    ledger = Ledger(WindowGrid(window_ms=HOUR_MS))
-    slots = ledger.table.add(["a"])
-    ledger.table["nu"][slots] = float("nan")
+    sku_state = SkuState(WindowGrid(window_ms=HOUR_MS))
+    slots = sku_state.table.add(["a"])
+    sku_state.table["nu"][slots] = float("nan")
     store = Store(partition(state))
     meta = store.meta()
     assert meta is not None
-    store.write(Flush(meta, skus=[([b"a"], rows.pack(ledger.table, slots))]))
+    store.write(Flush(meta, skus=[([b"a"], rows.pack(sku_state.table, slots))]))
     store.close()
     with pytest.raises(StateMismatch, match=r"1 SKUs in .* have no finite scale"):
         verify(state)

@@ -16,7 +16,7 @@ from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest, as_line
 from streams.dead_letters.listing import UNREADABLE, WIDTH, as_letter, describe, list_letters
 from streams.kafka.embedded import EmbeddedBroker
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from tests.support.partitions import T0, order, settings_for
 from tests.support.partitions import read_topic as read_embedded
 from tests.support.scripted import Bench
@@ -182,9 +182,9 @@ def buried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         bench = Bench(settings)
         bench.take(ORDERS, *(b"?%d" % n for n in range(20)), *(order("1", "", T0) for _ in range(10)))
         bench.close()
-        foreign = Outbox(settings.client, on_error=lambda _: None)
+        foreign = OutputProducer(settings.client, on_error=lambda _: None)
         foreign.put_one(settings.topic("dead-letters"), b"key", b"\xff", [("code", b"mine")])
-        foreign.settle(10)
+        foreign.commit(10)
         foreign.close()
         yield settings
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from streams.demo.demo import Counters, _Display, _showing
-from streams.observe import progress as telling
+from streams.observe import progress as track_progress
 
 COUNTERS = Counters(records=2_000, windows=12, skus=40, forecasts=480, alerts=3, watermark_ms=1_312_326_000_000)
 
@@ -26,7 +26,7 @@ def shown(console: Console) -> str:
 def test_in_a_file_lines_on_stderr_say_how_far_it_is_and_the_counts_come_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(telling, "EVERY_S", 0.0)
+    monkeypatch.setattr(track_progress, "EVERY_S", 0.0)
     text = shown(Console(file=io.StringIO(), width=80))
     assert "12 windows closed, 40 SKUs, 480 forecasts, 3 alerts" in text
     lines = capsys.readouterr().err.splitlines()

@@ -18,7 +18,7 @@ from features.grid import WindowGrid
 from streams.demo.collector import Collector
 from streams.demo.report import scores, short, show, sparkline, trending
 from streams.kafka.embedded import EmbeddedBroker
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
@@ -73,20 +73,22 @@ def broker() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def seen(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Collector:
     """Perfect forecasts of sku-a over 40 days, some of sku-b without a trend, and three alerts."""
-    outbox = Outbox({"bootstrap.servers": broker, "linger.ms": "0"}, on_error=pytest.fail)
+    producer = OutputProducer({"bootstrap.servers": broker, "linger.ms": "0"}, on_error=pytest.fail)
     flat = {"trend": {"direction": "flat", "change_pct": None, "probability": 0.5}}
-    outbox.put("forecasts", [b"sku-a"] * DAYS, [forecast("sku-a", day) for day in range(DAYS)])
-    outbox.put("forecasts", [b"sku-b"] * 2, [forecast("sku-b", day, source="seasonal_naive", **flat) for day in (5, 6)])
+    producer.put("forecasts", [b"sku-a"] * DAYS, [forecast("sku-a", day) for day in range(DAYS)])
+    producer.put(
+        "forecasts", [b"sku-b"] * 2, [forecast("sku-b", day, source="seasonal_naive", **flat) for day in (5, 6)]
+    )
     alerts = [alert(), alert(id="2", status="resolved"), alert(id="3", kind="silence", severity="ticket", impact=None)]
-    outbox.put("alerts", [b"sku-a"] * 3, alerts)
-    outbox.put("dead-letters", [b"k"], [b"?"])
-    outbox.settle(30)
+    producer.put("alerts", [b"sku-a"] * 3, alerts)
+    producer.put("dead-letters", [b"k"], [b"?"])
+    producer.commit(30)
     collector = Collector(
         broker, GRID, first_ms=start_ms(0), last_ms=start_ms(DAYS - 1), out=tmp_path_factory.mktemp("demo")
     )
     wait_for(lambda: sum(collector.counts.values()) >= DAYS + 6, within_s=60, told=lambda: collector.counts)
     collector.finish()
-    outbox.close()
+    producer.close()
     return collector
 
 

@@ -17,7 +17,7 @@ from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.errors import BadInput, BadSetting, BrokerTrouble
 from schemas.inputs import INPUT_NAMES, InputName
 from streams.events.files import read, sample_paths
-from streams.events.replay import DAY_MS, Progress, Replay, encode_rows, paced
+from streams.events.replay import DAY_MS, Replay, ReplayProgress, encode_rows, paced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -175,7 +175,7 @@ def test_a_gate_is_asked_before_each_slice_and_nothing_of_it_is_sent_before(
     cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
 ) -> None:
     asked: list[int] = []
-    reports: list[Progress] = []
+    reports: list[ReplayProgress] = []
 
     def gate(event_time_ms: int) -> None:
         if reports:
@@ -189,7 +189,7 @@ def test_a_gate_is_asked_before_each_slice_and_nothing_of_it_is_sent_before(
     assert set(days) == set(range(T0 // DAY_MS, T0 // DAY_MS + 21))
     assert days == sorted(days)
     assert [report.sent for report in reports] == sorted({report.sent for report in reports})
-    assert reports[-1] == Progress(replay.total, replay.total, T0 + 499 * HOUR_MS)
+    assert reports[-1] == ReplayProgress(replay.total, replay.total, T0 + 499 * HOUR_MS)
     assert replay.total == 840
     assert replay.span_ms == (T0, T0 + 499 * HOUR_MS)
 

@@ -12,7 +12,7 @@ from features import cadence
 from features.cadence import DAY, DAY_MS, HOUR, HOUR_MS, MINUTE_MS, MONTH, WEEK, WEEK_MS, Cadence, cadence_of
 from features.closing import gains
 from features.grid import WindowGrid
-from inference.alarms import AlarmRules
+from inference.alerting import AlertRules
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_a_running_mean_takes_one_in_its_memory_of_the_newest_window() -> None:
 
 def test_alert_rules_are_those_of_the_cadence() -> None:
     with mock.patch.object(cadence, "HOUR", replace(HOUR, alert_age=7, calm_windows=2)):
-        rules = AlarmRules.of(WindowGrid(HOUR_MS).cadence, min_impact=9.0)
+        rules = AlertRules.of(WindowGrid(HOUR_MS).cadence, min_impact=9.0)
     assert (rules.min_age, rules.calm_windows, rules.min_impact) == (7, 2, 9.0)
-    assert AlarmRules.of(DAY) == AlarmRules()
+    assert AlertRules.of(DAY) == AlertRules()

@@ -13,7 +13,7 @@ from features.cadence import DAY
 from features.encoding import FEATURES, fingerprint
 from tests.support.closings import around, fresh, happened, step
 
-TODAY = "fef7d3d366532224"
+TODAY = "573a5c0302be1580"
 """Every bundle in use was exported for it. If it changes on purpose, the shipped bundle is trained anew."""
 
 

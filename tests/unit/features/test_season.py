@@ -9,15 +9,17 @@ import pytest
 
 from features.cadence import HORIZON, HOUR_MS, SUM_WINDOWS
 from features.grid import WindowGrid
-from features.season import Season, context
+from features.season import SeasonProfile, context
 from tests.support.closings import FIRST, GRID
 
 WEEK = np.arange(7)
 
 
-def weeks(count: int, *, lines: tuple[float, ...] = (40, 20, 20, 20, 20, 20, 0), units_per_line: float = 3) -> Season:
+def weeks(
+    count: int, *, lines: tuple[float, ...] = (40, 20, 20, 20, 20, 20, 0), units_per_line: float = 3
+) -> SeasonProfile:
     """A shop after so many weeks of the same Monday to Sunday."""
-    season = Season(7)
+    season = SeasonProfile(7)
     for _ in range(count):
         for phase, n in enumerate(lines):
             season.observe(phase=phase, lines=n, units=n * units_per_line)
@@ -74,12 +76,12 @@ def test_in_a_small_shop_a_day_without_a_sale_is_an_open_day_and_is_learnt() -> 
 
 
 def test_the_first_window_of_a_phase_is_open_only_if_it_sold() -> None:
-    assert not Season(7).is_open(phase=3, lines=0)
-    assert Season(7).is_open(phase=3, lines=1)
+    assert not SeasonProfile(7).is_open(phase=3, lines=0)
+    assert SeasonProfile(7).is_open(phase=3, lines=1)
 
 
 def test_an_unknown_phase_has_index_1() -> None:
-    season = Season(7)
+    season = SeasonProfile(7)
     assert season.index(WEEK).tolist() == [1] * 7
     season.observe(phase=0, lines=10, units=10)
     season.observe(phase=1, lines=0, units=0)
@@ -87,7 +89,7 @@ def test_an_unknown_phase_has_index_1() -> None:
 
 
 def test_a_shop_that_only_gives_away_has_index_1_everywhere() -> None:
-    season = Season(7)
+    season = SeasonProfile(7)
     season.observe(phase=0, lines=10, units=0)
     assert season.index(WEEK).tolist() == [1] * 7
 
@@ -99,7 +101,7 @@ def test_one_week_is_hardly_believed_and_many_are() -> None:
 
 
 def test_the_trend_is_zero_at_first_and_then_says_how_much_more_is_sold_lately() -> None:
-    assert Season(7).trend == 0.0
+    assert SeasonProfile(7).trend == 0.0
     season = weeks(30)
     assert season.trend == pytest.approx(0, abs=0.02)
     for _ in range(2):
@@ -110,7 +112,7 @@ def test_the_trend_is_zero_at_first_and_then_says_how_much_more_is_sold_lately()
 
 @pytest.mark.parametrize(("before", "after", "trend"), [(0.0, 1e12, 2.0), (1e12, 0.0, -2.0)])
 def test_the_trend_stops_at_two(before: float, after: float, trend: float) -> None:
-    season = Season(1)
+    season = SeasonProfile(1)
     for units in [before] * 60 + [after] + [0.0] * (30 if after == 0 else 0):
         season.observe(phase=0, lines=1, units=units)
     assert season.trend == trend
@@ -131,5 +133,5 @@ def test_the_context_looks_ahead_over_the_next_windows_and_their_sums() -> None:
 
 def test_hours_have_a_season_of_a_day() -> None:
     grid = WindowGrid(window_ms=HOUR_MS)
-    around = context(grid, Season(grid.season_length), grid.number(1_299_456_000_000), is_open=False)
+    around = context(grid, SeasonProfile(grid.season_length), grid.number(1_299_456_000_000), is_open=False)
     assert (around.season_length, around.season_windows, around.phase, around.is_open) == (24, 24, 0, False)

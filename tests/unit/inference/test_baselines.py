@@ -15,7 +15,7 @@ YES, NO = np.array([True]), np.array([False])
 
 
 def test_the_next_windows_repeat_the_last_season() -> None:
-    got = baselines.forecast(fresh(1), WEEK, OPEN, pieces=YES)
+    got = baselines.forecast(fresh(1), WEEK, OPEN, integer_units=YES)
     assert got.mean[0].tolist() == [1, 2, 3, 4, 5, 6, 7] * 2
     assert (got.quantiles[0] == got.mean[0][:, None]).all()
     assert got.sums[0, :, 3].tolist() == [28, 56]
@@ -31,7 +31,7 @@ def test_a_shop_closed_on_sundays_sells_nothing_on_sundays() -> None:
     rows["naive_theta"][0] = [-2, -1, -0.5, 0, 1, 3, 5]
     season = OPEN.copy()
     season[[6, 13]] = 0
-    got = baselines.forecast(rows, WEEK, season, pieces=NO)
+    got = baselines.forecast(rows, WEEK, season, integer_units=NO)
     assert not got.quantiles[0, [6, 13]].any()
     assert not got.mean[0, [6, 13]].any()
     np.testing.assert_allclose(got.sums[0, 0], 21 + np.sqrt(6) * rows["naive_theta"][0], rtol=1e-6)
@@ -43,13 +43,13 @@ def test_one_step_is_the_first_step() -> None:
     rows = fresh(50)
     rows["naive_theta"] = rng.normal(size=(50, len(LEVELS))).astype(np.float32)
     season = rng.poisson(3, (50, 7)).astype(np.float32)
-    pieces = rng.random(50) < 0.5
-    whole = baselines.forecast(rows, season, OPEN, pieces=pieces)
-    np.testing.assert_array_equal(baselines.one_step(rows, season, pieces=pieces), whole.quantiles[:, 0])
+    integer_units = rng.random(50) < 0.5
+    whole = baselines.forecast(rows, season, OPEN, integer_units=integer_units)
+    np.testing.assert_array_equal(baselines.one_step(rows, season, integer_units=integer_units), whole.quantiles[:, 0])
     assert whole.quantiles.shape == (50, HORIZON, len(LEVELS))
     assert whole.sums.shape == (50, len(SUM_WINDOWS), len(LEVELS))
-    np.testing.assert_array_equal(whole.quantiles[pieces], np.rint(whole.quantiles[pieces]))
-    assert (whole.quantiles[~pieces] % 1 != 0).any()
+    np.testing.assert_array_equal(whole.quantiles[integer_units], np.rint(whole.quantiles[integer_units]))
+    assert (whole.quantiles[~integer_units] % 1 != 0).any()
 
 
 def test_a_new_sku_whose_only_sale_was_absurd_gets_no_absurd_forecast_and_a_band() -> None:
@@ -57,7 +57,7 @@ def test_a_new_sku_whose_only_sale_was_absurd_gets_no_absurd_forecast_and_a_band
     week = np.array([[np.nan] * 6 + [80_995.0]], np.float32)
     before = baselines.tame(np.full((1, 7), np.nan, np.float32), usual)
     rows |= baselines.update(rows, baselines.tame(week[:, -1], usual), before, active=YES)
-    got = baselines.forecast(rows, baselines.tame(week, usual), OPEN, pieces=YES)
+    got = baselines.forecast(rows, baselines.tame(week, usual), OPEN, integer_units=YES)
     assert got.mean[0].tolist() == [*[17] * 6, 340] * 2
     assert (got.quantiles[0, :, 0] < got.quantiles[0, :, -1]).all()
     assert got.sums[0, 0, 0] < got.sums[0, 0, 3] < got.sums[0, 0, -1]

@@ -50,7 +50,7 @@ def test_replay_is_made_of_lstm_nodes_in_the_layout_onnxruntime_knows(directory:
 def test_pieces_are_whole_and_other_units_in_thousandths(directory: Path) -> None:
     given = step_arrays(300)
     found, exact = run(directory, **given), reference(untrained(), given)
-    by_piece = given["pieces"]
+    by_piece = given["integer_units"]
     for name in ("quantiles", "sums"):
         whole, fine = found[name][by_piece], found[name][~by_piece]
         assert (whole == np.rint(whole)).all()
@@ -65,7 +65,7 @@ def test_pieces_are_whole_and_other_units_in_thousandths(directory: Path) -> Non
 def test_closed_windows_are_forecast_as_exactly_nothing(directory: Path) -> None:
     given = step_arrays(20)
     found = run(directory, **given)
-    closed = given["season"] == 0
+    closed = given["season_next"] == 0
     assert closed.sum() == 2
     assert not found["quantiles"][:, closed].any()
     assert not found["mean"][:, closed].any()

@@ -45,7 +45,7 @@ def scrambled(arrays: TrainingArrays, begin: int, *names: str) -> TrainingArrays
 def test_nothing_after_until_is_looked_at() -> None:
     arrays = weekly_shop()
     before = brief_fit(arrays)
-    after = brief_fit(scrambled(arrays, UNTIL, "y", "x", "nu", "season", "live"))
+    after = brief_fit(scrambled(arrays, UNTIL, "y", "x", "nu", "season_next", "live"))
     assert same_weights(before, after)
     assert before.metrics == after.metrics
     assert not same_weights(before, brief_fit(scrambled(arrays, UNTIL - 1, "y")))
@@ -132,7 +132,7 @@ def test_a_crop_holds_the_windows_after_each_of_its_rows() -> None:
             t = int(start) + row
             assert crop.origin[row, column] == (t + K < end and bool(arrays.live[min(t, end - 1), sku]))
             for step in range(1, K + 1):
-                open_and_known = t < end and t + step < end and arrays.season[t, step - 1] > 0
+                open_and_known = t < end and t + step < end and arrays.season_next[t, step - 1] > 0
                 wanted = arrays.y[t + step, sku] if open_and_known else np.nan
                 if t < end:
                     np.testing.assert_equal(crop.y[row, column, step - 1].item(), wanted)
@@ -182,7 +182,7 @@ def test_the_loss_counts_only_known_open_windows_of_origins() -> None:
     rows = int(crop.origin.sum())
     base = Outlook(torch.ones(rows, K, 7), torch.ones(rows, 2, 7), torch.ones(rows, K))
     loss = outlook_loss(base, crop, counts, layout)
-    closed = (crop.season[crop.origin] == 0)[..., None]
+    closed = (crop.season_next[crop.origin] == 0)[..., None]
     elsewhere = Outlook(torch.where(closed, 50.0, base.quantiles), base.sums, base.mean)
     assert outlook_loss(elsewhere, crop, counts, layout) == loss
     worse = Outlook(torch.where(closed, base.quantiles, 50.0), base.sums, base.mean)
@@ -254,12 +254,12 @@ def test_pieces_are_told_from_what_was_sold_before_until() -> None:
     arrays = weekly_shop()
     y = arrays.y.copy()
     y[50, 4], y[140, 7] = 1.5, 0.25
-    pieces = replace(arrays, y=y).whole_units(until_index=UNTIL)
-    assert not pieces[4]
-    assert pieces[7]
+    integer_units = replace(arrays, y=y).whole_units(until_index=UNTIL)
+    assert not integer_units[4]
+    assert integer_units[7]
 
 
-@pytest.mark.parametrize("name", ["x", "nu", "season", "live"])
+@pytest.mark.parametrize("name", ["x", "nu", "season_next", "live"])
 def test_arrays_that_do_not_fit_are_named(name: str) -> None:
     arrays = weekly_shop()
     with pytest.raises(ValueError, match=f"{name} is "):

@@ -11,10 +11,10 @@ import pytest
 from features.cadence import DAY_MS, HOUR_MS, MONTH_MS, WEEK_MS
 from features.grid import WindowGrid
 from inference import sentences
-from inference.sentences import Facts, contributors, summary
+from inference.sentences import AlertFacts, contributors, summary
 
 LONDON = "Europe/London"
-SPIKE = Facts(
+SPIKE = AlertFacts(
     grid=WindowGrid(),
     kind="demand_spike",
     status="open",
@@ -34,7 +34,7 @@ SPIKE = Facts(
     price_usual=0.05,
     views_ratio=math.nan,
     units7=840.0,
-    season=1.1,
+    season_index=1.1,
 )
 
 

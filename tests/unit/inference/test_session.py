@@ -20,7 +20,7 @@ from schemas.errors import BadSetting
 from tests.support.models import bundle_in, step_arrays, untrained
 
 SKUS = 1100
-SHARED = ("season", "season_sums")
+SHARED = ("season_next", "season_sums")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_any_dtype_and_stride_of_the_right_shape_will_do(session: Session) -> No
     assert equal(session.run_step(**loose), session.run_step(**arrays))
 
 
-@pytest.mark.parametrize("name", ["x", "h", "c", "scale", "season", "season_sums", "pieces"])
+@pytest.mark.parametrize("name", ["x", "h", "c", "scale", "season_next", "season_sums", "integer_units"])
 def test_a_wrong_shape_is_named(name: str, session: Session) -> None:
     arrays = step_arrays(10)
     arrays[name] = np.zeros((10, 3, 3, 3), np.float32)

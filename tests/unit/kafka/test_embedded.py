@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from schemas.errors import BrokerTrouble
 from streams.kafka import embedded
 from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from tests.support.partitions import read_topic
 
 
@@ -25,10 +25,10 @@ def test_topics_are_made_by_asking_and_have_the_promised_partitions() -> None:
 
 def test_records_are_there_for_every_client_and_gone_with_the_broker() -> None:
     with EmbeddedBroker() as broker:
-        outbox = Outbox({"bootstrap.servers": broker.bootstrap, "linger.ms": "0"}, on_error=pytest.fail)
-        outbox.put("windows", [b"a"], [json.dumps({"n": 1}).encode()])
-        assert outbox.settle(10) == 1
-        outbox.close()
+        producer = OutputProducer({"bootstrap.servers": broker.bootstrap, "linger.ms": "0"}, on_error=pytest.fail)
+        producer.put("windows", [b"a"], [json.dumps({"n": 1}).encode()])
+        assert producer.commit(10) == 1
+        producer.close()
         assert [message.value() for message in read_topic(broker.bootstrap, "windows")] == [b'{"n": 1}']
         address = broker.bootstrap
     assert broker.bootstrap == ""
@@ -62,12 +62,14 @@ def test_one_that_does_not_come_up_is_trouble_with_a_remedy(monkeypatch: pytest.
 
 def test_no_more_is_kept_than_promised_and_the_oldest_go() -> None:
     with EmbeddedBroker() as broker:
-        outbox = Outbox({"bootstrap.servers": broker.bootstrap, "compression.type": "none"}, on_error=pytest.fail)
+        producer = OutputProducer(
+            {"bootstrap.servers": broker.bootstrap, "compression.type": "none"}, on_error=pytest.fail
+        )
         count, size = 160, 100_000
         for number in range(count):
-            outbox.put("orders", [b"k"], [b"%d " % number + b"v" * size])
-            outbox.settle(30)
-        outbox.close()
+            producer.put("orders", [b"k"], [b"%d " % number + b"v" * size])
+            producer.commit(30)
+        producer.close()
         kept = [int(message.value().split(b" ")[0]) for message in read_topic(broker.bootstrap, "orders")]
     assert kept == list(range(count - len(kept), count)), "without a hole"
     assert 0.8 * embedded.KEPT_BYTES <= len(kept) * size <= 1.2 * embedded.KEPT_BYTES

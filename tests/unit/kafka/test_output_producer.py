@@ -14,7 +14,7 @@ from streams.kafka import clients
 from streams.kafka.broker_errors import Attempt
 from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
-from streams.kafka.output_producer import REPORTED_BYTES, Outbox
+from streams.kafka.output_producer import REPORTED_BYTES, OutputProducer
 from tests.support.partitions import read_topic
 
 if TYPE_CHECKING:
@@ -42,29 +42,29 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def make(broker: str, said: list[str]) -> Iterator[Callable[..., Outbox]]:
-    opened: list[Outbox] = []
+def make(broker: str, said: list[str]) -> Iterator[Callable[..., OutputProducer]]:
+    opened: list[OutputProducer] = []
 
-    def outbox(**config: str) -> Outbox:
+    def output(**config: str) -> OutputProducer:
         properties = {"bootstrap.servers": broker, **QUICK, **{k.replace("_", "."): v for k, v in config.items()}}
-        opened.append(Outbox(properties, on_error=said.append))
+        opened.append(OutputProducer(properties, on_error=said.append))
         return opened[-1]
 
-    yield outbox
+    yield output
     for each in opened:
         each.close()
 
 
 def test_what_was_put_counts_once_settled_and_lies_in_the_partition_of_its_key(
-    broker: str, make: Callable[..., Outbox], topic_prefix: str
+    broker: str, make: Callable[..., OutputProducer], topic_prefix: str
 ) -> None:
-    outbox, topic = make(), topic_prefix + "windows"
+    output, topic = make(), topic_prefix + "windows"
     keys = [f"sku{n % 7}".encode() for n in range(300)]
     values = [b"%d" % n for n in range(300)]
-    outbox.put(topic, keys[:200], values[:200])
-    outbox.put(topic, keys[200:], values[200:])
-    assert outbox.settle(30) == 300
-    assert outbox.settle(30) == 0, "counted once"
+    output.put(topic, keys[:200], values[:200])
+    output.put(topic, keys[200:], values[200:])
+    assert output.commit(30) == 300
+    assert output.commit(30) == 0, "counted once"
     found = read_topic(broker, topic)
     assert sorted(message.value() for message in found) == sorted(values)
     expected = dict(zip(set(keys), partitions_of(list(set(keys)), count=PARTITIONS).tolist(), strict=True))
@@ -77,12 +77,12 @@ def test_what_was_put_counts_once_settled_and_lies_in_the_partition_of_its_key(
 
 
 def test_one_record_may_have_headers_and_neither_key_nor_value(
-    broker: str, make: Callable[..., Outbox], topic_prefix: str
+    broker: str, make: Callable[..., OutputProducer], topic_prefix: str
 ) -> None:
-    outbox, topic = make(), topic_prefix + "dead-letters"
-    outbox.put_one(topic, None, None, [("code", b"empty"), ("trace", None), ("code", b"again")])
-    outbox.put_one(topic, b"k", b"\xff\x00")
-    assert outbox.settle(30) == 2
+    output, topic = make(), topic_prefix + "dead-letters"
+    output.put_one(topic, None, None, [("code", b"empty"), ("trace", None), ("code", b"again")])
+    output.put_one(topic, b"k", b"\xff\x00")
+    assert output.commit(30) == 2
     found = {message.key(): message for message in read_topic(broker, topic)}
     assert found[None].value() is None
     assert found[None].headers() == [("code", b"empty"), ("trace", None), ("code", b"again")]
@@ -90,75 +90,81 @@ def test_one_record_may_have_headers_and_neither_key_nor_value(
     assert not found[b"k"].headers()
 
 
-def test_more_than_the_queue_holds_gets_through(broker: str, make: Callable[..., Outbox], topic_prefix: str) -> None:
-    outbox, topic = make(queue_buffering_max_messages="50"), topic_prefix + "windows"
-    outbox.put(topic, [b"k"] * 1_000, [b"v"] * 1_000)
+def test_more_than_the_queue_holds_gets_through(
+    broker: str, make: Callable[..., OutputProducer], topic_prefix: str
+) -> None:
+    output, topic = make(queue_buffering_max_messages="50"), topic_prefix + "windows"
+    output.put(topic, [b"k"] * 1_000, [b"v"] * 1_000)
     for _ in range(100):
-        outbox.put_one(topic, b"k", b"v")
-    assert outbox.settle(30) == 1_100
+        output.put_one(topic, b"k", b"v")
+    assert output.commit(30) == 1_100
     assert len(read_topic(broker, topic)) == 1_100
 
 
-def test_a_full_queue_is_waited_for_no_longer_than_an_answer(make: Callable[..., Outbox], topic_prefix: str) -> None:
-    outbox = make(bootstrap_servers="127.0.0.1:1", queue_buffering_max_messages="50", socket_timeout_ms="1000")
+def test_a_full_queue_is_waited_for_no_longer_than_an_answer(
+    make: Callable[..., OutputProducer], topic_prefix: str
+) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1", queue_buffering_max_messages="50", socket_timeout_ms="1000")
     started_s = time.monotonic()
     with pytest.raises(FlushFailed, match="took none of 50 records within 1 s"):
-        outbox.put(topic_prefix + "windows", [b"k"] * 51, [b"v"] * 51)
+        output.put(topic_prefix + "windows", [b"k"] * 51, [b"v"] * 51)
     assert time.monotonic() - started_s >= 1
     with pytest.raises(FlushFailed, match="took none"):
-        outbox.put_one(topic_prefix + "dead-letters", b"k", b"v")
+        output.put_one(topic_prefix + "dead-letters", b"k", b"v")
 
 
-def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callable[..., Outbox]) -> None:
+def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callable[..., OutputProducer]) -> None:
     with pytest.raises(ValueError, match="zip"):
         make().put("windows", [b"a", b"b"], [b"1"])
 
 
-def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..., Outbox]) -> None:
-    outbox, value = make(message_max_bytes="2000"), b"v" * 5_000
+def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..., OutputProducer]) -> None:
+    output, value = make(message_max_bytes="2000"), b"v" * 5_000
     refused = r"key b'big' for windows was refused, MSG_SIZE_TOO_LARGE.*; lower what a record holds, or raise max"
     with pytest.raises(Refused, match=refused):
-        outbox.put_one("windows", b"big", value)
+        output.put_one("windows", b"big", value)
     with pytest.raises(Refused, match=refused):
-        outbox.put("windows", [b"small", b"big"], [b"v", value])
+        output.put("windows", [b"small", b"big"], [b"v", value])
 
 
 def test_a_broker_that_does_not_answer_fails_the_flush_and_is_told_while_it_lasts(
-    make: Callable[..., Outbox], said: list[str]
+    make: Callable[..., OutputProducer], said: list[str]
 ) -> None:
-    outbox = make(bootstrap_servers="127.0.0.1:1")
-    outbox.put("windows", [b"a", b"b"], [b"1", b"2"])
+    output = make(bootstrap_servers="127.0.0.1:1")
+    output.put("windows", [b"a", b"b"], [b"1", b"2"])
     with pytest.raises(FlushFailed, match=r"^2 of 2 records were not acknowledged within 0.5 s; see whether the bro"):
-        outbox.settle(0.5)
+        output.commit(0.5)
     assert any("127.0.0.1:1" in sentence for sentence in said)
 
 
-def test_records_given_up_fail_the_flush_with_the_first_reason(make: Callable[..., Outbox]) -> None:
-    outbox = make(bootstrap_servers="127.0.0.1:1", message_timeout_ms="200")
-    outbox.put("windows", [b"a", b"b", b"c"], [b"1", b"2", b"3"])
-    with pytest.raises(FlushFailed, match=r"^3 of 3 records were not written, the first because windows answered _MSG_"):
-        outbox.settle(30)
+def test_records_given_up_fail_the_flush_with_the_first_reason(make: Callable[..., OutputProducer]) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1", message_timeout_ms="200")
+    output.put("windows", [b"a", b"b", b"c"], [b"1", b"2", b"3"])
+    with pytest.raises(
+        FlushFailed, match=r"^3 of 3 records were not written, the first because windows answered _MSG_"
+    ):
+        output.commit(30)
 
 
 def test_a_failure_is_told_once_and_does_not_taint_the_next_flush(
-    make: Callable[..., Outbox], broker: str, topic_prefix: str
+    make: Callable[..., OutputProducer], broker: str, topic_prefix: str
 ) -> None:
-    outbox = make(message_timeout_ms="1")  # every record is too old before it is sent
-    outbox.put(topic_prefix + "windows", [b"a"], [b"1"])
+    output = make(message_timeout_ms="1")  # every record is too old before it is sent
+    output.put(topic_prefix + "windows", [b"a"], [b"1"])
     with pytest.raises(FlushFailed, match="1 of 1"):
-        outbox.settle(30)
-    assert outbox.settle(30) == 0
+        output.commit(30)
+    assert output.commit(30) == 0
 
 
-def test_closing_gives_up_what_is_queued_without_waiting_for_a_dead_broker(make: Callable[..., Outbox]) -> None:
-    outbox = make(bootstrap_servers="127.0.0.1:1")
-    outbox.put("windows", [b"a"] * 100, [b"1"] * 100)
-    outbox.close()
+def test_closing_gives_up_what_is_queued_without_waiting_for_a_dead_broker(make: Callable[..., OutputProducer]) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1")
+    output.put("windows", [b"a"] * 100, [b"1"] * 100)
+    output.close()
     with pytest.raises(FlushFailed, match=r"^100 of 100 records were not written.*_PURGE_QUEUE"):
-        outbox.settle(1)
+        output.commit(1)
 
 
-def test_the_operator_s_properties_win_over_the_defaults(make: Callable[..., Outbox], broker: str) -> None:
+def test_the_operator_s_properties_win_over_the_defaults(make: Callable[..., OutputProducer], broker: str) -> None:
     with pytest.raises(Refused, match="MSG_SIZE_TOO_LARGE"):
         make(message_max_bytes="1000").put_one("windows", b"k", b"v" * 2_000)
     make().put_one("windows", b"k", b"v" * 2_000)
@@ -241,11 +247,11 @@ class Answering:
 def told(
     monkeypatch: pytest.MonkeyPatch, error: KafkaError, *, transactional_id: str | None, heard: KafkaError | None = None
 ) -> Exception:
-    """What an outbox makes of an error of its producer. heard: the error that it has told on the side."""
+    """What a producer makes of an error of its producer. heard: the error that it has told on the side."""
     monkeypatch.setattr(clients, "producer", lambda config: Answering(error, config, heard=heard))
-    outbox = Outbox({}, on_error=lambda _: None, transactional_id=transactional_id)
+    output = OutputProducer({}, on_error=lambda _: None, transactional_id=transactional_id)
     with pytest.raises((Fenced, FlushFailed, Refused)) as raised:
-        outbox.put_one("windows", b"k", b"v")
+        output.put_one("windows", b"k", b"v")
     return raised.value
 
 
@@ -298,11 +304,11 @@ def test_a_fatal_error_whose_cause_nobody_tells_is_taken_for_fenced(monkeypatch:
 
 def test_a_long_key_is_told_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "producer", lambda config: Answering(kafka_error("MSG_SIZE_TOO_LARGE"), config))
-    outbox = Outbox({}, on_error=lambda _: None)
+    output = OutputProducer({}, on_error=lambda _: None)
     with pytest.raises(Refused) as one:
-        outbox.put_one("windows", b"k" * 1_000_000, b"v")
+        output.put_one("windows", b"k" * 1_000_000, b"v")
     with pytest.raises(Refused) as many:
-        outbox.put("windows", [b"k" * 1_000_000], [b"v"])
+        output.put("windows", [b"k" * 1_000_000], [b"v"])
     assert max(len(str(one.value)), len(str(many.value))) < 500
 
 
@@ -378,10 +384,10 @@ class Producer:
 
 
 @pytest.fixture
-def claimed(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[Outbox, Producer]:
+def claimed(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[OutputProducer, Producer]:
     made: list[Producer] = []
     monkeypatch.setattr(clients, "producer", lambda properties: made.append(Producer(properties)) or made[0])
-    return Outbox({}, on_error=said.append, transactional_id="shop-3"), made[0]
+    return OutputProducer({}, on_error=said.append, transactional_id="shop-3"), made[0]
 
 
 @pytest.mark.parametrize(
@@ -395,47 +401,47 @@ def claimed(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[Outbox, P
     ],
 )
 def test_a_claim_that_fails_says_whether_trying_again_helps(
-    claimed: tuple[Outbox, Producer], code: int, expected: type, told: str
+    claimed: tuple[OutputProducer, Producer], code: int, expected: type, told: str
 ) -> None:
-    outbox, producer = claimed
+    output, producer = claimed
     producer.fails["init_transactions"] = failing(code, fatal=True)
     with pytest.raises(expected, match=told):
-        outbox.claim(0.1)
+        output.init_transactions(0.1)
 
 
 def test_a_topic_that_may_not_be_written_is_named_and_not_the_commit_that_it_fails(
-    claimed: tuple[Outbox, Producer],
+    claimed: tuple[OutputProducer, Producer],
 ) -> None:
-    outbox, producer = claimed
+    output, producer = claimed
     producer.refused["windows"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
     producer.fails["commit_transaction"] = failing(local("_INCONSISTENT"), txn_requires_abort=True)
-    outbox.put("forecasts", [b"a"] * 9, [b"1"] * 9)
-    outbox.put("windows", [b"a"] * 9, [b"1"] * 9)
+    output.put("forecasts", [b"a"] * 9, [b"1"] * 9)
+    output.put("windows", [b"a"] * 9, [b"1"] * 9)
     with pytest.raises(Refused, match=r"^some of 18 records .* windows answered .*Write on the topic 'windows'"):
-        outbox.settle(1)
+        output.commit(1)
 
 
 @pytest.mark.parametrize(
     ("known", "expected"), [(("orders",), Refused), ((), FlushFailed), (("orders", "windows"), FlushFailed)]
 )
 def test_a_topic_that_is_not_there_is_refused_where_the_metadata_agree(
-    claimed: tuple[Outbox, Producer], known: tuple[str, ...], expected: type
+    claimed: tuple[OutputProducer, Producer], known: tuple[str, ...], expected: type
 ) -> None:
-    outbox, producer = claimed
+    output, producer = claimed
     producer.known, producer.refused["windows"] = known, KafkaError.UNKNOWN_TOPIC_OR_PART
     producer.fails["commit_transaction"] = failing(local("_INCONSISTENT"), txn_requires_abort=True)
-    outbox.put_one("windows", b"a", b"1")
+    output.put_one("windows", b"a", b"1")
     with pytest.raises(expected, match="windows answered UNKNOWN_TOPIC_OR_PART"):
-        outbox.settle(1)
+        output.commit(1)
 
 
-def test_a_fenced_producer_is_fenced_whatever_its_records_report(claimed: tuple[Outbox, Producer]) -> None:
-    outbox, producer = claimed
+def test_a_fenced_producer_is_fenced_whatever_its_records_report(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
     producer.refused["windows"] = local("_PURGE_QUEUE")
     producer.fails["commit_transaction"] = failing(local("_FENCED"), fatal=True)
-    outbox.put_one("windows", b"a", b"1")
+    output.put_one("windows", b"a", b"1")
     with pytest.raises(Fenced, match="_FENCED"):
-        outbox.settle(1)
+        output.commit(1)
 
 
 @pytest.mark.parametrize(
@@ -448,31 +454,31 @@ def test_a_fenced_producer_is_fenced_whatever_its_records_report(claimed: tuple[
     ],
 )
 def test_a_dead_producer_says_what_it_died_of(
-    claimed: tuple[Outbox, Producer], cause: int | None, expected: type
+    claimed: tuple[OutputProducer, Producer], cause: int | None, expected: type
 ) -> None:
-    outbox, producer = claimed
+    output, producer = claimed
     producer.fails["produce"] = failing(local("_FATAL"))
     producer.fatal = None if cause is None else KafkaError(cause, "of this", fatal=True)
     with pytest.raises(expected, match="_FATAL" if cause is None else "of this"):
-        outbox.put_one("windows", b"a", b"1")
+        output.put_one("windows", b"a", b"1")
 
 
-def test_few_records_report_and_all_that_are_large(claimed: tuple[Outbox, Producer]) -> None:
-    outbox, producer = claimed
-    outbox.put("windows", [b"k"] * 100, [b"v"] * 100)
+def test_few_records_report_and_all_that_are_large(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
+    output.put("windows", [b"k"] * 100, [b"v"] * 100)
     assert producer.reported == 1
-    outbox.put("windows", [b"k"] * 3, [b"v", b"v" * REPORTED_BYTES, None])
+    output.put("windows", [b"k"] * 3, [b"v", b"v" * REPORTED_BYTES, None])
     assert producer.reported == 3
-    assert outbox.settle(1) == 103
+    assert output.commit(1) == 103
 
 
-def test_what_was_abandoned_is_not_told_of_the_next_flush(claimed: tuple[Outbox, Producer]) -> None:
-    outbox, producer = claimed
+def test_what_was_abandoned_is_not_told_of_the_next_flush(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
     producer.refused["windows"] = local("_PURGE_QUEUE")
-    outbox.put_one("windows", b"a", b"1")
+    output.put_one("windows", b"a", b"1")
     producer.flush(0)
-    outbox.abandon(1)
+    output.abort(1)
     producer.refused.clear()
-    outbox.put_marked("changelog", b"meta", b"1", 0)
-    assert outbox.settle(1) == 2
-    assert outbox.marked_offset == 41
+    output.put_marked("changelog", b"meta", b"1", 0)
+    assert output.commit(1) == 2
+    assert output.marked_offset == 41

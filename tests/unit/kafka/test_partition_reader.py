@@ -40,7 +40,7 @@ def read(broker: str) -> Iterator[Callable[..., Reader]]:
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "ANSWER_S", 0.5)
     monkeypatch.setattr(reading, "SILENCE_S", 0.5)
 
@@ -59,7 +59,7 @@ def test_a_partition_is_read_from_an_offset_to_its_end(
     assert list(reader.records(10, 10)) == []
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("shortened")
 def test_brokers_that_do_not_answer_are_away_for_now(read: Callable[..., Reader]) -> None:
     reader = read("changelog", bootstrap="127.0.0.1:1")
     with pytest.raises(Unavailable, match=r"^the changelog changelog\[0\] cannot be read \(.*see whether the brokers"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from features import rows
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.errors import StateMismatch
 from streams.kafka import topic_ids as identity
 from streams.kafka.embedded import EmbeddedBroker
@@ -32,7 +32,7 @@ def broker() -> Iterator[str]:
 
 
 def meta(**changes: Any) -> rows.Meta:  # noqa: ANN401 - whatever it is
-    made = rows.fresh_meta(Ledger(Settings().grid), model="none")
+    made = rows.fresh_meta(SkuState(Settings().grid), model="none")
     for name, value in changes.items():
         setattr(made, name, value)
     return made

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.observe import progress as module
-from streams.observe.progress import EVERY_S, span, telling
+from streams.observe.progress import EVERY_S, span, track_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def test_a_long_task_says_every_ten_seconds_how_far_it_is_how_fast_and_how_long_
     clock: Clock, lines: Callable[[], list[str]]
 ) -> None:
     assert EVERY_S == 10.0
-    with telling("reading", 5_000, now_s=clock, ticks=False) as told:
+    with track_progress("reading", 5_000, now_s=clock, ticks=False) as told:
         for _ in range(10):
             told(500)
             clock.now_s += 2.5
@@ -58,7 +58,7 @@ def test_a_long_task_says_every_ten_seconds_how_far_it_is_how_fast_and_how_long_
 
 
 def test_it_says_where_it_is_and_takes_a_total_that_is_known_late(clock: Clock, lines: Callable[[], list[str]]) -> None:
-    with telling("training", now_s=clock, ticks=False) as told:
+    with track_progress("training", now_s=clock, ticks=False) as told:
         clock.now_s += 10
         told.at(3, detail="loss 0.5000")
         clock.now_s += 10
@@ -71,8 +71,8 @@ def test_it_says_where_it_is_and_takes_a_total_that_is_known_late(clock: Clock, 
 
 def test_what_does_nothing_for_long_is_told_all_the_same(clock: Clock, lines: Callable[[], list[str]]) -> None:
     with (
-        telling("surveying", now_s=clock, ticks=False) as one,
-        telling("reading", 9, now_s=clock, ticks=False) as other,
+        track_progress("surveying", now_s=clock, ticks=False) as one,
+        track_progress("reading", 9, now_s=clock, ticks=False) as other,
     ):
         clock.now_s += 65
         one.tick()
@@ -84,7 +84,7 @@ def test_a_thread_tells_while_the_task_itself_cannot(
     monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr(module, "EVERY_S", 0.05)
-    with telling("exporting"):
+    with track_progress("exporting"):
         time.sleep(0.3)
     said = lines()
     assert said
@@ -92,14 +92,14 @@ def test_a_thread_tells_while_the_task_itself_cannot(
 
 
 def test_what_is_quick_stays_unsaid(clock: Clock, lines: Callable[[], list[str]]) -> None:
-    with telling("reading", 10, now_s=clock) as told:
+    with track_progress("reading", 10, now_s=clock) as told:
         for _ in range(10):
             told(1)
     assert lines() == []
 
 
 def test_a_task_that_breaks_off_leaves_no_thread_behind(clock: Clock) -> None:
-    with suppress(KeyError), telling("reading", 10, now_s=clock):
+    with suppress(KeyError), track_progress("reading", 10, now_s=clock):
         assert [thread for thread in threading.enumerate() if thread.name == "telling of reading"]
         raise KeyError
     assert not [thread for thread in threading.enumerate() if thread.name == "telling of reading"]

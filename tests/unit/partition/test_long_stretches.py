@@ -65,7 +65,7 @@ def test_a_stray_event_of_the_year_2000_is_passed_once_its_sku_is_dormant(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DORMANT_WINDOWS == 10_000
-    monkeypatch.setattr("features.ledger.DORMANT_WINDOWS", 50)
+    monkeypatch.setattr("features.sku_state.DORMANT_WINDOWS", 50)
     opened = stray(settings)
     turns = 0
     opened.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS)
@@ -76,7 +76,7 @@ def test_a_stray_event_of_the_year_2000_is_passed_once_its_sku_is_dormant(
     opened.flush(now_ms=NOW_MS)
     found = [w for w in published(opened.settings, "windows") if w["sku"] == "a"]
     assert [w["units"] for w in found] == [1.0, *[0.0] * 50, 1.0, 1.0]
-    assert opened.ledger.table["age"][:3].tolist() == [2, 2, 2], "what comes back is new"
+    assert opened.sku_state.table["age"][:3].tolist() == [2, 2, 2], "what comes back is new"
     opened.close()
 
 
@@ -85,7 +85,7 @@ def test_a_stray_event_of_the_year_2000_is_passed_once_its_sku_is_dormant(
 def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_new: bool, restarts: bool
 ) -> None:
-    monkeypatch.setattr("features.ledger.DORMANT_WINDOWS", 50)
+    monkeypatch.setattr("features.sku_state.DORMANT_WINDOWS", 50)
     found = []
     for is_crossing in (True, False):
         mine = msgspec.structs.replace(
@@ -98,7 +98,7 @@ def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
         take(opened, ORDERS, order("0", "once" if is_new else "a", T0), order("0b", "old", T0 + 2 * HOUR_MS))
         take(opened, ORDERS, *(order(f"{sku}1", sku, T0 + 99 * HOUR_MS) for sku in ("a", "b", "c")))
         if not is_crossing:
-            monkeypatch.setattr(opened.ledger, "nobody_until", lambda number, _: number)
+            monkeypatch.setattr(opened.sku_state, "nobody_until", lambda number, _: number)
         for hour in (20, 60, 98):  # some closed before, in, and after the stretch
             opened.watermark.value_ms = T0 + hour * HOUR_MS
             while opened.close_due(now_ms=NOW_MS):
@@ -108,7 +108,7 @@ def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
                 opened.close()
                 opened = open_partition(mine)
                 if not is_crossing:
-                    monkeypatch.setattr(opened.ledger, "nobody_until", lambda number, _: number)
+                    monkeypatch.setattr(opened.sku_state, "nobody_until", lambda number, _: number)
         reach(opened, T0 + 99 * HOUR_MS + 20 * MINUTE_MS)
         opened.watermark.value_ms = T0 + 101 * HOUR_MS
         while opened.close_due(now_ms=NOW_MS):
@@ -128,13 +128,13 @@ def test_state_of_older_workers_counts_no_event_of_an_open_window_as_closed(sett
     opened = open_partition(settings)
     take(opened, ORDERS, order("1", "a", T0), order("2", "a", T0 + 50 * HOUR_MS))
     reach(opened, T0 + HOUR_MS + 11 * MINUTE_MS)
-    opened.ledger.table["last_number"][:] = opened.ledger.grid.number(T0 + 50 * HOUR_MS)  # as they did
+    opened.sku_state.table["last_number"][:] = opened.sku_state.grid.number(T0 + 50 * HOUR_MS)  # as they did
     opened.flush(now_ms=NOW_MS)
     opened.close()
     again = open_partition(settings)
-    first = again.ledger.windows.first_open
+    first = again.sku_state.windows.first_open
     assert first is not None
-    assert again.ledger.table["last_number"][again.ledger.table.index["a"]] == first - 1
+    assert again.sku_state.table["last_number"][again.sku_state.table.index["a"]] == first - 1
     again.close()
 
 

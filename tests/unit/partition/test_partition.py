@@ -75,17 +75,17 @@ def test_a_dormant_sku_is_forgotten_with_its_row_and_starts_anew_when_it_returns
     for hour in range(2, 7):
         take(opened, ORDERS, order(f"busy{hour}", "busy", T0 + hour * HOUR_MS))
         reach(opened, T0 + hour * HOUR_MS + 11 * MINUTE_MS)
-    assert set(opened.ledger.table.skus) == {"busy", "clock"}
+    assert set(opened.sku_state.table.skus) == {"busy", "clock"}
     opened.flush(now_ms=NOW_MS)
     assert opened.store.sku_row("old") is None
     assert opened.store.sku_row("busy") is not None
     opened.close()
 
     again = open_partition(settings)
-    assert set(again.ledger.table.skus) == {"busy", "clock"}
+    assert set(again.sku_state.table.skus) == {"busy", "clock"}
     take(again, ORDERS, order("3", "old", T0 + 7 * HOUR_MS))
     reach(again, T0 + 8 * HOUR_MS + 11 * MINUTE_MS)
-    assert again.ledger.table["age"][again.ledger.table.index["old"]] == 1
+    assert again.sku_state.table["age"][again.sku_state.table.index["old"]] == 1
     again.flush(now_ms=NOW_MS)
     assert again.store.sku_row("old") is not None
     again.close()
@@ -166,7 +166,7 @@ def test_windows_without_events_may_be_left_out_of_the_output_but_not_of_the_sta
     said = {(w["sku"], (w["window_start_ms"] - T0) // HOUR_MS) for w in published(partition.settings, "windows")}
     assert said >= {("a", 0), ("b", 2), ("c", 2), ("a", 3), ("a", 4)}, "whatever the event was"
     assert not said & {("a", 1), ("a", 2), ("a", 5), ("c", 3)}
-    table = partition.ledger.table
+    table = partition.sku_state.table
     assert table["age"][table.slots(["a", "c"])].tolist() == [6, 4], "silence has aged them all the same"
     partition.close()
 
@@ -224,15 +224,15 @@ def test_every_record_is_counted_once_in_the_state_and_in_the_metrics(settings: 
     metrics = Metrics()
     again = open_partition(settings, metrics=metrics)
     assert again.meta.counts["orders"] == orders, "the counts go on where they were"
-    first = again.ledger.windows.first_open
+    first = again.sku_state.windows.first_open
     assert first is not None
     shown = {
         sample.name: sample.value
         for family in text_string_to_metric_families(metrics.render().decode())
         for sample in family.samples
     }
-    assert shown["skutrend_skus"] == len(again.ledger.table)
-    assert 1000 * shown["skutrend_watermark_timestamp_seconds"] == again.ledger.grid.start_ms(first), (
+    assert shown["skutrend_skus"] == len(again.sku_state.table)
+    assert 1000 * shown["skutrend_watermark_timestamp_seconds"] == again.sku_state.grid.start_ms(first), (
         "without waiting for the next close"
     )
     again.close()
@@ -432,14 +432,14 @@ def test_how_good_forecasts_are_and_which_alerts_are_open_is_told_as_soon_as_a_p
         take(partition, source, event, now_ms=T0 + 9 * DAY_MS)
     close_all(partition, now_ms=T0 + 9 * DAY_MS)
     partition.flush(now_ms=NOW_MS)
-    live = partition.desk.live
+    live = partition.pipeline.live
     partition.close()
     before = shown(metrics)
 
     again_metrics = Metrics()
     again = open_partition(settings, session=session, metrics=again_metrics)
     after = shown(again_metrics)
-    assert again.desk.live == live
+    assert again.pipeline.live == live
     names = ("skutrend_live_wql", "skutrend_live_coverage", "skutrend_open_alerts")
     assert {key: value for key, value in after.items() if key[0] in names} == {
         key: value for key, value in before.items() if key[0] in names
@@ -529,7 +529,7 @@ def test_the_shop_s_currency_is_kept_and_money_in_another_one_never_added(settin
     opened.flush(now_ms=NOW_MS)
     opened.close()
     again = open_partition(settings)
-    assert again.ledger.currency == "GBP"
+    assert again.sku_state.currency == "GBP"
     take(again, ORDERS, order("3", "a", T0, unit_price=15_000, quantity=1, currency="JPY"))
     reach(again, T0 + 2 * HOUR_MS)
     (window, *_) = windows_of(again, "a")

@@ -13,9 +13,9 @@ import pytest
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.errors import FlushFailed
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from streams.state.changelog import Changelog
 from streams.state.flush import LEAST_S, FlushChannel
 from streams.state.store import META, Flush, Store
@@ -31,7 +31,7 @@ SLOW_S = 0.3  # what a loaded machine may take for nothing
 
 @dataclass
 class Producer:
-    """Stands in for an outbox whose brokers answer after `meanwhile`, or not at all where the time is over by then."""
+    """Stands in for a producer whose brokers answer after `meanwhile`, or not at all where the time is over by then."""
 
     meanwhile: Callable[[], None] = lambda: None
     deadline: Deadline | None = None
@@ -48,7 +48,7 @@ class Producer:
     def put_marked(self, topic: str, key: bytes, value: bytes, partition: int) -> None:
         self.put_.append((key, value))
 
-    def settle(self) -> int:
+    def commit(self) -> int:
         assert self.deadline is not None
         self.left_s.append(self.deadline.left_s)
         self.meanwhile()
@@ -64,7 +64,7 @@ class Producer:
 
 
 def meta(sequence: int) -> rows.Meta:
-    return msgspec.structs.replace(rows.fresh_meta(Ledger(WindowGrid()), model="none"), sequence=sequence)
+    return msgspec.structs.replace(rows.fresh_meta(SkuState(WindowGrid()), model="none"), sequence=sequence)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def channel(store: Store, outputs: Any, state: Any) -> FlushChannel:  # noqa: ANN401 - stand in for outboxes
+def channel(store: Store, outputs: Any, state: Any) -> FlushChannel:  # noqa: ANN401 - stand in for producers
     return FlushChannel(store, outputs, Changelog(state, "t-changelog", 0))
 
 
@@ -104,17 +104,17 @@ def test_a_hurry_is_kept_whenever_it_comes(store: Store, when: str) -> None:
     outputs, state = Producer(), Producer()
     ours = channel(store, outputs, state)
 
-    def hurry() -> None:
-        ours.hurry(time.monotonic() + LEAST_S + 0.1)
+    def shorten_deadline() -> None:
+        ours.shorten_deadline(time.monotonic() + LEAST_S + 0.1)
 
     if when == "before begin":
-        hurry()
+        shorten_deadline()
     elif when == "in the first":
-        outputs.meanwhile = hurry
-    state.meanwhile = hurry if when == "in the second" else lambda: None
+        outputs.meanwhile = shorten_deadline
+    state.meanwhile = shorten_deadline if when == "in the second" else lambda: None
     ours.begin(Flush(meta(1)), within_s=60.0)
     if when == "after begin":
-        hurry()
+        shorten_deadline()
     ours.commit()
     assert state.deadline is not None
     assert state.deadline.left_s < 1.0
@@ -124,7 +124,7 @@ def test_a_hurry_is_kept_whenever_it_comes(store: Store, when: str) -> None:
 def test_what_the_first_has_used_up_fails_the_second_at_once(store: Store) -> None:
     outputs, state = Producer(), Producer()
     ours = channel(store, outputs, state)
-    outputs.meanwhile = lambda: ours.hurry(time.monotonic() + 0.01)
+    outputs.meanwhile = lambda: ours.shorten_deadline(time.monotonic() + 0.01)
     state.meanwhile = lambda: time.sleep(0.02)
     started_s = time.monotonic()
     with pytest.raises(FlushFailed):
@@ -137,9 +137,9 @@ def test_a_later_hurry_does_not_lengthen_a_flush_and_one_for_ever_gives_the_next
     outputs, state = Producer(), Producer()
     ours = channel(store, outputs, state)
     ours.begin(Flush(meta(1)), within_s=60.0)
-    ours.hurry(time.monotonic() + 5.0)
-    ours.hurry(time.monotonic() + 50.0)
-    ours.hurry(math.inf)
+    ours.shorten_deadline(time.monotonic() + 5.0)
+    ours.shorten_deadline(time.monotonic() + 50.0)
+    ours.shorten_deadline(math.inf)
     ours.commit()
     assert outputs.left_s[0] <= 5.0
     ours.end()
@@ -150,15 +150,15 @@ def test_a_later_hurry_does_not_lengthen_a_flush_and_one_for_ever_gives_the_next
 def test_a_flush_that_begins_when_its_time_is_over_has_a_moment(store: Store) -> None:
     outputs, state = Producer(), Producer()
     ours = channel(store, outputs, state)
-    ours.hurry(time.monotonic() - 100.0)
+    ours.shorten_deadline(time.monotonic() - 100.0)
     ours.begin(Flush(meta(1)), within_s=60.0)
     assert outputs.deadline is not None
     assert 0 < outputs.deadline.left_s <= LEAST_S
 
 
-def dead() -> Outbox:
+def dead() -> OutputProducer:
     config = {"bootstrap.servers": "127.0.0.1:1", "linger.ms": "0", "log_level": "0"}
-    return Outbox(config | {"queue.buffering.max.messages": "50"}, on_error=lambda _: None)
+    return OutputProducer(config | {"queue.buffering.max.messages": "50"}, on_error=lambda _: None)
 
 
 def test_brokers_that_do_not_answer_are_left_when_another_thread_hurries(store: Store) -> None:
@@ -166,7 +166,7 @@ def test_brokers_that_do_not_answer_are_left_when_another_thread_hurries(store: 
     ours = channel(store, outputs, state)
     outputs.put("windows", [b"a"], [b"1"])
     ours.begin(Flush(meta(1)), within_s=60.0)
-    threading.Timer(0.2, lambda: ours.hurry(time.monotonic())).start()
+    threading.Timer(0.2, lambda: ours.shorten_deadline(time.monotonic())).start()
     started_s = time.monotonic()
     with pytest.raises(FlushFailed, match=r"1 of 1 records were not acknowledged within 0\.\d s"):
         ours.commit()
@@ -187,10 +187,10 @@ def test_a_queue_that_is_full_is_not_waited_for_beyond_the_deadline(store: Store
 
 
 def test_a_settle_without_a_time_and_without_a_flush_is_a_bug() -> None:
-    outbox = dead()
+    producer = dead()
     with pytest.raises(ValueError, match="comes after begin"):
-        outbox.settle()
-    outbox.close()
+        producer.commit()
+    producer.close()
 
 
 # ---------------------------------------------------------------------- tombstones

@@ -11,7 +11,7 @@ from faust.types import TP
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.errors import StateCorrupt, StateMismatch
 from streams.commands import state as inspection
 from streams.kafka.embedded import EmbeddedBroker
@@ -34,8 +34,8 @@ Record = tuple[bytes, bytes | None]
 
 
 def meta(sequence: int) -> rows.Meta:
-    ledger = Ledger(WindowGrid())
-    return msgspec.structs.replace(rows.fresh_meta(ledger, model="none"), sequence=sequence)
+    sku_state = SkuState(WindowGrid())
+    return msgspec.structs.replace(rows.fresh_meta(sku_state, model="none"), sequence=sequence)
 
 
 def foreign(number: int) -> bytes:
@@ -180,9 +180,9 @@ class Openings(Opener):
     def reader(self, topic: str, partition: int) -> Any:  # noqa: ANN401 - stands in for another class
         return self.made
 
-    def outbox(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - likewise
-        made = super().outbox()
-        made.claim = lambda *_, **__: None  # type: ignore[method-assign]
+    def producer(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - likewise
+        made = super().producer()
+        made.init_transactions = lambda *_, **__: None  # type: ignore[method-assign]
         return made
 
 

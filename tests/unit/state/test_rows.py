@@ -13,8 +13,8 @@ import pytest
 from features import closing, rows
 from features.cadence import DAY_MS
 from features.grid import WindowGrid
-from features.ledger import Ledger
 from features.open_windows import FOLDED
+from features.sku_state import SkuState
 from features.table import Column, SkuTable
 from schemas.errors import StateCorrupt, StateMismatch
 from streams.state.store import META, Store
@@ -59,20 +59,20 @@ def test_the_golden_meta_record_is_read_and_fits_this_build() -> None:
     meta = msgspec.msgpack.decode((NEWEST / "meta.msgpack").read_bytes(), type=rows.Meta)
     assert_says(msgspec.to_builtins(meta), expected(NEWEST)["meta"])
     assert meta.counts["orders"].balance == 0
-    ledger = Ledger(WindowGrid(timezone=TIMEZONE))
-    rows.check(meta, ledger, where="here")
-    rows.restore_season(ledger, meta.season)
-    assert rows.season_state(ledger) == meta.season
+    sku_state = SkuState(WindowGrid(timezone=TIMEZONE))
+    rows.check(meta, sku_state, where="here")
+    rows.restore_season(sku_state, meta.season)
+    assert rows.season_state(sku_state) == meta.season
 
 
 @pytest.mark.parametrize("folder", FORMATS[:-1], ids=lambda folder: folder.name)
 def test_state_of_an_earlier_format_is_refused_and_not_taken_for_damaged(folder: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "partition-0")
     store._db[META] = (folder / "meta.msgpack").read_bytes()  # noqa: SLF001 - an older worker wrote it
-    ledger = Ledger(WindowGrid(timezone=TIMEZONE))
+    sku_state = SkuState(WindowGrid(timezone=TIMEZONE))
     number = folder.name.rpartition("-")[2]
     with pytest.raises(StateMismatch, match=rf"format {number}\b.*start the version that wrote it") as refusal:
-        rows.check(store.meta() or fresh_meta(), ledger, where=str(store.path))
+        rows.check(store.meta() or fresh_meta(), sku_state, where=str(store.path))
     store.close()
     assert not isinstance(refusal.value, StateCorrupt), "which would be deleted without asking"
 
@@ -87,7 +87,7 @@ def test_the_golden_script_writes_files_of_the_golden_layout(tmp_path: Path) -> 
 
 
 def fresh_meta(**changed: Any) -> rows.Meta:  # noqa: ANN401 - fields of Meta
-    return msgspec.structs.replace(rows.fresh_meta(Ledger(WindowGrid()), model="none"), **changed)
+    return msgspec.structs.replace(rows.fresh_meta(SkuState(WindowGrid()), model="none"), **changed)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_foreign_state_is_refused_by_name_with_both_values_and_what_to_do(
     changed: dict[str, Any], name: str, have: str, want: str
 ) -> None:
     with pytest.raises(StateMismatch) as refusal:
-        rows.check(fresh_meta(**changed), Ledger(WindowGrid()), where="/data/3")
+        rows.check(fresh_meta(**changed), SkuState(WindowGrid()), where="/data/3")
     said = str(refusal.value)
     assert f"/data/3 has {name} {have}, this worker works with {want}" in said
     assert "start it with the settings and version that wrote it" in said
@@ -157,17 +157,17 @@ def test_a_record_that_no_version_wrote_is_damage(raw: bytes) -> None:
 
 
 def test_state_of_the_same_build_and_settings_is_welcome() -> None:
-    rows.check(fresh_meta(sequence=9, model="another"), Ledger(WindowGrid()), where="/data/3")
+    rows.check(fresh_meta(sequence=9, model="another"), SkuState(WindowGrid()), where="/data/3")
 
 
 def test_state_of_other_windows_or_columns_does_not_fit() -> None:
-    for ledger in (
-        Ledger(WindowGrid(timezone="Europe/London")),
-        Ledger(WindowGrid(window_ms=DAY_MS // 24)),
-        Ledger(WindowGrid(), extra_columns=[Column("hidden", "<f4", (8,))]),
+    for sku_state in (
+        SkuState(WindowGrid(timezone="Europe/London")),
+        SkuState(WindowGrid(window_ms=DAY_MS // 24)),
+        SkuState(WindowGrid(), extra_columns=[Column("hidden", "<f4", (8,))]),
     ):
         with pytest.raises(StateMismatch):
-            rows.check(fresh_meta(), ledger, where="here")
+            rows.check(fresh_meta(), sku_state, where="here")
 
 
 @pytest.mark.parametrize("wrong", [b"", b"\0" * 11, b"\0" * 13, b"\0" * 24])

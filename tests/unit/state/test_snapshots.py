@@ -11,7 +11,7 @@ import pytest
 from schemas.errors import BadSetting, Fenced
 from streams.observe.metrics import Metrics
 from streams.settings import Settings
-from streams.state.snapshots import Keeper, Shelf, Snapshots, checkpoint_folder
+from streams.state.snapshots import SnapshotRepository, Snapshots, SnapshotWriter, checkpoint_folder
 from streams.state.store import Store
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def snapshots(url: str) -> Snapshots:
     return Snapshots(settings(url), Metrics(), in_background=False)
 
 
-def shelf(url: str) -> Shelf:
-    return Shelf(url, settings(url).changelog_topic)
+def repository(url: str) -> SnapshotRepository:
+    return SnapshotRepository(url, settings(url).changelog_topic)
 
 
 def grow(store: Store, offset: int) -> None:
@@ -53,24 +53,24 @@ def grow(store: Store, offset: int) -> None:
     store.set_position(offset)
 
 
-def keep(keeper: Keeper, store: Store, *offsets: int) -> None:
+def keep(snapshot_writer: SnapshotWriter, store: Store, *offsets: int) -> None:
     """Take a snapshot at each of these positions, which serve as sequences and minutes too."""
     for offset in offsets:
         grow(store, offset)
-        keeper.offer(store, offset, now_ms=offset * MINUTE_MS)
+        snapshot_writer.write_if_due(store, offset, now_ms=offset * MINUTE_MS)
 
 
 def names(url: str) -> list[str]:
-    there = shelf(url)
+    there = repository(url)
     return [path.rpartition("/")[2] for owner in there.owners(0) for path in there.ls(owner)]
 
 
 def test_the_newest_snapshot_comes_back_as_the_state_was(url: str, store: Store, tmp_path: Path) -> None:
-    keep(snapshots(url).keeper(0), store, 1, 2, 3)
+    keep(snapshots(url).snapshot_writer(0), store, 1, 2, 3)
     grow(store, 4)
     assert not checkpoint_folder(store.path).exists()
     place = tmp_path / "elsewhere" / "partition-0"
-    assert snapshots(url).bring(0, place)
+    assert snapshots(url).fetch_newest(0, place)
     copy = Store(place)
     assert copy.position() == 3
     assert [sku for skus, _ in copy.sku_rows() for sku in skus] == ["000000", "000001", "000002", "000003"]
@@ -78,23 +78,23 @@ def test_the_newest_snapshot_comes_back_as_the_state_was(url: str, store: Store,
 
 
 def test_none_is_taken_before_the_interval_is_over(url: str, store: Store) -> None:
-    keeper = snapshots(url).keeper(0)
-    keeper.offer(store, 1, now_ms=0)
-    keeper.offer(store, 2, now_ms=MINUTE_MS - 1)
-    assert shelf(url).newest(0) is None
-    keeper.offer(store, 3, now_ms=MINUTE_MS)
-    keeper.offer(store, 4, now_ms=2 * MINUTE_MS - 1)
-    newest = shelf(url).newest(0)
+    snapshot_writer = snapshots(url).snapshot_writer(0)
+    snapshot_writer.write_if_due(store, 1, now_ms=0)
+    snapshot_writer.write_if_due(store, 2, now_ms=MINUTE_MS - 1)
+    assert repository(url).newest(0) is None
+    snapshot_writer.write_if_due(store, 3, now_ms=MINUTE_MS)
+    snapshot_writer.write_if_due(store, 4, now_ms=2 * MINUTE_MS - 1)
+    newest = repository(url).newest(0)
     assert newest is not None
     assert newest[1] == 3
 
 
 def test_a_table_file_is_copied_once_and_goes_when_no_kept_snapshot_needs_it(url: str, store: Store) -> None:
-    keeper = snapshots(url).keeper(0)
-    keep(keeper, store, 1, 2)
+    snapshot_writer = snapshots(url).snapshot_writer(0)
+    keep(snapshot_writer, store, 1, 2)
     first = {name for name in names(url) if name.endswith(".sst")}
-    store.settle()  # one new table file takes the place of all
-    keep(keeper, store, 3, 4)
+    store.compact()  # one new table file takes the place of all
+    keep(snapshot_writer, store, 3, 4)
     left = {name for name in names(url) if name.endswith(".sst")}
     assert first
     assert not first & left
@@ -102,15 +102,15 @@ def test_a_table_file_is_copied_once_and_goes_when_no_kept_snapshot_needs_it(url
 
 
 def test_a_new_owner_clears_away_what_earlier_ones_left_and_never_the_other_way_round(url: str, store: Store) -> None:
-    old, new = snapshots(url).keeper(0), snapshots(url).keeper(0)
+    old, new = snapshots(url).snapshot_writer(0), snapshots(url).snapshot_writer(0)
     keep(old, store, 1, 2, 3)
     keep(new, store, 4, 5)
-    assert len(shelf(url).owners(0)) == 2, "one snapshot of one's own is no reason yet"
+    assert len(repository(url).owners(0)) == 2, "one snapshot of one's own is no reason yet"
     keep(new, store, 6)
-    (only,) = shelf(url).owners(0)
+    (only,) = repository(url).owners(0)
     keep(old, store, 7)  # it was paused and wakes up; its flushes are fenced, but suppose that one was not
-    assert only in shelf(url).owners(0)
-    newest = shelf(url).newest(0)
+    assert only in repository(url).owners(0)
+    newest = repository(url).newest(0)
     assert newest is not None
 
 
@@ -118,8 +118,8 @@ def test_a_new_owner_clears_away_what_earlier_ones_left_and_never_the_other_way_
 def test_what_is_not_as_it_was_written_is_passed_over_with_a_warning(
     url: str, store: Store, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep(snapshots(url).keeper(0), store, 1, 2)
-    there = shelf(url)
+    keep(snapshots(url).snapshot_writer(0), store, 1, 2)
+    there = repository(url)
     (owner,) = there.owners(0)
     at = {Path(path).suffix: path for path in there.ls(owner)}
     if harm == "truncated":
@@ -133,7 +133,7 @@ def test_what_is_not_as_it_was_written_is_passed_over_with_a_warning(
     else:
         there.fs.pipe_file(at[".manifest"], b'{"format":9,"sequence":"2","parts":[]}')
     place = tmp_path / "elsewhere" / "partition-0"
-    assert not snapshots(url).bring(0, place)
+    assert not snapshots(url).fetch_newest(0, place)
     assert not place.exists()
     assert not list(place.parent.glob(".*"))
     assert "is restored without a snapshot" in caplog.text
@@ -144,11 +144,11 @@ def test_what_is_not_as_it_was_written_is_passed_over_with_a_warning(
 def test_a_snapshot_that_cannot_take_its_place_is_passed_over(
     url: str, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep(snapshots(url).keeper(0), store, 1, 2)
+    keep(snapshots(url).snapshot_writer(0), store, 1, 2)
     place = tmp_path / "elsewhere" / "partition-0"
     place.parent.mkdir()
     place.write_text("a file, which is no directory to rename to")
-    assert not snapshots(url).bring(0, place)
+    assert not snapshots(url).fetch_newest(0, place)
     assert f"is restored without a snapshot: it cannot be put in {place}: NotADirectoryError" in caplog.text
     assert not list(place.parent.glob(".*"))
 
@@ -156,43 +156,43 @@ def test_a_snapshot_that_cannot_take_its_place_is_passed_over(
 def test_a_place_that_cannot_be_written_costs_a_snapshot_and_nothing_else(store: Store, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file, where a directory should be")
     metrics = Metrics()
-    keeper = Snapshots(settings(str(tmp_path / "kept")), metrics, in_background=False).keeper(0)
-    keep(keeper, store, 1, 2)
+    snapshot_writer = Snapshots(settings(str(tmp_path / "kept")), metrics, in_background=False).snapshot_writer(0)
+    keep(snapshot_writer, store, 1, 2)
     assert metrics.registry.get_sample_value("skutrend_snapshots_total", {"partition": "0", "outcome": "failed"}) == 1
     assert not checkpoint_folder(store.path).exists()
 
 
 def test_a_url_of_no_known_kind_is_one_sentence() -> None:
     with pytest.raises(BadSetting, match=r"SKUTREND_SNAPSHOT_DIR is 'nowhere://x', which cannot be used"):
-        Shelf("nowhere://x", "group")
+        SnapshotRepository("nowhere://x", "group")
 
 
 def test_no_snapshot_is_no_news(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert not snapshots(url).bring(0, tmp_path / "elsewhere" / "partition-0")
+    assert not snapshots(url).fetch_newest(0, tmp_path / "elsewhere" / "partition-0")
     assert not caplog.text
 
 
 def test_a_worker_that_is_to_stop_leaves_off_in_the_midst_of_a_snapshot(url: str, store: Store, tmp_path: Path) -> None:
-    keep(snapshots(url).keeper(0), store, 1, 2)
+    keep(snapshots(url).snapshot_writer(0), store, 1, 2)
 
     def told(_: str) -> None:
         raise Fenced
 
     place = tmp_path / "elsewhere" / "partition-0"
     with pytest.raises(Fenced):
-        snapshots(url).bring(0, place, told=told)
+        snapshots(url).fetch_newest(0, place, told=told)
     assert not place.exists()
 
 
 def test_a_partition_that_is_closed_during_an_upload_leaves_no_manifest(store: Store, tmp_path: Path) -> None:
     url, gate = str(tmp_path / "kept"), threading.Semaphore(0)
-    keeper = Keeper(shelf(url), 0, interval_ms=MINUTE_MS, metrics=Metrics(), gate=gate)
-    keep(keeper, store, 1, 2)
-    keeper.close()
+    snapshot_writer = SnapshotWriter(repository(url), 0, interval_ms=MINUTE_MS, metrics=Metrics(), gate=gate)
+    keep(snapshot_writer, store, 1, 2)
+    snapshot_writer.close()
     gate.release()
-    thread = keeper._thread  # noqa: SLF001  # to wait for its end
+    thread = snapshot_writer._thread  # noqa: SLF001  # to wait for its end
     assert thread is not None
     thread.join(timeout=30)
     assert not thread.is_alive()
-    assert shelf(url).newest(0) is None
+    assert repository(url).newest(0) is None
     assert not checkpoint_folder(store.path).exists()

@@ -14,7 +14,7 @@ import pytest
 from features import rows
 from features.grid import WindowGrid
 from features.id_table import HASH_BYTES, hashed
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from streams.state.store import IDS_PART_BYTES, Flush, Store
 
@@ -26,7 +26,7 @@ BULK = pytest.mark.parametrize("bulk", [False, True], ids=["batch", "bulk"])
 
 
 def meta(sequence: int = 1, **changes: Any) -> rows.Meta:  # noqa: ANN401 - any field
-    described = rows.fresh_meta(Ledger(WindowGrid()), model="none")
+    described = rows.fresh_meta(SkuState(WindowGrid()), model="none")
     return msgspec.structs.replace(described, sequence=sequence, **changes)
 
 
@@ -245,7 +245,7 @@ def test_settling_writes_everything_to_files_and_the_size_is_theirs(path: Path) 
     keys = [f"sku{n:05d}".encode() for n in range(4_000)]
     for sequence in range(4):
         store.write(Flush(meta(sequence), skus=[(keys, noise)]))
-    store.settle()
+    store.compact()
     tables = sum(each.stat().st_size for each in path.glob("*.sst"))
     assert tables > 0
     assert store.size_bytes() == sum(each.stat().st_size for each in path.iterdir())

@@ -18,7 +18,7 @@ from schemas.errors import BrokerTrouble, FlushFailed, Refused, StateMismatch, U
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
-from streams.kafka.output_producer import Outbox
+from streams.kafka.output_producer import OutputProducer
 from streams.state.store import Store
 from streams.worker.opening import Opener
 from streams.worker.worker import Worker, input_partitions, monotonic_ms, now_ms
@@ -156,14 +156,14 @@ def test_a_batch_flushes_when_the_interval_is_over_and_not_before(make: Callable
 def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Partition], threading.Event]]:
     """Let the flushes of one partition wait until the event is set."""
     go = threading.Event()
-    settle = Outbox.settle
+    commit = OutputProducer.commit
 
     def hung(partition: Partition) -> threading.Event:
-        def settled(outbox: Outbox) -> int:
-            assert outbox is not partition.outbox or go.wait(60)
-            return settle(outbox)
+        def settled(producer: OutputProducer) -> int:
+            assert producer is not partition.producer or go.wait(60)
+            return commit(producer)
 
-        monkeypatch.setattr(Outbox, "settle", settled)
+        monkeypatch.setattr(OutputProducer, "commit", settled)
         return go
 
     monkeypatch.setattr("streams.worker.worker.PATIENCE_S", 0.05)
@@ -242,7 +242,7 @@ def test_a_flush_that_begins_after_the_hurry_is_to_end_by_then_too(
     fetched = bench.next(ORDERS, b"?")
 
     async def story() -> None:
-        bench.worker.hurry()
+        bench.worker.shorten_deadline()
         async with asyncio.timeout(30):  # it would wait for a minute
             with pytest.raises(FlushFailed, match="1 of 1 records were not acknowledged"):
                 await bench.worker.take(ORDERS, fetched, bench.consumer)
@@ -254,8 +254,8 @@ def test_a_flush_that_begins_after_the_hurry_is_to_end_by_then_too(
 def test_a_partition_that_is_kept_has_its_time_again(make: Callable[..., Bench]) -> None:
     bench = make()
     heard: list[float] = []
-    bench.partition.hurry = heard.append
-    bench.worker.hurry()
+    bench.partition.shorten_deadline = heard.append
+    bench.worker.shorten_deadline()
     bench.assign([0])
     assert len(heard) == 2
     assert heard[0] < heard[1] == math.inf
@@ -281,14 +281,14 @@ def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those
     fetched = bench.next(ORDERS, b"?")
 
     async def story() -> None:
-        by_s = bench.worker.hurry()
+        by_s = bench.worker.shorten_deadline()
         async with asyncio.timeout(30):
             with pytest.raises(FlushFailed):
                 await bench.worker.take(ORDERS, fetched, bench.consumer)  # it would wait for a minute
-        assert bench.worker.hurry() == by_s, "one deadline for all that belongs to this leaving"
+        assert bench.worker.shorten_deadline() == by_s, "one deadline for all that belongs to this leaving"
         with pytest.raises(FlushFailed):
             await bench.worker.flush()
-        assert bench.worker.hurry() > by_s, "and another for the next"
+        assert bench.worker.shorten_deadline() > by_s, "and another for the next"
 
     asyncio.run(story())
     bench.worker.drop(0)
@@ -297,9 +297,9 @@ def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those
 
 def test_a_new_assignment_ends_the_hurry_of_the_last_one(make: Callable[..., Bench]) -> None:
     bench = make()
-    by_s = bench.worker.hurry()
+    by_s = bench.worker.shorten_deadline()
     bench.assign([0])
-    assert bench.worker.hurry() > by_s
+    assert bench.worker.shorten_deadline() > by_s
 
 
 # ---------------------------------------------------------------------- what brokers refuse for good
@@ -340,7 +340,7 @@ def test_what_is_refused_of_a_flush_ends_the_worker_and_is_not_given_up_to_be_op
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make()
-    monkeypatch.setattr(Outbox, "settle", refuse)
+    monkeypatch.setattr(OutputProducer, "commit", refuse)
     with pytest.raises(Refused, match="transactional id"):
         bench.take(ORDERS, order("0", "a", T0))
     assert not bench.worker.reopening

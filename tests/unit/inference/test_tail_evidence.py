@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom, poisson
 
-from inference import surprise
+from inference import tail_evidence
 from tests.support.judging import DAY_MS, closed, fresh
 
 
 def observed(
     rows: dict[str, Any], day: int, units: float, *, expected: float = math.nan, **how: float
-) -> surprise.Surprise:
+) -> tail_evidence.TailEvidence:
     """One window of one SKU, `rows` moved on."""
     window = closed(day, units, **how)  # type: ignore[arg-type]
-    found, new = surprise.observe(rows, window, np.array([expected]))
+    found, new = tail_evidence.observe(rows, window, np.array([expected]))
     rows |= new
     return found
 
@@ -35,21 +35,23 @@ def grown(units: float = 4.0, days: int = 60) -> dict[str, Any]:
 def test_tails_are_the_mid_p_of_scipy(mu: float, r: float) -> None:
     y = np.arange(40.0)
     law = nbinom(r, r / (r + mu))
-    up, down = surprise.tails(y, mu=np.full(40, mu), r=np.full(40, r))
+    up, down = tail_evidence.tails(y, mu=np.full(40, mu), r=np.full(40, r))
     np.testing.assert_allclose(up, law.sf(y) + 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
     np.testing.assert_allclose(down, law.cdf(y) - 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
 
 
 def test_infinite_r_is_poisson_and_large_r_nearly() -> None:
     y, mu = np.arange(30.0), np.full(30, 6.0)
-    up, down = surprise.tails(y, mu=mu, r=np.full(30, np.inf))
+    up, down = tail_evidence.tails(y, mu=mu, r=np.full(30, np.inf))
     np.testing.assert_allclose(up, poisson.sf(y, 6) + 0.5 * poisson.pmf(y, 6), rtol=1e-9)
     np.testing.assert_allclose(down, poisson.cdf(y, 6) - 0.5 * poisson.pmf(y, 6), rtol=1e-9)
-    np.testing.assert_allclose(surprise.tails(y, mu=mu, r=np.full(30, 1e7))[0], up, rtol=1e-4)
+    np.testing.assert_allclose(tail_evidence.tails(y, mu=mu, r=np.full(30, 1e7))[0], up, rtol=1e-4)
 
 
 def test_tails_never_underflow() -> None:
-    up, down = surprise.tails(np.array([1e18, 0.0, 5.0]), mu=np.array([1.0, 1e18, 0.0]), r=np.array([50.0, 50.0, 1.0]))
+    up, down = tail_evidence.tails(
+        np.array([1e18, 0.0, 5.0]), mu=np.array([1.0, 1e18, 0.0]), r=np.array([50.0, 50.0, 1.0])
+    )
     assert (up >= 1e-300).all()
     assert (down >= 1e-300).all()
     assert up[0] == up[2] == 1e-300
@@ -57,9 +59,9 @@ def test_tails_never_underflow() -> None:
 
 def test_no_tail_is_small_within_the_bound() -> None:
     mu, r = (a.ravel() for a in np.meshgrid(np.geomspace(1e-3, 1e5, 60), np.geomspace(0.01, 50, 25)))
-    top = mu + surprise.BOUND_SD * np.sqrt(mu + mu * mu / r)
-    assert surprise.tails(top, mu=mu, r=r)[0].min() > 0.01
-    assert surprise.tails(np.floor(top), mu=mu, r=r)[0].min() > 0.01
+    top = mu + tail_evidence.BOUND_SD * np.sqrt(mu + mu * mu / r)
+    assert tail_evidence.tails(top, mu=mu, r=r)[0].min() > 0.01
+    assert tail_evidence.tails(np.floor(top), mu=mu, r=r)[0].min() > 0.01
 
 
 @pytest.mark.parametrize(("true_r", "close"), [(0.5, 0.25), (3.0, 0.5)])
@@ -69,9 +71,9 @@ def test_dispersion_finds_the_burstiness(true_r: float, close: float) -> None:
     rows = fresh(n)
     for day in range(200):
         y = rng.negative_binomial(true_r, true_r / (true_r + mu), n)
-        rows |= surprise.observe(rows, closed(day, y), np.full(n, mu))[1]
+        rows |= tail_evidence.observe(rows, closed(day, y), np.full(n, mu))[1]
     # shrinkage and the allowance for model error make it lower than the truth, never much higher
-    assert (1 - close) * true_r < np.median(surprise.dispersion(rows)) < 1.1 * true_r
+    assert (1 - close) * true_r < np.median(tail_evidence.dispersion(rows)) < 1.1 * true_r
 
 
 def test_level_and_variance_are_means_at_first() -> None:
@@ -132,11 +134,11 @@ def test_a_giant_first_order_is_a_surprise_and_does_not_become_usual() -> None:
     rows = fresh(1)
     found = observed(rows, 0, 74_215.0)
     assert found.p_up[0] < 1e-6
-    assert rows["level"][0] == surprise.FIRST_CLIP
+    assert rows["level"][0] == tail_evidence.FIRST_CLIP
     assert observed(fresh(1), 0, 30.0).p_up[0] > 1e-4
 
 
-@pytest.mark.parametrize("how", [{"season": 0.0}, {"observed": False}])
+@pytest.mark.parametrize("how", [{"season_index": 0.0}, {"observed": False}])
 def test_a_closed_shop_and_an_unseen_sku_are_neither_judged_nor_learnt_from(how: dict[str, Any]) -> None:
     rows = grown(40.0)
     before = dict(rows)
@@ -149,11 +151,11 @@ def test_a_closed_shop_and_an_unseen_sku_are_neither_judged_nor_learnt_from(how:
 
 def test_silence_adds_up_and_ends_with_a_sale() -> None:
     rows = grown(6.0, days=200)
-    r = float(surprise.dispersion(rows)[0])
+    r = float(tail_evidence.dispersion(rows)[0])
     level = float(rows["run_level"][0])
     want = 0.0
     for day in range(200, 205):
-        r = float(surprise.dispersion(rows)[0])
+        r = float(tail_evidence.dispersion(rows)[0])
         want += -r * math.log1p(level / r)
         found = observed(rows, day, 0.0, expected=6.0)
         assert found.silence_log10p[0] == pytest.approx(want / math.log(10), rel=1e-4)
@@ -161,7 +163,7 @@ def test_silence_adds_up_and_ends_with_a_sale() -> None:
     assert found.silence_units[0] == pytest.approx(5 * level, rel=1e-5)
     assert found.last_sale_ms[0] == 199 * DAY_MS
     # even on a day on which the shop counts as closed
-    found = observed(rows, 205, 1.0, season=0.0)
+    found = observed(rows, 205, 1.0, season_index=0.0)
     assert (found.zero_run[0], found.silence_log10p[0], found.last_sale_ms[0]) == (0, 0.0, 205 * DAY_MS)
 
 
@@ -180,7 +182,7 @@ def test_a_price_jump_is_held_against_the_usual_moves() -> None:
     for day in range(40):
         observed(calm, day, 1.0, price=10.0)
         observed(lively, day, 1.0, price=10.0 if day % 2 else 7.0)
-    for rows, usual in ((calm, surprise.MIN_PRICE_MOVE), (lively, math.log(10 / 7))):
+    for rows, usual in ((calm, tail_evidence.MIN_PRICE_MOVE), (lively, math.log(10 / 7))):
         found = observed(rows, 40, 1.0, price=20.0)
         assert found.price_usual[0] == pytest.approx(usual, rel=1e-3)
         assert found.price_log[0] == pytest.approx(math.log(2), rel=1e-6)

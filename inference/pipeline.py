@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from features import closing
 from features.cadence import LEVELS, RING, SUM_WINDOWS
 from features.encoding import encode
-from features.ledger import Chunk, Ledger
 from features.rows import LiveState
 from features.season import context
+from features.sku_state import Chunk, SkuState
 from features.table import Column, Slots
-from inference import alarms, baselines, scoring, surprise
-from inference.alarms import AlarmRules, AlertChange
+from inference import alerting, baselines, scoring, tail_evidence
+from inference.alerting import AlertChange, AlertRules
 from inference.session import Session
 from inference.trend import Trend, trend
 from schemas.alerts import Alert, Contributor
 from schemas.columns import ForecastColumns, WindowColumns
 
-JUDGING = tuple(Column(*spec) for module in (surprise, scoring, baselines, alarms) for spec in module.COLUMNS)
+JUDGING = tuple(Column(*spec) for module in (tail_evidence, scoring, baselines, alerting) for spec in module.COLUMNS)
 _JUDGING_NAMES = tuple(c.name for c in JUDGING)
 _NO_CHANGE_MS = -(1 << 62)
 _FIRST_SUM = SUM_WINDOWS[0]
@@ -37,7 +37,7 @@ _LIVE_KEEP = 2 ** (-1 / 20)
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
-    """Name the per-SKU columns beside those of the ledger: none without a model."""
+    """Name the per-SKU columns beside those of the SKU state: none without a model."""
     if session is None:
         return ()
     shape = (session.layers, session.hidden)
@@ -45,7 +45,7 @@ def columns(session: Session | None) -> tuple[Column, ...]:
 
 
 @dataclass(frozen=True)
-class Closed:
+class WindowOutputs:
     """What one chunk of a closing window has to say. eventful: bool (n,), whether the SKU had an event in it."""
 
     slots: Slots
@@ -102,29 +102,29 @@ class LiveLoss:
         return self.loss[source] / self.units if self.units > 0 else float("nan")
 
 
-class Desk:
-    """Closes the windows of one ledger. Without a session there are windows only: no forecasts, no alerts."""
+class WindowPipeline:
+    """Closes the windows of one SKU state. Without a session there are windows only: no forecasts, no alerts."""
 
-    def __init__(self, ledger: Ledger, session: Session | None, *, rules: AlarmRules | None = None) -> None:
-        """Start without expectations; the ledger must have been made with `columns(session)`."""
-        self.ledger = ledger
+    def __init__(self, sku_state: SkuState, session: Session | None, *, rules: AlertRules | None = None) -> None:
+        """Start without expectations; the SKU state must have been made with `columns(session)`."""
+        self.sku_state = sku_state
         self.session = session
-        self.rules = rules or AlarmRules.of(ledger.grid.cadence)
+        self.rules = rules or AlertRules.of(sku_state.grid.cadence)
         # a net that learnt days knows nothing of hours: then the baseline serves
-        self.net_fits = session is not None and session.bundle.manifest.window_ms == ledger.grid.window_ms
+        self.net_fits = session is not None and session.bundle.manifest.window_ms == sku_state.grid.window_ms
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
 
-    def close(self, number: int, *, emitted_ms: int) -> Iterator[Closed]:
-        """Close window `number` of the ledger, chunk by chunk; consume it whole."""
+    def close(self, number: int, *, emitted_ms: int) -> Iterator[WindowOutputs]:
+        """Close window `number` of the SKU state, chunk by chunk; consume it whole."""
         next_open = False
         self.live.fade()
-        for chunk in self.ledger.close(number):
+        for chunk in self.sku_state.close(number):
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
-                self.ledger.advance(chunk)
-                self.ledger.store(chunk)
-                yield Closed(chunk.slots, self._windows(chunk), chunk.eventful)
+                self.sku_state.advance(chunk)
+                self.sku_state.store(chunk)
+                yield WindowOutputs(chunk.slots, self._windows(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
@@ -132,7 +132,7 @@ class Desk:
     def cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop` (without it), in which no SKU is live, in one step."""
         self.live.fade(stop - number)
-        self.ledger.cross(number, stop)
+        self.sku_state.cross(number, stop)
         self.expected_open = False
 
     def warm_up(self) -> None:
@@ -140,13 +140,13 @@ class Desk:
 
         Approximate: prices and clicks of the ring are not kept, and the statistics start where the ring does.
         """
-        last = self.ledger.windows.first_open
+        last = self.sku_state.windows.first_open
         if self.session is None or last is None:
             return
-        table = self.ledger.table
+        table = self.sku_state.table
         for low in range(0, len(table), _WARM_UP_SKUS):
             some = slice(low, min(low + _WARM_UP_SKUS, len(table)))
-            x = replay_inputs(self.ledger, some, last)
+            x = replay_inputs(self.sku_state, some, last)
             zero = np.zeros_like(table["h"][some])
             table["h"][some], table["c"][some] = self.session.run_replay(
                 x, zero, zero, lengths=np.minimum(table["age"][some], RING)
@@ -154,30 +154,30 @@ class Desk:
             for name in ("next_net", "next_mean"):
                 table[name][some] = np.nan
 
-    def _forecast(self, chunk: Chunk, session: Session, emitted_ms: int) -> Closed:
+    def _forecast(self, chunk: Chunk, session: Session, emitted_ms: int) -> WindowOutputs:
         rows = self._judge_rows(chunk)
         found, served_before = self._judge(chunk, rows)
-        self.ledger.advance(chunk)
+        self.sku_state.advance(chunk)
         out = session.run_step(
             encode(chunk.rows, chunk.facts, chunk.context),
-            self.ledger.table["h"][chunk.selection],
-            self.ledger.table["c"][chunk.selection],
+            self.sku_state.table["h"][chunk.selection],
+            self.sku_state.table["c"][chunk.selection],
             scale=chunk.rows["nu"],
-            season=chunk.context.season_next,
+            season_next=chunk.context.season_next,
             season_sums=chunk.context.season_sums,
-            pieces=chunk.rows["fractional"] == 0,
+            integer_units=chunk.rows["fractional"] == 0,
         )
-        self.ledger.table["h"][chunk.selection] = out.h
-        self.ledger.table["c"][chunk.selection] = out.c
+        self.sku_state.table["h"][chunk.selection] = out.h
+        self.sku_state.table["c"][chunk.selection] = out.c
         quantiles, mean, sums = self._choose(chunk, rows, out)
         last7 = np.nansum(closing.last_windows(chunk.rows, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = mean[:, :_FIRST_SUM].sum(axis=1)
         where_to = trend(sums[:, 0], last7=last7, mean7=mean7)
-        changes = self._alarms(chunk, rows, found, served_before, mean7)
-        self.ledger.store(chunk)
+        changes = self._alert_changes(chunk, rows, found, served_before, mean7)
+        self.sku_state.store(chunk)
         for name in _JUDGING_NAMES:
-            self.ledger.table[name][chunk.selection] = rows[name]
-        return Closed(
+            self.sku_state.table[name][chunk.selection] = rows[name]
+        return WindowOutputs(
             slots=chunk.slots,
             windows=self._windows(chunk),
             eventful=chunk.eventful,
@@ -186,24 +186,26 @@ class Desk:
         )
 
     def _judge_rows(self, chunk: Chunk) -> dict[str, NDArray[Any]]:
-        return {name: self.ledger.table[name][chunk.selection] for name in _JUDGING_NAMES}
+        return {name: self.sku_state.table[name][chunk.selection] for name in _JUDGING_NAMES}
 
-    def _judge(self, chunk: Chunk, rows: dict[str, NDArray[Any]]) -> tuple[surprise.Surprise, NDArray[np.float32]]:
-        """Hold the window against what was expected of it; returns the surprise and the quantiles that were served."""
+    def _judge(
+        self, chunk: Chunk, rows: dict[str, NDArray[Any]]
+    ) -> tuple[tail_evidence.TailEvidence, NDArray[np.float32]]:
+        """Hold the window against what was expected of it; returns the evidence and the quantiles served."""
         around, happened = chunk.context, chunk.facts
         n = len(chunk.slots)
         served = scoring.served_next(rows)
         by_change = chunk.rows["price_ms"] != _NO_CHANGE_MS
-        closed = surprise.Closed(
+        closed = tail_evidence.ClosedWindow(
             start_ms=around.start_ms,
             units=happened.units,
             price=np.where(by_change, happened.price, np.nan),
             views=happened.views.astype(np.float64),
             observed=np.ones(n, np.bool_),
-            season=around.index if around.is_open else 0.0,
+            season_index=around.index if around.is_open else 0.0,
         )
         expected = rows["next_mean"] if self.expected_open else np.full(n, np.nan, np.float32)
-        found, learnt = surprise.observe(rows, closed, expected)
+        found, learnt = tail_evidence.observe(rows, closed, expected)
         active = np.full(n, around.is_open and self.expected_open)
         losses = scoring.losses(rows, happened.units, active=active)
         self.live.add(losses, happened.units, served)
@@ -227,34 +229,34 @@ class Desk:
         out: Any,  # noqa: ANN401 - session.StepOutput
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Serve each SKU from the source that has earned it, and remember both for the next close."""
-        pieces = chunk.rows["fractional"] == 0
+        integer_units = chunk.rows["fractional"] == 0
         net_ok = scoring.healthy(out.quantiles, out.mean, chunk.rows["ring"])
         rows["source"] = scoring.choose_source(rows, net_ok=net_ok & self.net_fits)
         last = self._season(chunk, chunk.context.number)
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
-        rows["next_naive"] = baselines.one_step(rows, last, pieces=pieces)
+        rows["next_naive"] = baselines.one_step(rows, last, integer_units=integer_units)
         quantiles, mean, sums = out.quantiles, out.mean, out.sums
         at = np.flatnonzero(rows["source"] == scoring.SEASONAL_NAIVE)
         if len(at):
             some = {name: rows[name][at] for name, *_ in baselines.COLUMNS}
-            naive = baselines.forecast(some, last[at], chunk.context.season_next, pieces=pieces[at])
+            naive = baselines.forecast(some, last[at], chunk.context.season_next, integer_units=integer_units[at])
             quantiles[at], mean[at], sums[at] = naive.quantiles, naive.mean, naive.sums
         rows["next_mean"] = mean[:, 0].copy()
         return quantiles, mean, sums
 
-    def _alarms(
+    def _alert_changes(
         self,
         chunk: Chunk,
         rows: dict[str, NDArray[Any]],
-        found: surprise.Surprise,
+        found: tail_evidence.TailEvidence,
         served: NDArray[np.float32],
         mean7: NDArray[np.float32],
     ) -> list[AlertChange]:
         around = chunk.context
-        evidence = alarms.Evidence(
-            grid=self.ledger.grid,
+        evidence = alerting.Evidence(
+            grid=self.sku_state.grid,
             skus=self._skus(chunk),
-            currencies=[self.ledger.currency] * len(chunk.slots),
+            currencies=[self.sku_state.currency] * len(chunk.slots),
             window_start_ms=around.start_ms,
             window_end_ms=around.end_ms,
             age=chunk.rows["age"],
@@ -263,15 +265,15 @@ class Desk:
             high=served[:, -1],
             price=chunk.facts.price,
             units7=mean7,
-            season=around.index if around.is_open else 0.0,
-            surprise=found,
+            season_index=around.index if around.is_open else 0.0,
+            tail_evidence=found,
         )
-        changes, new = alarms.judge(evidence, rows, self.rules)
+        changes, new = alerting.judge(evidence, rows, self.rules)
         rows |= new
         return changes
 
     def _skus(self, chunk: Chunk) -> list[str]:
-        skus = self.ledger.table.skus
+        skus = self.sku_state.table.skus
         if isinstance(chunk.selection, slice):
             return skus[chunk.selection]
         return [skus[slot] for slot in chunk.slots.tolist()]
@@ -310,8 +312,8 @@ class Desk:
             window_end_ms=chunk.context.end_ms,
             revision=0,
             actual_units=chunk.facts.units,
-            step_ms=self.ledger.grid.window_ms,
-            step_starts_ms=self.ledger.grid.starts_ms(chunk.context.number + 1, quantiles.shape[1]),
+            step_ms=self.sku_state.grid.window_ms,
+            step_starts_ms=self.sku_state.grid.starts_ms(chunk.context.number + 1, quantiles.shape[1]),
             quantile_levels=LEVELS,
             quantiles=quantiles,
             mean=mean,
@@ -327,9 +329,9 @@ class Desk:
         )
 
 
-def replay_inputs(ledger: Ledger, some: slice, end: int) -> NDArray[np.float32]:
+def replay_inputs(sku_state: SkuState, some: slice, end: int) -> NDArray[np.float32]:
     """Encode the RING windows before window `end` of some SKUs anew: float32 (RING, n, F)."""
-    table = ledger.table
+    table = sku_state.table
     n = some.stop - some.start
     kept = {name: table[name][some].copy() for name in closing.NAMES}
     scratch = {c.name: np.full((n, *c.shape), c.fill, c.dtype) for c in closing.COLUMNS}
@@ -339,8 +341,8 @@ def replay_inputs(ledger: Ledger, some: slice, end: int) -> NDArray[np.float32]:
     inputs = []
     for number in range(end - RING, end):
         units = kept["ring"][:, number % RING].astype(np.float64)
-        around = context(ledger.grid, ledger.season, number, is_open=bool(np.isfinite(units).any()))
-        happened = closing.Facts(
+        around = context(sku_state.grid, sku_state.season, number, is_open=bool(np.isfinite(units).any()))
+        happened = closing.WindowFacts(
             order_lines=whole,
             units=np.nan_to_num(units),
             revenue=nothing,
@@ -352,7 +354,7 @@ def replay_inputs(ledger: Ledger, some: slice, end: int) -> NDArray[np.float32]:
             price=kept["price"],
             price_changed=np.zeros(n, np.bool_),
         )
-        closing.advance(scratch, happened, around, prior_nu=ledger.prior_nu)
+        closing.advance(scratch, happened, around, prior_nu=sku_state.prior_nu)
         inputs.append(encode(scratch, happened, around))
     return np.stack(inputs)
 
@@ -371,7 +373,7 @@ def _alert(change: AlertChange) -> Alert:
     return Alert(
         id=change.id,
         alert_key=change.alert_key,
-        status=change.status,  # type: ignore[arg-type]  # the alarms' words are the wire's
+        status=change.status,  # type: ignore[arg-type]  # the alerts' words are the wire's
         kind=change.kind,  # type: ignore[arg-type]
         severity=change.severity,  # type: ignore[arg-type]
         sku=change.sku,

@@ -14,8 +14,8 @@ from features.cadence import DAY_MS
 from features.duplicates import SeenIds
 from features.encoding import encode
 from features.id_table import HASH_BYTES
-from features.ledger import Columns, Ledger
 from features.season import Context
+from features.sku_state import Columns, SkuState
 from schemas.columns import ClickColumns, OrderColumns, PriceColumns
 from schemas.inputs import CLICKS, ORDERS
 
@@ -82,16 +82,16 @@ class Closed:
     context: Context | None
 
 
-def close(ledger: Ledger, number: int) -> Closed:
+def close(sku_state: SkuState, number: int) -> Closed:
     """Close one window as a worker does: judge (here: note), advance, encode, store."""
     found, vectors, context = {}, {}, None
-    for chunk in ledger.close(number):
-        ledger.advance(chunk)
+    for chunk in sku_state.close(number):
+        sku_state.advance(chunk)
         encoded = encode(chunk.rows, chunk.facts, chunk.context)
-        ledger.store(chunk)
+        sku_state.store(chunk)
         context = chunk.context
         for at, slot in enumerate(chunk.slots.tolist()):
-            sku = ledger.table.skus[slot]
+            sku = sku_state.table.skus[slot]
             assert sku not in found, "a SKU has one row per window"
             names = chunk.facts.__dataclass_fields__
             found[sku] = {name: getattr(chunk.facts, name)[at].item() for name in names}
@@ -99,11 +99,11 @@ def close(ledger: Ledger, number: int) -> Closed:
     return Closed(number, found, vectors, context)
 
 
-def close_due(ledger: Ledger, watermark_ms: int) -> list[Closed]:
+def close_due(sku_state: SkuState, watermark_ms: int) -> list[Closed]:
     """Close everything that is due, in the order in which it is named."""
     closed = []
-    while (number := ledger.due(watermark_ms)) is not None:
-        closed.append(close(ledger, number))
+    while (number := sku_state.due(watermark_ms)) is not None:
+        closed.append(close(sku_state, number))
     return closed
 
 
@@ -112,9 +112,9 @@ def day_ms(day: int, hour: float = 0.0) -> int:
     return MONDAY_MS + day * DAY_MS + int(hour * 3_600_000)
 
 
-def statistics(ledger: Ledger) -> dict[str, dict[str, bytes]]:
+def statistics(sku_state: SkuState) -> dict[str, dict[str, bytes]]:
     """Give every column of every SKU, as bytes, so that equal means equal to the last bit and NaN equals NaN."""
-    table = ledger.table
+    table = sku_state.table
     return {sku: {c.name: table[c.name][slot].tobytes() for c in table.spec} for sku, slot in table.index.items()}
 
 

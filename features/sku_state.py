@@ -19,7 +19,7 @@ from features.currency import ShopCurrency, converted
 from features.duplicates import SeenIds
 from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
 from features.open_windows import OpenWindow, OpenWindows
-from features.season import Context, Season, context
+from features.season import Context, SeasonProfile, context
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
 from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
@@ -78,17 +78,17 @@ class Chunk:
     slots: Slots
     selection: slice | Slots
     rows: closing.Rows
-    facts: closing.Facts
+    facts: closing.WindowFacts
     context: Context
     eventful: NDArray[np.bool_]
 
 
-class Ledger:
+class SkuState:
     """The SKUs of one partition.
 
     owns: tells for UTF-8 SKUs whether they belong to this partition, bool (n,); None: all do. extra_columns: per-SKU
     columns that later stages keep in the same table. max_ahead_ms: how far beyond the clock an event time may lie.
-    money: the shop's currency, shared by ledgers of one shop; None: that of the first record.
+    money: the shop's currency, shared by SKU states of one shop; None: that of the first record.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Ledger:
         self.table = SkuTable((*closing.COLUMNS, *extra_columns))
         self.windows = OpenWindows()
         self.seen = tuple(SeenIds() for _ in INPUTS)
-        self.season = Season(grid.season_length)
+        self.season = SeasonProfile(grid.season_length)
         self.prior_nu = 1.0
         self.money = money or ShopCurrency()
         self.currency = ""  # of the money seen in here; "" before there was any

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from inference import alarms
-from inference.alarms import AlarmRules
+from inference import alerting
+from inference.alerting import AlertRules
 from tests.support.judging import DAY_MS, Shop
 
 
@@ -20,7 +20,7 @@ def shop(units: float = 40.0, days: int = 60) -> Shop:
     return one
 
 
-def told(changes: list[alarms.AlertChange]) -> list[tuple[str, str, str]]:
+def told(changes: list[alerting.AlertChange]) -> list[tuple[str, str, str]]:
     return [(c.kind, c.status, c.severity) for c in changes]
 
 
@@ -56,8 +56,8 @@ def test_a_closed_shop_is_not_calm() -> None:
     one = shop()
     one.day(900, 40.0)
     for _ in range(10):
-        assert one.day(0, 40.0, season=0.0) == []
-    assert one.rows["alarm_open"][0, alarms.SPIKE] == alarms.PAGE
+        assert one.day(0, 40.0, season_index=0.0) == []
+    assert one.rows["alert_open"][0, alerting.SPIKE] == alerting.PAGE
 
 
 def test_a_drop_is_told_and_a_silence_takes_over() -> None:
@@ -85,7 +85,7 @@ def test_a_dead_listing_is_found_worsens_at_most_a_few_times_and_ends_with_a_sal
 
 
 def test_an_update_is_told_when_the_class_rises() -> None:
-    rules = AlarmRules(update_decades=99.0)
+    rules = AlertRules(update_decades=99.0)
     one = Shop(1, rules=rules)
     one.days(120, lambda day: 3.0 + day % 3, 3.0)
     changes = one.days(100, lambda _: 0.0, 3.0)
@@ -95,10 +95,10 @@ def test_an_update_is_told_when_the_class_rises() -> None:
 
 @pytest.mark.parametrize(
     ("rules", "expected"),
-    [(AlarmRules(min_impact=1e6), []), (AlarmRules(min_age=61), []), (AlarmRules(page_impact=1e6), ["ticket"])],
+    [(AlertRules(min_impact=1e6), []), (AlertRules(min_age=61), []), (AlertRules(page_impact=1e6), ["ticket"])],
 )
 def test_what_is_cheap_or_young_is_not_told_and_what_is_not_dear_does_not_page(
-    rules: AlarmRules, expected: list[str]
+    rules: AlertRules, expected: list[str]
 ) -> None:
     one = shop()
     one.rules = rules
@@ -146,7 +146,7 @@ def test_the_price_of_a_young_sku_may_move() -> None:
 def test_the_least_impact_is_exact() -> None:
     for least, told_of in ((860 * 5 - 0.01, 1), (860 * 5 + 0.01, 0)):
         one = shop()
-        one.rules = AlarmRules(min_impact=least)
+        one.rules = AlertRules(min_impact=least)
         assert len(one.day(901, 41.0)) == told_of
 
 
@@ -161,10 +161,10 @@ def test_columns_hold_nothing_of_an_ended_alert() -> None:
     one = shop()
     one.day(900, 40.0)
     one.days(3, lambda _: 41.0, 40.0)
-    for name, _, _, fill in alarms.COLUMNS:
+    for name, _, _, fill in alerting.COLUMNS:
         assert (one.rows[name] == fill).all(), name
 
 
 def test_rules_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        AlarmRules().ticket_p = 1.0  # type: ignore[misc]
+        AlertRules().ticket_p = 1.0  # type: ignore[misc]

@@ -35,7 +35,7 @@ BOUND_SD: Final = 2.0
 """Up to so many standard deviations above the mean no tail is evaluated: none there is below 1e-2."""
 
 DROP_SHARE: Final = 0.5
-"""Down to this share of the mean no lower tail is evaluated: half of what was expected is not an alarm."""
+"""Down to this share of the mean no lower tail is evaluated: half of what was expected is not an alert."""
 
 CLIP_SD: Final = 6.0
 """Further off, a window enters the level and the variance as if it were so many standard deviations off."""
@@ -100,11 +100,11 @@ Double = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class ClosedWindow:
     """What closed: one window of n SKUs.
 
     `units`, `views`: (n,), >= 0. `price`: (n,), last known price, NaN = none. `observed`: bool (n,), false where sales
-    could not be seen (stock-out). `season`: the shop's index of this window, mean about 1; 0 = shop closed: then
+    could not be seen (stock-out). `season_index`: the shop's index of this window, mean about 1; 0 = shop closed: then
     nothing about demand is judged or learnt, but a sale still ends a silence.
     """
 
@@ -113,11 +113,11 @@ class Closed:
     price: Floats
     views: Floats
     observed: NDArray[np.bool_]
-    season: float
+    season_index: float
 
 
 @dataclass(frozen=True, slots=True)
-class Surprise:
+class TailEvidence:
     """What `observe` found, every field (n,).
 
     `active`: the window counts for demand. `expected`: units, the forecast or, where that
@@ -188,20 +188,20 @@ def dispersion(rows: Rows) -> Double:
     return np.asarray(np.clip(1.0 / burst, MIN_R, 1.0 / MODEL_ERROR), np.float64)
 
 
-def observe(rows: Rows, closed: Closed, expected: Floats) -> tuple[Surprise, dict[str, NDArray[Any]]]:
+def observe(rows: Rows, closed: ClosedWindow, expected: Floats) -> tuple[TailEvidence, dict[str, NDArray[Any]]]:
     """Judge the window that closed, then learn from it.
 
     expected: (n,), the step-1 mean served at the previous close, units; NaN = there was none, and the SKU's own level
-    serves. Returns the surprise and the new values of all `COLUMNS`; `rows` stay as they are.
+    serves. Returns the tail evidence and the new values of all `COLUMNS`; `rows` stay as they are.
     """
     units = np.asarray(closed.units, np.float64)
-    active = closed.observed & (closed.season > 0)
+    active = closed.observed & (closed.season_index > 0)
     believed = _believe(rows, closed, expected)
     p_up, p_down = _unit_tails(rows, units, active, believed)
     new = _learn(rows, units, active, believed)
     new.update(_silence(rows, closed, units > 0, active, believed.r))
     new.update(_prices(rows, closed.price), views_level=_views(rows, closed.views, active))
-    surprise = Surprise(
+    tail_evidence = TailEvidence(
         active=active,
         expected=believed.mu,
         p_up=p_up,
@@ -215,7 +215,7 @@ def observe(rows: Rows, closed: Closed, expected: Floats) -> tuple[Surprise, dic
         views_ratio=_ratio(closed.views, rows["views_level"]),
         **_price_evidence(rows, closed.price),
     )
-    return surprise, new
+    return tail_evidence, new
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class _Beliefs:
     high: Double
     r: Double
     sd: Double
-    season: float
+    season_index: float
 
 
 def _trusted(rows: Rows) -> NDArray[np.bool_]:
@@ -246,16 +246,16 @@ def _memory(rows: Rows) -> Double:
     return np.clip(rows["judged"], 1.0, 2.0 / SLOW_WEIGHT - 1.0).astype(np.float64)
 
 
-def _believe(rows: Rows, closed: Closed, expected: Floats) -> _Beliefs:
-    own = rows["level"].astype(np.float64) * closed.season
-    slow = (rows["slow_level"] + CAUTION_SE * np.sqrt(rows["own_var"] / _memory(rows))) * closed.season
+def _believe(rows: Rows, closed: ClosedWindow, expected: Floats) -> _Beliefs:
+    own = rows["level"].astype(np.float64) * closed.season_index
+    slow = (rows["slow_level"] + CAUTION_SE * np.sqrt(rows["own_var"] / _memory(rows))) * closed.season_index
     forecast = np.where(np.isfinite(expected), np.maximum(expected, 0.0), own).astype(np.float64)
     mu = np.where(_trusted(rows), forecast, own)
     # a rate below one sale in all the windows seen cannot be told from that rate
     least = 1.0 / (np.minimum(rows["judged"], 56) + 1.0)
     high, low = np.maximum.reduce((mu, own, slow, least)), np.minimum(mu, own)
     r = dispersion(rows)
-    return _Beliefs(forecast, own, mu, low, high, r, np.sqrt(high + high * high / r), closed.season)
+    return _Beliefs(forecast, own, mu, low, high, r, np.sqrt(high + high * high / r), closed.season_index)
 
 
 def _unit_tails(rows: Rows, units: Double, active: NDArray[np.bool_], b: _Beliefs) -> tuple[Double, Double]:
@@ -284,7 +284,7 @@ def _learn(rows: Rows, units: Double, active: NDArray[np.bool_], b: _Beliefs) ->
     top = b.high + CLIP_SD * b.sd
     clipped = np.minimum(units, np.where(known, top, FIRST_CLIP))
     error, own_error = (np.where(known, clipped - mean, 0.0) for mean in (b.forecast, b.own))
-    flat = clipped / max(b.season, 0.1)
+    flat = clipped / max(b.season_index, 0.1)
     sold = active & (units > 0)
     first = rows["sale_size"] == 0
     size = np.where(first, clipped, rows["sale_size"] + SIZE_WEIGHT * (clipped - rows["sale_size"]))
@@ -301,7 +301,7 @@ def _learn(rows: Rows, units: Double, active: NDArray[np.bool_], b: _Beliefs) ->
 
 
 def _silence(
-    rows: Rows, closed: Closed, sold: NDArray[np.bool_], active: NDArray[np.bool_], r: Double
+    rows: Rows, closed: ClosedWindow, sold: NDArray[np.bool_], active: NDArray[np.bool_], r: Double
 ) -> dict[str, NDArray[Any]]:
     """Carry the run of windows without a sale on, or end it.
 
@@ -310,7 +310,7 @@ def _silence(
     negative binomial's and the share of windows without a sale seen; with few windows seen, at least one in so many.
     """
     quiet = active & ~sold & (rows["last_sale_ms"] >= 0)
-    mu = rows["run_level"].astype(np.float64) * closed.season
+    mu = rows["run_level"].astype(np.float64) * closed.season_index
     zero = np.maximum(_nothing(mu, r), rows["run_zero_share"])
     ends = sold & active
     seen, share = rows["judged"], rows["zero_share"]

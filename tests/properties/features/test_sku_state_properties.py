@@ -14,14 +14,14 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from features import ledger as ledger_module
+from features import sku_state as sku_state_module
 from features.cadence import DAY_MS, HOUR_MS
 from features.grid import EARLIEST_MS, WindowGrid
-from features.ledger import Absorbed, Ledger
+from features.sku_state import Absorbed, SkuState
 from features.watermark import NEVER_MS
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.murmur2 import partitions_of
-from tests.support.ledgers import KINDS, Click, Closed, Event, Order, Price, close, columns, cut, day_ms, statistics
+from tests.support.sku_states import KINDS, Click, Closed, Event, Order, Price, close, columns, cut, day_ms, statistics
 
 SKUS = tuple(f"sku{i}" for i in range(12))
 PARTITION, COUNT = 1, 3
@@ -135,7 +135,7 @@ def meaning(records: list[Event]) -> dict[str, float]:
     }
 
 
-def assert_counted(found: Absorbed, batch: list[Event], fates: list[str], ledger: Ledger) -> None:
+def assert_counted(found: Absorbed, batch: list[Event], fates: list[str], sku_state: SkuState) -> None:
     """Every record in exactly one count, under its own row."""
     refused = {r.row: r.code for r in found.refused}
     late = {r.row: r for r in found.late}
@@ -145,11 +145,11 @@ def assert_counted(found: Absorbed, batch: list[Event], fates: list[str], ledger
     assert refused == {row: fate for row, fate in enumerate(fates) if fate not in ("folded", "duplicate", "late")}
     assert set(late) == {row for row, fate in enumerate(fates) if fate == "late"}
     for row, record in late.items():
-        first = ledger.windows.first_open
+        first = sku_state.windows.first_open
         assert first is not None
         assert record.sku == batch[row].sku
-        assert record.late_by_ms == ledger.grid.start_ms(first) - batch[row].time_ms > 0
-        assert record.window_start_ms == ledger.grid.start_ms(ledger.grid.number(batch[row].time_ms))
+        assert record.late_by_ms == sku_state.grid.start_ms(first) - batch[row].time_ms > 0
+        assert record.window_start_ms == sku_state.grid.start_ms(sku_state.grid.number(batch[row].time_ms))
     on_time = [r.time_ms for row, r in enumerate(batch) if row not in refused and row not in late]
     assert found.on_time_ms == max(on_time, default=NEVER_MS)
     assert found.late_ms == max((batch[row].time_ms for row in late), default=NEVER_MS)
@@ -167,29 +167,29 @@ def assert_closed(closed: Closed, expected: dict[str, dict[str, float]]) -> None
 def test_records_in_are_folded_duplicate_late_or_rejected_and_silence_is_data(
     story: list[Step], grid: WindowGrid
 ) -> None:
-    ledger, oracle = Ledger(grid, owns=owns, max_ahead_ms=AHEAD_MS), Oracle(grid)
+    sku_state, oracle = SkuState(grid, owns=owns, max_ahead_ms=AHEAD_MS), Oracle(grid)
     for step in story:
         if step.source is not None:
             fates = [oracle.take(step.source, record) for record in step.batch]
             for fate in fates:
                 event(fate)
-            found = ledger.absorb(step.source, columns(step.source, step.batch), now_ms=CLOCK_MS)
-            assert_counted(found, step.batch, fates, ledger)
+            found = sku_state.absorb(step.source, columns(step.source, step.batch), now_ms=CLOCK_MS)
+            assert_counted(found, step.batch, fates, sku_state)
         else:
-            while (number := ledger.due(step.watermark_ms)) is not None:
+            while (number := sku_state.due(step.watermark_ms)) is not None:
                 assert number == oracle.due(step.watermark_ms)
-                assert_closed(close(ledger, number), oracle.close(number))
+                assert_closed(close(sku_state, number), oracle.close(number))
             assert oracle.due(step.watermark_ms) is None
         if step.take:
-            names = ledger.table.skus
-            touched = {n: sorted(names[s] for s in slots.tolist()) for n, slots in ledger.take_touched().items()}
+            names = sku_state.table.skus
+            touched = {n: sorted(names[s] for s in slots.tolist()) for n, slots in sku_state.take_touched().items()}
             assert touched == {n: sorted(names_of) for n, names_of in oracle.touched.items()}
             oracle.touched = {}
-        assert sorted(ledger.table.skus) == sorted(oracle.known)
-        assert list(ledger.windows) == sorted(oracle.windows)
+        assert sorted(sku_state.table.skus) == sorted(oracle.known)
+        assert list(sku_state.windows) == sorted(oracle.windows)
         last = max(oracle.windows, default=None)
-        assert ledger.data_end_ms() == (NEVER_MS if last is None else grid.end_ms(last))
-        assert [len(seen) for seen in ledger.seen] == [len(seen) for seen in oracle.seen]
+        assert sku_state.data_end_ms() == (NEVER_MS if last is None else grid.end_ms(last))
+        assert [len(seen) for seen in sku_state.seen] == [len(seen) for seen in oracle.seen]
 
 
 @settings(max_examples=60, deadline=None)
@@ -206,7 +206,7 @@ def test_a_hostile_record_leaves_the_others_of_its_batch_as_they_would_be_withou
         **data.draw(st.sampled_from([{"sku": foreign}, {"time_ms": -(2**63)}, {"time_ms": 2**63 - 1}, {"time_ms": 0}])),
     )
     at = data.draw(st.integers(0, len(batch)))
-    without, beside = (Ledger(GRIDS[0], owns=owns, max_ahead_ms=AHEAD_MS) for _ in range(2))
+    without, beside = (SkuState(GRIDS[0], owns=owns, max_ahead_ms=AHEAD_MS) for _ in range(2))
     plain = without.absorb(source, columns(source, batch), now_ms=CLOCK_MS)
     mixed = beside.absorb(source, columns(source, [*batch[:at], hostile, *batch[at:]]), now_ms=CLOCK_MS)
     assert (mixed.folded, mixed.duplicate, mixed.on_time_ms) == (plain.folded, plain.duplicate, plain.on_time_ms)
@@ -238,7 +238,7 @@ def distinct(batch: list[Any], prefix: str) -> list[Any]:
 def test_neither_cuts_nor_the_size_of_a_chunk_change_a_bit(
     events: tuple[list[Event], list[Event], list[Event]], at: list[int], chunk: int
 ) -> None:
-    whole, parts = (Ledger(GRIDS[0], max_ahead_ms=AHEAD_MS) for _ in range(2))
+    whole, parts = (SkuState(GRIDS[0], max_ahead_ms=AHEAD_MS) for _ in range(2))
     for source, batch in enumerate(events):
         whole.absorb(source, columns(source, distinct(batch, "e")), now_ms=CLOCK_MS)
         for part in cut(distinct(batch, "e"), at):
@@ -247,7 +247,7 @@ def test_neither_cuts_nor_the_size_of_a_chunk_change_a_bit(
     first, last = min(whole.windows, default=0), whole.windows.last
     for number in range(first, first if last is None else last + 2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ledger_module, "CHUNK", chunk)
+            patch.setattr(sku_state_module, "CHUNK", chunk)
             chunked = close(parts, number)
         assert_same_facts(chunked, close(whole, number))
     assert statistics(parts) == statistics(whole)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features.cadence import DAY, Cadence
 from features.grid import WindowGrid
 from inference import sentences
-from inference.surprise import Surprise
+from inference.tail_evidence import TailEvidence
 
 KINDS: Final = ("demand_spike", "demand_drop", "silence", "price_jump")
 SPIKE, DROP, SILENCE, PRICE = range(4)
@@ -26,11 +26,11 @@ CLOSED, TICKET, PAGE = range(3)
 SEVERITIES: Final = ("info", "ticket", "page")
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
-    ("alarm_open", "|u1", (len(KINDS),), CLOSED),  # CLOSED, or the class of the open alert
-    ("alarm_opened_ms", "<i8", (len(KINDS),), -1),  # start of the window that opened it
-    ("alarm_worst", "<f4", (len(KINDS),), 0.0),  # largest -log10 p told, capped
-    ("alarm_impact", "<f4", (len(KINDS),), 0.0),  # largest impact, money
-    ("alarm_calm", "|u1", (len(KINDS),), 0),  # calm windows in a row
+    ("alert_open", "|u1", (len(KINDS),), CLOSED),  # CLOSED, or the class of the open alert
+    ("alert_opened_ms", "<i8", (len(KINDS),), -1),  # start of the window that opened it
+    ("alert_worst", "<f4", (len(KINDS),), 0.0),  # largest -log10 p told, capped
+    ("alert_impact", "<f4", (len(KINDS),), 0.0),  # largest impact, money
+    ("alert_calm", "|u1", (len(KINDS),), 0),  # calm windows in a row
 )
 
 _BIG: Final = 3e38
@@ -43,7 +43,7 @@ Double = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class AlarmRules:
+class AlertRules:
     """When an alert opens, gets worse and ends.
 
     `ticket_p`, `page_p`: an alert opens at the first and is a page at the second. `min_impact`, `page_impact`: money,
@@ -77,12 +77,12 @@ class AlarmRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One closed window of n SKUs as the alarms see it.
+    """One closed window of n SKUs as the alerts see it.
 
     `grid`: the shop's windows, for the sentences. `skus`, `currencies`: n strings. `age`: int (n,), windows since the
     SKU's first. `units`: (n,). `low`, `high`: (n,), 5 % and 95 % quantile that had been forecast for the window; NaN =
     none. `price`: (n,), last known, NaN = none: then the impact is zero and nothing opens. `units7`: (n,), expected
-    units of the next 7 windows. `season`: the shop's index of the window, 0 = closed.
+    units of the next 7 windows. `season_index`: the shop's index of the window, 0 = closed.
     """
 
     grid: WindowGrid
@@ -96,8 +96,8 @@ class Evidence:
     high: Floats
     price: Floats
     units7: Floats
-    season: float
-    surprise: Surprise
+    season_index: float
+    tail_evidence: TailEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class AlertChange:
 
 
 def judge(
-    evidence: Evidence, rows: Rows, rules: AlarmRules | None = None
+    evidence: Evidence, rows: Rows, rules: AlertRules | None = None
 ) -> tuple[list[AlertChange], dict[str, NDArray[Any]]]:
     """Tell what changed in this window, ordered by row, ends before openings; and the new values of all `COLUMNS`.
 
@@ -137,7 +137,7 @@ def judge(
     also exceed everything the SKU has sold before. It ends after `calm_windows` calm windows, a silence at the first
     sale. Windows in which the shop was closed or the SKU not observed change nothing about the demand kinds.
     """
-    told = AlarmRules() if rules is None else rules
+    told = AlertRules() if rules is None else rules
     case = _weigh(evidence, told)
     new = {name: rows[name].copy() for name, *_ in COLUMNS}
     ended = _resolve(new, case, told)
@@ -151,13 +151,13 @@ def judge(
                 # what ended keeps the class and the worst that it had: the pager that was rung is the one to be stilled
                 state = rows if status == "resolved" else new
                 changes.append(_change(evidence, case, state, (row, kind, status)))
-    for name, empty in (("alarm_open", CLOSED), ("alarm_opened_ms", -1), ("alarm_worst", 0), ("alarm_impact", 0)):
+    for name, empty in (("alert_open", CLOSED), ("alert_opened_ms", -1), ("alert_worst", 0), ("alert_impact", 0)):
         new[name][ended & ~opened] = empty
     return changes, new
 
 
 def open_counts(alarm_open: NDArray[np.uint8]) -> dict[tuple[str, str], int]:
-    """Count the open alerts by kind and severity, zeros included; alarm_open: the column of that name, (n, 4)."""
+    """Count the open alerts by kind and severity, zeros included; alert_open: the column of that name, (n, 4)."""
     return {
         (kind, SEVERITIES[rank]): int(np.count_nonzero(alarm_open[:, at] == rank))
         for at, kind in enumerate(KINDS)
@@ -177,8 +177,8 @@ class _Case:
     calm: NDArray[np.bool_]
 
 
-def _weigh(e: Evidence, rules: AlarmRules) -> _Case:
-    s = e.surprise
+def _weigh(e: Evidence, rules: AlertRules) -> _Case:
+    s = e.tail_evidence
     price = np.where(np.isfinite(e.price), np.maximum(e.price, 0.0), 0.0).astype(np.float64)
     sold = e.units > 0
     off = np.abs(e.units - s.expected) * price
@@ -214,41 +214,41 @@ def _weigh(e: Evidence, rules: AlarmRules) -> _Case:
     )
 
 
-def _resolve(new: dict[str, NDArray[Any]], case: _Case, rules: AlarmRules) -> NDArray[np.bool_]:
+def _resolve(new: dict[str, NDArray[Any]], case: _Case, rules: AlertRules) -> NDArray[np.bool_]:
     """Count the calm windows of what is open, and mark what ends in this one, bool (n, 4)."""
-    is_open = np.asarray(new["alarm_open"] > CLOSED, np.bool_)
-    counted = np.where(case.calm, np.minimum(new["alarm_calm"], 254) + 1, 0)
-    calm = np.where(is_open, np.where(case.counts, counted, new["alarm_calm"]), 0)
+    is_open = np.asarray(new["alert_open"] > CLOSED, np.bool_)
+    counted = np.where(case.calm, np.minimum(new["alert_calm"], 254) + 1, 0)
+    calm = np.where(is_open, np.where(case.counts, counted, new["alert_calm"]), 0)
     needed = np.array([rules.calm_windows, rules.calm_windows, 1, rules.calm_windows])
     ended = np.asarray(is_open & (calm >= needed), np.bool_)
     ended[:, DROP] |= is_open[:, DROP] & case.rejects[:, SILENCE]  # the silence takes over
     calm = np.where(ended, 0, calm)
-    new["alarm_calm"] = calm.astype(np.uint8)
-    new["alarm_open"][ended] = CLOSED
+    new["alert_calm"] = calm.astype(np.uint8)
+    new["alert_open"][ended] = CLOSED
     return ended
 
 
 def _open(new: dict[str, NDArray[Any]], case: _Case, start_ms: int) -> NDArray[np.bool_]:
     """Open what may be opened now that the ended are closed, bool (n, 4)."""
-    is_open = np.asarray(new["alarm_open"] > CLOSED, np.bool_)
+    is_open = np.asarray(new["alert_open"] > CLOSED, np.bool_)
     taken = np.asarray(is_open[:, :PRICE].any(axis=1))
     opened = np.asarray(case.rejects & ~is_open, np.bool_)
     opened[:, :PRICE] &= ~taken[:, None]
-    new["alarm_open"][opened] = np.where(case.pages, PAGE, TICKET)[opened]
-    new["alarm_opened_ms"][opened] = start_ms
-    new["alarm_worst"][opened] = case.strength[opened]
-    new["alarm_impact"][opened] = np.minimum(case.impact, _BIG)[opened]
+    new["alert_open"][opened] = np.where(case.pages, PAGE, TICKET)[opened]
+    new["alert_opened_ms"][opened] = start_ms
+    new["alert_worst"][opened] = case.strength[opened]
+    new["alert_impact"][opened] = np.minimum(case.impact, _BIG)[opened]
     return opened
 
 
-def _worsen(new: dict[str, NDArray[Any]], case: _Case, rules: AlarmRules, old: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _worsen(new: dict[str, NDArray[Any]], case: _Case, rules: AlertRules, old: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Mark the alerts, open before this window, that are worth telling again, bool (n, 4), and remember by how much."""
-    again = old & (new["alarm_open"] > CLOSED) & case.rejects
+    again = old & (new["alert_open"] > CLOSED) & case.rejects
     rank = np.where(case.pages, PAGE, TICKET)
-    worse = again & ((case.strength >= new["alarm_worst"] + rules.update_decades) | (rank > new["alarm_open"]))
-    new["alarm_open"][worse] = np.maximum(new["alarm_open"], rank)[worse]
-    new["alarm_worst"][worse] = np.maximum(case.strength, new["alarm_worst"])[worse]
-    new["alarm_impact"][again] = np.minimum(np.maximum(case.impact, new["alarm_impact"]), _BIG)[again]
+    worse = again & ((case.strength >= new["alert_worst"] + rules.update_decades) | (rank > new["alert_open"]))
+    new["alert_open"][worse] = np.maximum(new["alert_open"], rank)[worse]
+    new["alert_worst"][worse] = np.maximum(case.strength, new["alert_worst"])[worse]
+    new["alert_impact"][again] = np.minimum(np.maximum(case.impact, new["alert_impact"]), _BIG)[again]
     return np.asarray(worse, np.bool_)
 
 
@@ -263,7 +263,7 @@ def _change(evidence: Evidence, case: _Case, state: Rows, at: tuple[int, int, st
         alert_key=key,
         status=status,
         kind=facts.kind,
-        severity=SEVERITIES[int(state["alarm_open"][row, kind])],
+        severity=SEVERITIES[int(state["alert_open"][row, kind])],
         sku=facts.sku,
         window_start_ms=facts.window_start_ms,
         window_end_ms=facts.window_end_ms,
@@ -279,12 +279,12 @@ def _change(evidence: Evidence, case: _Case, state: Rows, at: tuple[int, int, st
     )
 
 
-def _facts(e: Evidence, case: _Case, state: Rows, at: tuple[int, int, str]) -> sentences.Facts:
+def _facts(e: Evidence, case: _Case, state: Rows, at: tuple[int, int, str]) -> sentences.AlertFacts:
     row, kind, status = at
-    s = e.surprise
+    s = e.tail_evidence
     observed, expected, interval = _compared(e, row, kind)
     p_values = (s.p_up[row], s.p_down[row], 10.0 ** s.silence_log10p[row], s.price_p[row])
-    return sentences.Facts(
+    return sentences.AlertFacts(
         grid=e.grid,
         kind=KINDS[kind],
         status=status,
@@ -292,25 +292,25 @@ def _facts(e: Evidence, case: _Case, state: Rows, at: tuple[int, int, str]) -> s
         currency=e.currencies[row],
         window_start_ms=e.window_start_ms,
         window_end_ms=e.window_end_ms,
-        opened_ms=int(state["alarm_opened_ms"][row, kind]),
+        opened_ms=int(state["alert_opened_ms"][row, kind]),
         since_ms=int(s.last_sale_ms[row]),
         zero_run=int(s.zero_run[row]),
         observed=observed,
         expected=expected,
         interval=interval,
         p_value=float(p_values[kind]),
-        impact=float(state["alarm_impact"][row, kind] if status == "resolved" else case.impact[row, kind]),
+        impact=float(state["alert_impact"][row, kind] if status == "resolved" else case.impact[row, kind]),
         price_ratio=float(np.exp(s.price_log[row])),
         price_usual=float(s.price_usual[row]),
         views_ratio=float(s.views_ratio[row]),
         units7=float(e.units7[row]),
-        season=float(e.season),
+        season_index=float(e.season_index),
     )
 
 
 def _compared(e: Evidence, row: int, kind: int) -> tuple[float, float, tuple[float, float]]:
     """Observed, expected and the 90 % interval: units of the window, units of the silent run, or prices."""
-    s = e.surprise
+    s = e.tail_evidence
     if kind == PRICE:
         now = float(e.price[row] if np.isfinite(e.price[row]) else s.price_before[row])
         before, reach = now / float(np.exp(s.price_log[row])), float(np.exp(_LAPLACE_90 * s.price_usual[row]))
