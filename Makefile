@@ -4,18 +4,40 @@ VENV := .venv
 BIN := $(VENV)/bin
 KAFKA := deploy/kafka/libs/.complete
 
-.PHONY: demo test check unit torture torture-kafka lint kafka bench clean
+.PHONY: demo test check unit torture torture-kafka lint kafka bench mutants lock hooks clean
 .DELETE_ON_ERROR:
 
-$(VENV)/.run: pyproject.toml
+# everything is installed as deploy/lock/ has it, hash by hash: what is released tomorrow changes nothing here
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := deploy/lock
+
+$(VENV)/.run: pyproject.toml $(LOCK)/run.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) --require-hashes --requirement $(LOCK)/run.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
+$(VENV)/.dev: $(VENV)/.run $(LOCK)/dev.txt
+	$(INSTALL) --require-hashes --requirement $(LOCK)/dev.txt
 	touch $@
+
+$(VENV)/.mutants: $(VENV)/.dev $(LOCK)/mutants.txt
+	$(INSTALL) --require-hashes --requirement $(LOCK)/mutants.txt
+	touch $@
+
+# renew the lock from pyproject.toml
+COMPILE := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-header --no-annotate --upgrade
+lock:
+	test -x $(VENV)/lock/bin/python || $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(COMPILE) --extra train --extra dev --extra mutants pyproject.toml $(LOCK)/build.in --output-file $(LOCK)/mutants.txt
+	$(COMPILE:--upgrade=) --extra train --extra dev pyproject.toml $(LOCK)/build.in --constraint $(LOCK)/mutants.txt --output-file $(LOCK)/dev.txt
+	$(COMPILE:--upgrade=) pyproject.toml $(LOCK)/build.in --constraint $(LOCK)/mutants.txt --output-file $(LOCK)/run.txt
+
+# let git run the checks of `make lint` before each commit
+hooks: $(VENV)/.dev
+	$(BIN)/pre-commit install
 
 # one test asks it about /metrics; outside CI that may be skipped, where there is no Debian to take it from
 $(BIN)/promtool: deploy/promtool.sh | $(VENV)/.run
@@ -55,6 +77,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.generate --check
+
+# change one operator at a time, and tell which changes no test notices
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.mutants --count $(or $(COUNT),84) --seed $(or $(SEED),0)
 
 bench: $(VENV)/.dev $(KAFKA)
 	$(BIN)/python -m tests.bench
