@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException, TopicCollection
 
-from streams import clients
+from streams.kafka import clients
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatRequest_v0, HeartbeatRequest_v1
 from aiokafka.protocol.types import Int16, Int32, Schema, String
 
-from streams.assignor import CoAssignor
+from streams.kafka.assignor import CoAssignor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -131,7 +131,7 @@ def test_a_worker_that_reads_other_topics_than_its_group_stops_and_the_group_goe
 def test_of_two_workers_of_one_instance_the_older_ends_and_names_the_cause(
     kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    with Service({**settings, "instance": "worker-0"}, tmp_path, apart=True) as service:
+    with Service({**settings, "instance": "worker-0"}, tmp_path, run_blocking=True) as service:
         service.start("older")
         service.await_records(send(kafka, topic_prefix, lines(range(2))))
         service.start("newer", wait=False)
@@ -208,7 +208,7 @@ def test_a_changelog_that_was_made_again_and_has_grown_beyond_our_position_stops
     kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     changelog = f"{topic_prefix}skutrend-{settings['group']}-changelog"
-    with Service(settings, tmp_path, apart=True) as service:
+    with Service(settings, tmp_path, run_blocking=True) as service:
         service.start("w")
         service.await_records(send(kafka, topic_prefix, lines(range(1))))
         service.stop("w")

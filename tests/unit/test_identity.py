@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from features import rows
-from features.ledger import Ledger
+from features.sku_state import SkuState
 from schemas.errors import StateMismatch
-from streams import changelog, identity
-from streams.changelog import Changelog
-from streams.embedded import EmbeddedBroker
+from streams import identity
 from streams.identity import TopicIds
+from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
-from streams.store import Flush, Store
+from streams.state import changelog
+from streams.state.changelog import Changelog
+from streams.state.store import Flush, Store
 from tests.support.partitions import NOW_MS, T0, inputs, open_partition, order, settings_for, take
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def broker() -> Iterator[str]:
 
 
 def meta(**changes: Any) -> rows.Meta:  # noqa: ANN401 - whatever it is
-    made = rows.fresh_meta(Ledger(Settings().grid), model="none")
+    made = rows.fresh_meta(SkuState(Settings().grid), model="none")
     for name, value in changes.items():
         setattr(made, name, value)
     return made

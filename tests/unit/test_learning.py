@@ -14,7 +14,7 @@ from features.encoding import fingerprint
 from features.grid import HOUR_MS
 from inference.bundle import load
 from streams.cli import cli
-from streams.serve import open_session
+from streams.commands.serve import open_session
 from streams.settings import Settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.protocol.group import HeartbeatRequest
 
 from streams import membership
-from streams.assignor import CoAssignor
+from streams.kafka.assignor import CoAssignor
 from streams.membership import REFUSALS, GroupMember, Heartbeat
 
 
