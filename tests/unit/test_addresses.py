@@ -8,8 +8,8 @@ from faust.transport.drivers.aiokafka import server_list
 from yarl import URL
 
 from schemas.errors import BadSetting
-from streams import transport
 from streams.addresses import normalised
+from streams.kafka import transport
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,341 @@
+"""The write path, on librdkafka's own mock cluster."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from schemas.errors import Fenced, FlushFailed, Refused
+from streams.kafka import clients
+from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
+from streams.kafka.murmur2 import partitions_of
+from streams.kafka.output_producer import REPORTED_BYTES, OutputProducer
+from tests.support.partitions import read_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def local(name: str) -> int:
+    """Code of an error of librdkafka's own."""
+    code: int = getattr(KafkaError, name)
+    return code
+
+
+QUICK = {"linger.ms": "0", "log_level": "0"}
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with EmbeddedBroker() as embedded:
+        yield embedded.bootstrap
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make(broker: str, said: list[str]) -> Iterator[Callable[..., OutputProducer]]:
+    opened: list[OutputProducer] = []
+
+    def output(**config: str) -> OutputProducer:
+        properties = {"bootstrap.servers": broker, **QUICK, **{k.replace("_", "."): v for k, v in config.items()}}
+        opened.append(OutputProducer(properties, on_error=said.append))
+        return opened[-1]
+
+    yield output
+    for each in opened:
+        each.close()
+
+
+def test_what_was_put_counts_once_settled_and_lies_in_the_partition_of_its_key(
+    broker: str, make: Callable[..., OutputProducer], topic_prefix: str
+) -> None:
+    output, topic = make(), topic_prefix + "windows"
+    keys = [f"sku{n % 7}".encode() for n in range(300)]
+    values = [b"%d" % n for n in range(300)]
+    output.put(topic, keys[:200], values[:200])
+    output.put(topic, keys[200:], values[200:])
+    assert output.commit(30) == 300
+    assert output.commit(30) == 0, "counted once"
+    found = read_topic(broker, topic)
+    assert sorted(message.value() for message in found) == sorted(values)
+    expected = dict(zip(set(keys), partitions_of(list(set(keys)), count=PARTITIONS).tolist(), strict=True))
+    assert {message.partition() for message in found} >= set(expected.values())
+    last: dict[bytes, int] = {}
+    for message in found:
+        assert message.partition() == expected[message.key()]
+        assert int(message.value()) > last.get(message.key(), -1), "records of a key keep their order"
+        last[message.key()] = int(message.value())
+
+
+def test_one_record_may_have_headers_and_neither_key_nor_value(
+    broker: str, make: Callable[..., OutputProducer], topic_prefix: str
+) -> None:
+    output, topic = make(), topic_prefix + "dead-letters"
+    output.put_one(topic, None, None, [("code", b"empty"), ("trace", None), ("code", b"again")])
+    output.put_one(topic, b"k", b"\xff\x00")
+    assert output.commit(30) == 2
+    found = {message.key(): message for message in read_topic(broker, topic)}
+    assert found[None].value() is None
+    assert found[None].headers() == [("code", b"empty"), ("trace", None), ("code", b"again")]
+    assert found[b"k"].value() == b"\xff\x00"
+    assert not found[b"k"].headers()
+
+
+def test_more_than_the_queue_holds_gets_through(
+    broker: str, make: Callable[..., OutputProducer], topic_prefix: str
+) -> None:
+    output, topic = make(queue_buffering_max_messages="50"), topic_prefix + "windows"
+    output.put(topic, [b"k"] * 1_000, [b"v"] * 1_000)
+    for _ in range(100):
+        output.put_one(topic, b"k", b"v")
+    assert output.commit(30) == 1_100
+    assert len(read_topic(broker, topic)) == 1_100
+
+
+def test_a_full_queue_is_waited_for_no_longer_than_an_answer(
+    make: Callable[..., OutputProducer], topic_prefix: str
+) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1", queue_buffering_max_messages="50", socket_timeout_ms="1000")
+    started_s = time.monotonic()
+    with pytest.raises(FlushFailed, match="took none of 50 records within 1 s"):
+        output.put(topic_prefix + "windows", [b"k"] * 51, [b"v"] * 51)
+    assert time.monotonic() - started_s >= 1
+    with pytest.raises(FlushFailed, match="took none"):
+        output.put_one(topic_prefix + "dead-letters", b"k", b"v")
+
+
+def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callable[..., OutputProducer]) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        make().put("windows", [b"a", b"b"], [b"1"])
+
+
+def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..., OutputProducer]) -> None:
+    output, value = make(message_max_bytes="2000"), b"v" * 5_000
+    refused = r"key b'big' for windows was refused, MSG_SIZE_TOO_LARGE.*; lower what a record holds, or raise max"
+    with pytest.raises(Refused, match=refused):
+        output.put_one("windows", b"big", value)
+    with pytest.raises(Refused, match=refused):
+        output.put("windows", [b"small", b"big"], [b"v", value])
+
+
+def test_a_broker_that_does_not_answer_fails_the_flush_and_is_told_while_it_lasts(
+    make: Callable[..., OutputProducer], said: list[str]
+) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1")
+    output.put("windows", [b"a", b"b"], [b"1", b"2"])
+    with pytest.raises(FlushFailed, match=r"^2 of 2 records were not acknowledged within 0.5 s; see whether the bro"):
+        output.commit(0.5)
+    assert any("127.0.0.1:1" in sentence for sentence in said)
+
+
+def test_records_given_up_fail_the_flush_with_the_first_reason(make: Callable[..., OutputProducer]) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1", message_timeout_ms="200")
+    output.put("windows", [b"a", b"b", b"c"], [b"1", b"2", b"3"])
+    with pytest.raises(
+        FlushFailed, match=r"^3 of 3 records were not written, the first because windows answered _MSG_"
+    ):
+        output.commit(30)
+
+
+def test_a_failure_is_told_once_and_does_not_taint_the_next_flush(
+    make: Callable[..., OutputProducer], broker: str, topic_prefix: str
+) -> None:
+    output = make(message_timeout_ms="1")  # every record is too old before it is sent
+    output.put(topic_prefix + "windows", [b"a"], [b"1"])
+    with pytest.raises(FlushFailed, match="1 of 1"):
+        output.commit(30)
+    assert output.commit(30) == 0
+
+
+def test_closing_gives_up_what_is_queued_without_waiting_for_a_dead_broker(make: Callable[..., OutputProducer]) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1")
+    output.put("windows", [b"a"] * 100, [b"1"] * 100)
+    output.close()
+    with pytest.raises(FlushFailed, match=r"^100 of 100 records were not written.*_PURGE_QUEUE"):
+        output.commit(1)
+
+
+def test_the_operator_s_properties_win_over_the_defaults(make: Callable[..., OutputProducer], broker: str) -> None:
+    with pytest.raises(Refused, match="MSG_SIZE_TOO_LARGE"):
+        make(message_max_bytes="1000").put_one("windows", b"k", b"v" * 2_000)
+    make().put_one("windows", b"k", b"v" * 2_000)
+
+
+# ---------------------------------------------------------------------- what passes and what does not
+def failing(code: int, **how: bool) -> KafkaException:
+    return KafkaException(KafkaError(code, "as the test says", **how))
+
+
+class Producer:
+    """A transactional producer of which every call does what the test says; else all goes well."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self.error_cb = properties["error_cb"]
+        self.fails: dict[str, KafkaException] = {}
+        self.refused: dict[str, int] = {}  # by topic, the code its records are answered with
+        self.known = ("orders",)
+        self.reported = 0
+        self._reports: list[tuple[Any, KafkaError | None, Any]] = []
+        self.fatal: KafkaError | None = None
+
+    def _call(self, name: str) -> None:
+        if name in self.fails:
+            raise self.fails[name]
+
+    def init_transactions(self, _: float) -> None:
+        self._call("init_transactions")
+
+    def begin_transaction(self) -> None:
+        self._call("begin_transaction")
+
+    def commit_transaction(self, _: float) -> None:
+        self._call("commit_transaction")
+
+    def abort_transaction(self, _: float) -> None:
+        self._call("abort_transaction")
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int = -1,
+        on_delivery: Callable[[KafkaError | None, Any], None] | None = None,
+        headers: object = None,
+    ) -> None:
+        assert headers is None or isinstance(headers, list)
+        self._call("produce")
+        assert partition >= -1
+        if on_delivery is not None:
+            self.reported += 1
+            code = self.refused.get(topic)
+            message = SimpleNamespace(topic=lambda: topic, offset=lambda: 41, key=key, value=value)
+            self._reports.append((on_delivery, None if code is None else KafkaError(code), message))
+
+    def poll(self, _: float) -> int:
+        self._call("poll")
+        if self.fatal is not None:
+            self.error_cb(self.fatal)
+        return 0
+
+    def flush(self, _: float) -> int:
+        reports, self._reports = self._reports, []
+        for told, error, message in reports:
+            told(error, message)
+        return 0
+
+    def purge(self) -> None:
+        """Nothing waits."""
+
+    def list_topics(self, *, timeout: float) -> SimpleNamespace:
+        assert timeout > 0
+        return SimpleNamespace(topics=dict.fromkeys(self.known))
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[OutputProducer, Producer]:
+    made: list[Producer] = []
+    monkeypatch.setattr(clients, "producer", lambda properties: made.append(Producer(properties)) or made[0])
+    return OutputProducer({}, on_error=said.append, transactional_id="shop-3"), made[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "told"),
+    [
+        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Refused, "Write on the transactional id 'shop-3'"),
+        (KafkaError.CLUSTER_AUTHORIZATION_FAILED, Refused, "IdempotentWrite on the cluster"),
+        (KafkaError.INVALID_TRANSACTION_TIMEOUT, Refused, "SKUTREND_KAFKA_TRANSACTION_TIMEOUT_MS"),
+        (KafkaError.PRODUCER_FENCED, Fenced, "could not be claimed, PRODUCER_FENCED"),
+        (KafkaError.COORDINATOR_NOT_AVAILABLE, FlushFailed, "could not be claimed, COORDINATOR_NOT_AVAILABLE"),
+    ],
+)
+def test_a_claim_that_fails_says_whether_trying_again_helps(
+    claimed: tuple[OutputProducer, Producer], code: int, expected: type, told: str
+) -> None:
+    output, producer = claimed
+    producer.fails["init_transactions"] = failing(code, fatal=True)
+    with pytest.raises(expected, match=told):
+        output.init_transactions(0.1)
+
+
+def test_a_topic_that_may_not_be_written_is_named_and_not_the_commit_that_it_fails(
+    claimed: tuple[OutputProducer, Producer],
+) -> None:
+    output, producer = claimed
+    producer.refused["windows"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    producer.fails["commit_transaction"] = failing(local("_INCONSISTENT"), txn_requires_abort=True)
+    output.put("forecasts", [b"a"] * 9, [b"1"] * 9)
+    output.put("windows", [b"a"] * 9, [b"1"] * 9)
+    with pytest.raises(Refused, match=r"^some of 18 records .* windows answered .*Write on the topic 'windows'"):
+        output.commit(1)
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [(("orders",), Refused), ((), FlushFailed), (("orders", "windows"), FlushFailed)]
+)
+def test_a_topic_that_is_not_there_is_refused_where_the_metadata_agree(
+    claimed: tuple[OutputProducer, Producer], known: tuple[str, ...], expected: type
+) -> None:
+    output, producer = claimed
+    producer.known, producer.refused["windows"] = known, KafkaError.UNKNOWN_TOPIC_OR_PART
+    producer.fails["commit_transaction"] = failing(local("_INCONSISTENT"), txn_requires_abort=True)
+    output.put_one("windows", b"a", b"1")
+    with pytest.raises(expected, match="windows answered UNKNOWN_TOPIC_OR_PART"):
+        output.commit(1)
+
+
+def test_a_fenced_producer_is_fenced_whatever_its_records_report(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
+    producer.refused["windows"] = local("_PURGE_QUEUE")
+    producer.fails["commit_transaction"] = failing(local("_FENCED"), fatal=True)
+    output.put_one("windows", b"a", b"1")
+    with pytest.raises(Fenced, match="_FENCED"):
+        output.commit(1)
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Refused),
+        (KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, FlushFailed),
+        (KafkaError.PRODUCER_FENCED, Fenced),
+        (None, Fenced),  # the rightful owner is not to be driven out by a guess
+    ],
+)
+def test_a_dead_producer_says_what_it_died_of(
+    claimed: tuple[OutputProducer, Producer], cause: int | None, expected: type
+) -> None:
+    output, producer = claimed
+    producer.fails["produce"] = failing(local("_FATAL"))
+    producer.fatal = None if cause is None else KafkaError(cause, "of this", fatal=True)
+    with pytest.raises(expected, match="_FATAL" if cause is None else "of this"):
+        output.put_one("windows", b"a", b"1")
+
+
+def test_few_records_report_and_all_that_are_large(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
+    output.put("windows", [b"k"] * 100, [b"v"] * 100)
+    assert producer.reported == 1
+    output.put("windows", [b"k"] * 3, [b"v", b"v" * REPORTED_BYTES, None])
+    assert producer.reported == 3
+    assert output.commit(1) == 103
+
+
+def test_what_was_abandoned_is_not_told_of_the_next_flush(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
+    producer.refused["windows"] = local("_PURGE_QUEUE")
+    output.put_one("windows", b"a", b"1")
+    producer.flush(0)
+    output.abort(1)
+    producer.refused.clear()
+    output.put_marked("changelog", b"meta", b"1", 0)
+    assert output.commit(1) == 2
+    assert output.marked_offset == 41
