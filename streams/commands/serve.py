@@ -15,7 +15,7 @@ from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BrokerTrouble, BundleMismatch, Refused
-from streams import broker_errors
+from streams import broker_errors, rights
 from streams.broker_errors import Attempt, Fate
 from streams.kafka import clients, topics
 from streams.kafka.faust_app import run
@@ -26,7 +26,7 @@ from streams.worker.app import build
 from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AclOperation, AdminClient
 
 log = logging.getLogger(__name__)
 _PATIENCE_S = 30.0
@@ -40,6 +40,7 @@ def serve(settings: Settings) -> None:
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":
         topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=worker.partition_count)
+    rights.demand(settings.client, needed_rights(settings))
     worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.topic_prefix)
     server = _http(settings, worker)
     try:
@@ -50,6 +51,15 @@ def serve(settings: Settings) -> None:
             server.stop()
     if worker.failure is not None:
         raise worker.failure
+
+
+def needed_rights(settings: Settings) -> dict[str, tuple[AclOperation, ...]]:
+    """Give the rights that a worker needs, by topic; those on its group and transactional ids no broker tells."""
+    needed: dict[str, tuple[AclOperation, ...]] = {settings.topic(name): (rights.READ,) for name in topics.INPUTS}
+    needed |= {settings.topic(name): (rights.WRITE,) for name in topics.OUTPUTS}
+    if settings.changelog == "on":
+        needed[settings.changelog_topic] = (rights.READ, rights.WRITE)
+    return needed
 
 
 def open_session(settings: Settings) -> Session | None:
