@@ -15,7 +15,7 @@ from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused
 from schemas.inputs import INPUT_NAMES
-from streams.kafka import broker_errors, clients, topics
+from streams.kafka import broker_errors, clients, rights, topics
 from streams.kafka.broker_errors import Attempt, Fate
 from streams.kafka.faust_app import run
 from streams.observe import logs
@@ -26,7 +26,7 @@ from streams.worker.app import build
 from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AclOperation, AdminClient
 
 log = logging.getLogger(__name__)
 _PATIENCE_S = 30.0
@@ -45,6 +45,7 @@ def serve(settings: Settings) -> None:
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":
         topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=worker.partition_count)
+    rights.demand(settings.client, needed_rights(settings))
     worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
     server = _http(settings, worker)
     try:
@@ -67,6 +68,15 @@ def _tell_of_moved(settings: Settings) -> None:
             settings.group_dir,
             before,
         )
+
+
+def needed_rights(settings: Settings) -> dict[str, tuple[AclOperation, ...]]:
+    """Give the rights that a worker needs, by topic; those on its group and transactional ids no broker tells."""
+    needed: dict[str, tuple[AclOperation, ...]] = {settings.topic(name): (rights.READ,) for name in INPUT_NAMES}
+    needed |= {settings.output(name): (rights.WRITE,) for name in topics.OUTPUTS}
+    if settings.changelog == "on":
+        needed[settings.changelog_topic] = (rights.READ, rights.WRITE)
+    return needed
 
 
 def open_session(settings: Settings) -> Session | None:

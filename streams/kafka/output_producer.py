@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, FlushFailed, Refused
-from streams.kafka import broker_errors, clients
+from streams.kafka import broker_errors, clients, rights
 from streams.kafka.broker_errors import Attempt, Fate
 from streams.kafka.deadline import Deadline
 
@@ -75,6 +75,8 @@ class OutputProducer:
         self.transactional_id = transactional_id
         self._failed: list[_Loss] = []
         self._fatal: KafkaError | None = None
+        self._config = config
+        self._topics: set[str] = set()  # of all that was put
         self._pending = 0
         self._on_error = on_error
         self._in_transaction = False
@@ -106,6 +108,7 @@ class OutputProducer:
         """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is not taken."""
         produce, key = self._producer.produce, b""
         reported = report = self._report
+        self._topics.add(topic)
         with self._translated(lambda: f"a record of key {key[:_SHOWN_BYTES]!r} for {topic} was refused", topic):
             self._begin()
             for key, value in zip(keys, values, strict=True):
@@ -134,6 +137,7 @@ class OutputProducer:
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
     def _one(self, topic: str, key: bytes | None, value: bytes | None, **how: Any) -> None:  # noqa: ANN401
+        self._topics.add(topic)
         shown = (key or b"")[:_SHOWN_BYTES]
         with self._translated(lambda: f"a record of key {shown!r} for {topic} was refused", topic):
             self._begin()
@@ -267,10 +271,18 @@ class OutputProducer:
         if fate is Fate.FENCED and self.transactional_id is not None:
             return Fenced(what)
         is_missing = fate is Fate.ABSENT and bool(topic) and broker_errors.is_absent(self._producer, topic)
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED and not topic:
+            topic = self._unwritable()
         if fate is Fate.REFUSED or is_missing:
             attempt = Attempt("Write", topic=topic, transactional_id=self.transactional_id or "")
             return Refused(f"{what}; {attempt.remedy(code)}")
         return FlushFailed(what)
+
+    def _unwritable(self) -> str:
+        """Name the topics that may not be written, of which a transaction that cannot take them in tells nothing."""
+        lacking = rights.missing(self._config, dict.fromkeys(self._topics, (rights.WRITE,)))
+        named = [topic for topic in sorted(self._topics) if any(repr(topic) in right for right in lacking)]
+        return ", ".join(named or sorted(self._topics))
 
     def close(self) -> None:
         """Give up what is still queued and end the producer's threads."""

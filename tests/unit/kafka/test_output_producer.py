@@ -422,6 +422,23 @@ def test_a_topic_that_may_not_be_written_is_named_and_not_the_commit_that_it_fai
 
 
 @pytest.mark.parametrize(
+    ("lacking", "told"),
+    [(["Write on the topic 'windows'"], "'windows'"), ([], "'forecasts, windows'")],  # brokers that do not say
+)
+def test_a_transaction_that_may_not_take_a_topic_in_is_told_with_that_topic(
+    claimed: tuple[OutputProducer, Producer], monkeypatch: pytest.MonkeyPatch, lacking: list[str], told: str
+) -> None:
+    monkeypatch.setattr("streams.kafka.rights.missing", lambda *_: lacking)
+    output, producer = claimed
+    producer.refused |= dict.fromkeys(("windows", "forecasts"), local("_PURGE_QUEUE"))
+    producer.fails["commit_transaction"] = failing(KafkaError.TOPIC_AUTHORIZATION_FAILED, txn_requires_abort=True)
+    output.put_one("windows", b"a", b"1")
+    output.put_one("forecasts", b"a", b"1")
+    with pytest.raises(Refused, match=f"Write on the topic {told}"):
+        output.commit(1)
+
+
+@pytest.mark.parametrize(
     ("known", "expected"), [(("orders",), Refused), ((), FlushFailed), (("orders", "windows"), FlushFailed)]
 )
 def test_a_topic_that_is_not_there_is_refused_where_the_metadata_agree(
