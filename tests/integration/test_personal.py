@@ -29,12 +29,13 @@ def line(event_id: str, *, day: int = 0, **changes: Any) -> bytes:  # noqa: ANN4
 
 
 UNUSABLE = {
-    "not_json": [line("n")[:-1], line("n")[:-9], b"3;22423;" + CANARY.encode(), b'"' + CANARY.encode()],
+    "not_json": [line("n")[:-1], line("n")[:-9], json.dumps(CANARY).encode()[:-1]],
     "wrong_type": [
         line("w", quantity="many"),
         line("w", customer_id={"mail": CANARY}),
         b"[" + line("w") + b"]",
         json.dumps(CANARY).encode(),
+        b"3;22423;" + CANARY.encode(),
     ],
     "out_of_range": [line("o", unit_price=-1)],
     "missing_sku": [line("m", sku=None)],
