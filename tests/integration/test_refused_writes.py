@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Fenced, Refused
-from streams.outbox import Outbox
+from streams.kafka.output_producer import OutputProducer
 from tests.integration.test_trouble import fails, lines
 from tests.support.kafka_broker import configure
 from tests.support.shop import send
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.kafka
 TRANSACTIONAL = pytest.mark.parametrize("is_transactional", [False, True], ids=["plain", "transactional"])
 
 
-def outbox(kafka: KafkaBroker, transactional_id: str | None = None, **config: Any) -> Outbox:  # noqa: ANN401
+def producer(kafka: KafkaBroker, transactional_id: str | None = None, **config: Any) -> OutputProducer:  # noqa: ANN401
     properties = {name.replace("_", "."): value for name, value in config.items()}
-    made = Outbox(
+    made = OutputProducer(
         {"bootstrap.servers": kafka.bootstrap, "log_level": 0, **properties},
         on_error=lambda _: None,
         transactional_id=transactional_id,
     )
     if transactional_id is not None:
-        made.claim(30)
+        made.init_transactions(30)
     return made
 
 
@@ -42,42 +42,42 @@ def test_records_larger_than_their_topic_takes(
 ) -> None:
     topic = f"{topic_prefix}windows"
     kafka.make_topics([topic], partitions=1, config={"max.message.bytes": "1000"})
-    writing = outbox(kafka, f"{topic_prefix}id" if is_transactional else None)
+    writing = producer(kafka, f"{topic_prefix}id" if is_transactional else None)
     writing.put(topic, [b"k"], [os.urandom(3_000)])
     with pytest.raises(Refused, match=rf"{topic}.*MSG_SIZE_TOO_LARGE.*raise max\.message\.bytes of that topic"):
-        writing.settle(30)
-    writing.abandon(10)
+        writing.commit(30)
+    writing.abort(10)
     writing.close()
 
 
 @TRANSACTIONAL
 def test_a_topic_that_is_not_there(kafka: KafkaBroker, topic_prefix: str, *, is_transactional: bool) -> None:
     quickly = {"topic_metadata_propagation_max_ms": 1_000}
-    writing = outbox(kafka, f"{topic_prefix}id" if is_transactional else None, **quickly)
+    writing = producer(kafka, f"{topic_prefix}id" if is_transactional else None, **quickly)
     with pytest.raises(Refused, match=rf"{topic_prefix}windows.*UNKNOWN_TOPIC.*`skutrend topics create`"):  # noqa: PT012
         writing.put(f"{topic_prefix}windows", [b"k"], [b"v"])
-        writing.settle(30)
-    writing.abandon(10)
+        writing.commit(30)
+    writing.abort(10)
     writing.close()
 
 
 def test_a_transaction_longer_than_the_brokers_allow(kafka: KafkaBroker, topic_prefix: str) -> None:
     with pytest.raises(Refused, match=r"could not be claimed, INVALID_TRANSACTION_TIMEOUT.*change that setting"):
-        outbox(kafka, f"{topic_prefix}id", transaction_timeout_ms=1_000_000, message_timeout_ms=900_000)
+        producer(kafka, f"{topic_prefix}id", transaction_timeout_ms=1_000_000, message_timeout_ms=900_000)
 
 
 def test_a_transactional_id_that_another_one_has_claimed(kafka: KafkaBroker, topic_prefix: str) -> None:
     topic, name = f"{topic_prefix}windows", f"{topic_prefix}id"
     kafka.make_topics([topic], partitions=1)
-    first = outbox(kafka, name)
+    first = producer(kafka, name)
     first.put(topic, [b"k"], [b"v"])
-    second = outbox(kafka, name)
+    second = producer(kafka, name)
     with pytest.raises(Fenced):
-        first.settle(30)
+        first.commit(30)
     with pytest.raises(Fenced):  # as every call after
         first.put(topic, [b"k"], [b"v"])
     second.put(topic, [b"k"], [b"v"])
-    assert second.settle(30) == 1
+    assert second.commit(30) == 1
     for each in (first, second):
         each.close()
 
