@@ -16,8 +16,10 @@
     . BrokerTrouble       Kafka refuses or lacks something
       . LoginRefused        the brokers do not let this user in
       . Unavailable         the brokers cannot answer just now
+    . Refused             the brokers refuse for good: does not pass with time
     . WrongPartitioner    too much of an input lies on partitions where its keys do not belong
     . FlushFailed         outputs or state could not be written
+    . StateInaccessible   the disk does not take or give the local state: does not pass with time
     . Fenced              another worker has taken a partition over
   - SnapshotUnusable    a snapshot cannot be written or read: do without
 """
@@ -101,6 +103,10 @@ class Unavailable(BrokerTrouble):
     """The brokers cannot answer just now: trying again helps."""
 
 
+class Refused(Broken):
+    """The brokers refuse something for good, such as for want of a right: trying again would not help."""
+
+
 class WrongPartitioner(Broken):
     """A producer does not partition by murmur2: to go on would be to bury its topic in the dead letters."""
 
@@ -115,3 +121,7 @@ class SnapshotUnusable(SkutrendError):  # noqa: N818  # likewise
 
 class FlushFailed(Broken):
     """Outputs or state could not be written; nothing since the last flush counts as done."""
+
+
+class StateInaccessible(Broken):
+    """The disk does not take or give the local state, for a reason that does not pass with time."""

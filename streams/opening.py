@@ -43,7 +43,8 @@ class Opener:
     def open(self, number: int) -> Partition:
         """Open a partition from this disk, else from a snapshot, else from the changelog alone.
 
-        `Fenced`, `FlushFailed` and `Unavailable` pass with time, `BrokerTrouble` may, `StateMismatch` will not.
+        `Fenced`, `FlushFailed` and `Unavailable` pass with time, `BrokerTrouble` may; `Refused`, `StateMismatch` and
+        `StateInaccessible` will not.
         """
         settings = self._worker.settings
         path = Path(settings.state_dir) / settings.group / f"partition-{number}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.errors import Fenced, FlushFailed
+from schemas.errors import Fenced, FlushFailed, Refused
 from streams import clients
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
 SLICE_S: Final = 0.5  # how soon somebody who waits hears that he is to hurry
 ANY_PARTITION: Final = -1
+_SHOWN_BYTES: Final = 64  # of a key, in sentences
 DEFAULTS: Final[Mapping[str, Any]] = {
     "partitioner": "murmur2_random",  # as the Java client and aiokafka do; librdkafka's own default is CRC32
     "acks": "all",
@@ -38,10 +39,58 @@ TRANSACTIONS: Final[Mapping[str, Any]] = {
 }
 _FENCED: Final = frozenset({
     KafkaError._FENCED,  # noqa: SLF001  # librdkafka's own codes have no other name
-    KafkaError._FATAL,  # noqa: SLF001  # what every later call of a fenced producer says
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
 })  # fmt: skip
+_TOO_LARGE: Final = (
+    "raise max.message.bytes of that topic, and message.max.bytes (SKUTREND_KAFKA_MESSAGE_MAX_BYTES) if set"
+)
+_NO_RIGHT: Final = "give this user the right to write there (Kafka ACLs)"
+_NO_TOPIC: Final = "make it with `skutrend topics create`"
+_NO_LOGIN: Final = "see the SASL settings (SKUTREND_KAFKA_SASL_...)"
+_UNFIT: Final = "change that setting of the topic, the brokers or SKUTREND_KAFKA_..."
+_REFUSED: Final[Mapping[int, str]] = {
+    KafkaError.MSG_SIZE_TOO_LARGE: _TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE: _TOO_LARGE,
+    KafkaError.INVALID_MSG_SIZE: _TOO_LARGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: _NO_RIGHT,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: _NO_RIGHT,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: _NO_RIGHT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: _NO_TOPIC,
+    KafkaError._UNKNOWN_TOPIC: _NO_TOPIC,  # noqa: SLF001
+    KafkaError._UNKNOWN_PARTITION: _NO_TOPIC,  # noqa: SLF001
+    KafkaError.TOPIC_EXCEPTION: _NO_TOPIC,
+    KafkaError.SASL_AUTHENTICATION_FAILED: _NO_LOGIN,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: _NO_LOGIN,
+    KafkaError.ILLEGAL_SASL_STATE: _NO_LOGIN,
+    KafkaError.SECURITY_DISABLED: _NO_LOGIN,
+    KafkaError.INVALID_RECORD: _UNFIT,
+    KafkaError.INVALID_TIMESTAMP: _UNFIT,
+    KafkaError.INVALID_REQUIRED_ACKS: _UNFIT,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: _UNFIT,
+    KafkaError.INVALID_CONFIG: _UNFIT,
+    KafkaError.POLICY_VIOLATION: _UNFIT,
+    KafkaError.UNSUPPORTED_COMPRESSION_TYPE: _UNFIT,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: _UNFIT,
+    KafkaError.UNSUPPORTED_VERSION: _UNFIT,
+    KafkaError._UNSUPPORTED_FEATURE: _UNFIT,  # noqa: SLF001
+    KafkaError._INVALID_ARG: _UNFIT,  # noqa: SLF001
+}
+"""What does not pass with time, and the remedy.
+
+All other errors may pass: the partition is opened anew, and its outputs are written again.
+"""
+_MISSING: Final = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+})  # fmt: skip
+"""Of those, what a broker also says of a topic that is there, while it comes back and has not read its metadata yet.
+
+A new producer asks for half a minute (`topic.metadata.propagation.max.ms`) before it believes that, one that has known
+the topic believes it at once. So it counts only from a producer that has not written to that topic yet.
+"""
+_ASK_S: Final = 5.0
 
 
 class Outbox:
@@ -52,8 +101,8 @@ class Outbox:
     transactional_id, `claim` comes before the first `put`.
 
     Calls block: `put` while the producer's queue is full and the brokers take some of it, `settle` until they have
-    answered. Not thread-safe between `put` and `settle`. After `FlushFailed` or `Fenced` an outbox is of no more use
-    than to be closed.
+    answered. Not thread-safe between `put` and `settle`. After `FlushFailed`, `Fenced` or `Refused` an outbox is of no
+    more use than to be closed. `FlushFailed` may pass with time; `Refused`, which any call may raise, does not.
     """
 
     def __init__(
@@ -61,7 +110,10 @@ class Outbox:
     ) -> None:
         """Make the producer; it connects when there is something to send."""
         self.transactional_id = transactional_id
-        self._failed: list[str] = []
+        self._failed: list[tuple[str, KafkaError]] = []  # where, and why
+        self._fatal: KafkaError | None = None
+        self._topics: set[str] = set()  # of what was put since the last settle
+        self._written: set[str] = set()
         self._pending = 0
         self._on_error = on_error
         self._in_transaction = False
@@ -88,7 +140,8 @@ class Outbox:
     ) -> None:
         """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is not taken."""
         produce, key = self._producer.produce, b""
-        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
+        self._topics.add(topic)
+        with self._translated(lambda: f"a record of key {key[:_SHOWN_BYTES]!r} for {topic} was refused"):
             self._begin()
             for key, value in zip(keys, values, strict=True):
                 while True:
@@ -113,7 +166,8 @@ class Outbox:
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
     def _one(self, topic: str, key: bytes | None, value: bytes | None, **how: Any) -> None:  # noqa: ANN401
-        with self._translated(lambda: f"a record of key {key!r} for {topic} was refused"):
+        self._topics.add(topic)
+        with self._translated(lambda: f"a record of key {(key or b'')[:_SHOWN_BYTES]!r} for {topic} was refused"):
             self._begin()
             while True:
                 try:
@@ -142,7 +196,8 @@ class Outbox:
         """Wait until all that was put since the last settle is safely with the broker; returns how many that were.
 
         `FlushFailed` when some of it is not within `timeout_s`: records may then be there, missing, or still come.
-        `Fenced` when another worker has claimed the transactional id: none of it will ever be seen.
+        `Fenced` when another worker has claimed the transactional id: none of it will ever be seen. `Refused` when the
+        brokers will not take some of it however often it is sent.
         """
         what, self._latest_s = f"{self._pending} records were not written", time.monotonic() + timeout_s
         with self._translated(lambda: what):
@@ -151,8 +206,9 @@ class Outbox:
         failed, self._failed = self._failed, []
         pending, self._pending = self._pending, 0
         if failed:
-            msg = f"{len(failed)} of {pending} records were not written, the first because {failed[0]}"
-            raise FlushFailed(msg)
+            where, error = failed[0]
+            what = f"{len(failed)} of {pending} records were not written, the first {where}"
+            raise self._failure(what, error)
         if left:
             msg = (
                 f"{left} of {pending} records were not acknowledged within {timeout_s:.1f} s; "
@@ -162,6 +218,8 @@ class Outbox:
         if self._in_transaction:
             self._patiently(self._producer.commit_transaction, what)
             self._in_transaction = False
+        self._written |= self._topics
+        self._topics.clear()
         return pending
 
     def hurry(self, by_s: float) -> None:
@@ -172,7 +230,7 @@ class Outbox:
         """Undo all that was put since the last `settle`, so that readers of committed records need not wait for it."""
         if self._in_transaction:
             self._in_transaction, self._latest_s = False, time.monotonic() + timeout_s
-            with suppress(Fenced, FlushFailed):
+            with suppress(Fenced, FlushFailed, Refused):
                 self._producer.purge()
                 self._patiently(self._producer.abort_transaction, "the transaction was not undone")
 
@@ -203,34 +261,60 @@ class Outbox:
         try:
             yield
         except KafkaException as error:
-            raise self._failure(what(), error) from error
+            raise self._failure(what(), error.args[0]) from error
         except SystemError as error:
             # a fatal error is raised from within whichever call meets it, also one that is about to call us back
             if not isinstance(error.__cause__, KafkaException):
                 raise
-            raise self._failure(what(), error.__cause__) from error
+            raise self._failure(what(), error.__cause__.args[0]) from error
 
-    def _failure(self, what: str, error: KafkaException) -> Fenced | FlushFailed:
-        cause: KafkaError = error.args[0]
+    def _failure(self, what: str, error: KafkaError) -> Fenced | FlushFailed | Refused:
+        cause = self._cause(error)
         msg = f"{what}, {cause.name()}: {cause.str()}"
-        is_fenced = cause.code() in _FENCED and self.transactional_id is not None
+        if cause.code() in _REFUSED and not (cause.code() in _MISSING and self._topics <= self._written):
+            return Refused(f"{msg}; {_REFUSED[cause.code()]}")
+        # whoever meets a fatal error without a cause is taken for fenced: of the two, that waits before it tries again
+        is_fenced = cause.code() in {*_FENCED, KafkaError._FATAL} and self.transactional_id is not None  # noqa: SLF001
         return Fenced(msg) if is_fenced else FlushFailed(msg)
+
+    def _cause(self, error: KafkaError) -> KafkaError:
+        """Give what lies behind an error that only says that there was one."""
+        if error.code() == KafkaError._INCONSISTENT:  # noqa: SLF001  # of a commit: some records were not delivered
+            return self._missing() or error
+        if error.code() != KafkaError._FATAL:  # noqa: SLF001
+            return error
+        if self._fatal is None:  # what every call says after a fatal error, of which `error_cb` hears why
+            with suppress(KafkaException, SystemError):  # the same once more
+                self._producer.poll(0)
+        return self._fatal or error
+
+    def _missing(self) -> KafkaError | None:
+        """Ask whether a topic that was written to is missing; a report for each record would cost too much."""
+        for topic in sorted(self._topics):
+            with suppress(KafkaException):
+                found = self._producer.list_topics(topic, timeout=_ASK_S).topics[topic].error
+                if found is not None and found.code() in _MISSING:
+                    return KafkaError(found.code(), f"{topic}: {found.str()}")
+        return None
 
     def close(self) -> None:
         """Give up what is still queued and end the producer's threads."""
-        with suppress(Fenced, FlushFailed), self._translated(lambda: "closing"):
+        with suppress(Fenced, FlushFailed, Refused), self._translated(lambda: "closing"):
             self._producer.purge()
             self._producer.flush(1)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:  # never None, as long as only errors are reported
-            self._failed.append(f"{message.topic()} answered {error.name()}: {error.str()}")
+            self._failed.append((f"to {message.topic()}", error))
 
     def _mark(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self._marked = message.offset()
+        else:
+            self._delivered(error, message)
 
     def _troubled(self, error: KafkaError) -> None:
         if error.fatal():
-            self._failed.append(f"the producer met a fatal error, {error.name()}: {error.str()}")
+            self._fatal = error
+            self._failed.insert(0, ("since the producer has failed", error))
         self._on_error(f"{error.name()}: {error.str()}")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from schemas.errors import BadSetting, FlushFailed, SkutrendError, SnapshotUnusable
+from schemas.errors import BadSetting, FlushFailed, SkutrendError, SnapshotUnusable, StateInaccessible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,7 +155,7 @@ class Keeper:
         folder = checkpoint_folder(store.path)
         try:
             store.checkpoint(folder)
-        except FlushFailed as error:
+        except (FlushFailed, StateInaccessible) as error:
             self._failed(error)
             return
         if self._in_background:

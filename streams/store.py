@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +41,8 @@ from rocksdict import (
 )
 
 from features.rows import Meta
-from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt, StateInaccessible, StateMismatch
+from streams.store_errors import RAISED, damaged, trouble, trouble_opening
 
 META, _SKU, _OPEN, _IDS, _POSITION = b"m", b"s", b"o", b"d", b"p"
 log = logging.getLogger(__name__)
@@ -120,28 +120,22 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create. A directory that another process holds, or that RocksDB cannot read, is a `StateMismatch`.
 
-        A full disk, which may pass, is a `FlushFailed`.
+        What may pass, such as a full disk, is a `FlushFailed`; what will not, `StateInaccessible`.
         """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             if error.errno in _NO_ROOM:
-                raise _full(path, str(error.strerror)) from error
+                raise trouble(path, f"IO error: {error.strerror}") from error
             msg = f"cannot make the directory {path} ({error.strerror}); set SKUTREND_STATE_DIR to one that can be"
             raise StateMismatch(msg) from error
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:
-            if "Corruption" in str(error):
-                raise _damaged(path, str(error)) from error
-            if any(os.strerror(number) in str(error) for number in _NO_ROOM):
-                raise _full(path, str(error)) from error
-            msg = (
-                f"cannot open the state in {path}: {error}; "
-                "is another worker using SKUTREND_STATE_DIR? else delete it to rebuild"
-            )
-            raise StateMismatch(msg) from error
+            if type(error) not in RAISED:
+                raise
+            raise trouble_opening(path, str(error)) from error
         options = WriteOptions()
         options.sync = False  # the process may die at any time; for the machine there are the topics
         self._db.set_write_options(options)
@@ -150,23 +144,25 @@ class Store:
 
     def meta(self) -> Meta | None:
         """Read the meta record; None when nothing was ever flushed. An unreadable one is `StateCorrupt`."""
-        raw = self._db.get(META)
+        with self._translated():
+            raw = self._db.get(META)
         if raw is None:
             return None
         try:
             return msgspec.msgpack.decode(raw, type=Meta)
         except msgspec.MsgspecError as error:
             what = f"its meta record is unreadable: {error}"
-            raise _damaged(self.path, what) from error
+            raise damaged(self.path, what) from error
 
     def position(self) -> int | None:
         """Read the changelog's next offset; None when nothing of a changelog is contained."""
-        raw = self._db.get(_POSITION)
+        with self._translated():
+            raw = self._db.get(_POSITION)
         return None if raw is None else msgspec.msgpack.decode(raw, type=int)
 
     def set_position(self, offset: int) -> None:
         """Remember up to which offset, exclusive, the changelog is contained."""
-        with self._writing():
+        with self._translated():
             self._db.put(_POSITION, msgspec.msgpack.encode(offset))
 
     def write(self, flush: Flush) -> None:
@@ -194,7 +190,7 @@ class Store:
         def finish() -> None:
             if flush.bulk:
                 self._ingest()
-            with self._writing():
+            with self._translated():
                 self._db.write(batch)
 
         return finish
@@ -210,7 +206,7 @@ class Store:
         """Write ascending records to a table file."""
         self._file.unlink(missing_ok=True)
         writer = SstFileWriter(_options())
-        with self._writing():
+        with self._translated():
             writer.open(str(self._file))
             for key, value in records:
                 if value is None:
@@ -222,17 +218,18 @@ class Store:
     def _ingest(self) -> None:
         how = IngestExternalFileOptions()
         how.set_move_files(True)
-        with self._writing():
+        with self._translated():
             self._db.ingest_external_file([str(self._file)], how)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
+        """Turn what RocksDB says into ours; what it does not say, such as a mistake in what it is given, stays."""
         try:
             yield
         except Exception as error:
-            if type(error) is not Exception:  # rocksdict raises nothing finer; what is finer is not its own
+            if type(error) not in RAISED:
                 raise
-            raise _full(self.path, str(error)) from error
+            raise trouble(self.path, str(error)) from error
 
     def sku_rows(self, *, at_a_time: int = _AT_ONCE) -> Iterator[tuple[list[str], list[bytes]]]:
         """Go through the stored SKU rows in key order, in parts."""
@@ -245,7 +242,8 @@ class Store:
 
     def sku_row(self, sku: str) -> bytes | None:
         """Read the row of one SKU."""
-        row: bytes | None = self._db.get(_SKU + sku.encode())
+        with self._translated():
+            row: bytes | None = self._db.get(_SKU + sku.encode())
         return row
 
     def open_rows(self) -> Iterator[OpenRows]:
@@ -316,13 +314,11 @@ class Store:
         self._check_end(last)
 
     def _check_end(self, last: bytes) -> None:
-        """Raise `StateCorrupt` where a scan ended because what follows cannot be read: `items` does not say."""
+        """Raise what a scan ended for, where that is because what follows cannot be read: `items` does not say."""
         ending = self._db.iter()
         ending.seek(last + b"\0")
-        try:
+        with self._translated():
             ending.status()
-        except Exception as error:
-            raise _damaged(self.path, str(error)) from error
 
     def size_bytes(self) -> int:
         """Bytes on disk."""
@@ -331,13 +327,14 @@ class Store:
     def checkpoint(self, folder: Path) -> None:
         """Freeze the state as it is in a new directory on the same disk: hard links, and what memtables hold."""
         shutil.rmtree(folder, ignore_errors=True)
-        with self._writing():
+        with self._translated():
             Checkpoint(self._db).create_checkpoint(str(folder))
 
     def settle(self) -> None:
         """Write memtables out and compact, so that `size_bytes` is what rests."""
-        self._db.flush()
-        self._db.compact_range(None, None)
+        with self._translated():
+            self._db.flush()
+            self._db.compact_range(None, None)
 
     def close(self) -> None:
         """Close; the lock is free afterwards, also where the disk does not take what RocksDB still holds in memory.
@@ -345,9 +342,9 @@ class Store:
         All of that is in its log or in the changelog, and whoever was told of a flush can find it there.
         """
         try:
-            with self._writing():
+            with self._translated():
                 self._db.close()
-        except FlushFailed as error:
+        except (FlushFailed, StateCorrupt, StateInaccessible) as error:
             log.warning("%s", error)
             del self._db  # the last reference: RocksDB lets go without writing
 
@@ -360,14 +357,6 @@ class Store:
     def destroy(path: Path) -> None:
         """Remove a partition's state."""
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _damaged(path: Path, what: str) -> StateCorrupt:
-    return StateCorrupt(f"the state in {path} is damaged ({what}); delete that directory to rebuild it")
-
-
-def _full(path: Path, what: str) -> FlushFailed:
-    return FlushFailed(f"the state in {path} cannot be written: {what}; see whether the disk is full or gone")
 
 
 def _tee(records: Iterable[tuple[bytes, bytes]], also: Callable[[bytes, bytes], None]) -> Iterator[tuple[bytes, bytes]]:

@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -144,15 +143,29 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
 
     def highwater(self, tp: TP) -> int | None:
         """Return the offset this consumer can read up to, by the latest fetch: short of transactions still open."""
-        consumer = self._ensure_consumer()
-        stable: int | None = consumer.last_stable_offset(tp)
-        end: int | None = consumer.highwater(tp)
+        state = self._state(tp)
+        if state is None:
+            return None
+        stable: int | None = state.lso
+        end: int | None = state.highwater
         return end if stable is None or stable < 0 else stable
 
     def heard_ms(self, tp: TP) -> int | None:
         """See `BatchConsumer.heard_ms`."""
-        at_ms: int | None = self._ensure_consumer().last_poll_timestamp(tp)
+        state = self._state(tp)
+        at_ms: int | None = None if state is None else state.timestamp
         return at_ms
+
+    def _state(self, tp: TP) -> Any:  # noqa: ANN401
+        """Return what the consumer knows of a partition; None where it is not ours or no consumer is there.
+
+        Each step looks once: the thread of the consumer may take a partition away at any moment. aiokafka's own methods
+        would then raise what a mistake raises as well, such as an AttributeError.
+        """
+        consumer = self._consumer
+        subscription = None if consumer is None else consumer._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        return None if assignment is None else assignment.state_value(TopicPartition(*tp))
 
     async def put_back(self, batches: Iterable[RecordBatch]) -> None:
         """Read these batches again later; unless a seek or a rebalance has overtaken them."""
@@ -322,17 +335,11 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
 
     def highwater(self, tp: TP) -> int | None:
         """Offset up to which a partition can be read, as of its latest fetch; None if unknown or not ours."""
-        return self._of_ours(self._thread.highwater, tp)
+        return self._thread.highwater(tp)
 
     def heard_ms(self, tp: TP) -> int | None:
         """When a broker last answered what there is of a partition, epoch ms; None if never or not ours."""
-        return self._of_ours(self._thread.heard_ms, tp)
-
-    def _of_ours(self, asked: Callable[[TopicPartition], int | None], tp: TP) -> int | None:
-        try:
-            return asked(TopicPartition(*tp))
-        except (ConsumerNotStarted, IllegalStateError, AssertionError, AttributeError, KeyError):
-            return None  # not ours, or taken away by the other thread while we looked
+        return self._thread.heard_ms(tp)
 
     async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         """First kept offset and the one up to which a partition can be read, as the broker says now."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from features.partitioning import partitions_of
-from schemas.errors import FlushFailed
+from schemas.errors import Fenced, FlushFailed, Refused
+from streams import clients
+from streams import outbox as outbox_module
 from streams.embedded import PARTITIONS, EmbeddedBroker
 from streams.outbox import Outbox
 from tests.support.partitions import read_topic
@@ -106,9 +110,9 @@ def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callab
 def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..., Outbox]) -> None:
     outbox, value = make(message_max_bytes="2000"), b"v" * 5_000
     refused = r"key b'big' for windows was refused, MSG_SIZE_TOO_LARGE"
-    with pytest.raises(FlushFailed, match=refused):
+    with pytest.raises(Refused, match=refused):
         outbox.put_one("windows", b"big", value)
-    with pytest.raises(FlushFailed, match=refused):
+    with pytest.raises(Refused, match=refused):
         outbox.put("windows", [b"small", b"big"], [b"v", value])
 
 
@@ -125,9 +129,7 @@ def test_a_broker_that_does_not_answer_fails_the_flush_and_is_told_while_it_last
 def test_records_given_up_fail_the_flush_with_the_first_reason(make: Callable[..., Outbox]) -> None:
     outbox = make(bootstrap_servers="127.0.0.1:1", message_timeout_ms="200")
     outbox.put("windows", [b"a", b"b", b"c"], [b"1", b"2", b"3"])
-    with pytest.raises(
-        FlushFailed, match=r"^3 of 3 records were not written, the first because windows answered _MSG_"
-    ):
+    with pytest.raises(FlushFailed, match=r"^3 of 3 records were not written, the first to windows, _MSG_"):
         outbox.settle(30)
 
 
@@ -150,6 +152,191 @@ def test_closing_gives_up_what_is_queued_without_waiting_for_a_dead_broker(make:
 
 
 def test_the_operator_s_properties_win_over_the_defaults(make: Callable[..., Outbox], broker: str) -> None:
-    with pytest.raises(FlushFailed, match="MSG_SIZE_TOO_LARGE"):
+    with pytest.raises(Refused, match=r"MSG_SIZE_TOO_LARGE.*SKUTREND_KAFKA_MESSAGE_MAX_BYTES"):
         make(message_max_bytes="1000").put_one("windows", b"k", b"v" * 2_000)
     make().put_one("windows", b"k", b"v" * 2_000)
+
+
+# ---------------------------------------------------------------------- what librdkafka says, and what it means
+MAY_PASS = [
+    "_TRANSPORT",
+    "_ALL_BROKERS_DOWN",
+    "_TIMED_OUT",
+    "_MSG_TIMED_OUT",
+    "_AUTHENTICATION",  # also of a broker that is just coming up
+    "_PURGE_QUEUE",
+    "_STATE",
+    "LEADER_NOT_AVAILABLE",
+    "NOT_LEADER_FOR_PARTITION",
+    "NOT_ENOUGH_REPLICAS",
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+    "COORDINATOR_NOT_AVAILABLE",
+    "CONCURRENT_TRANSACTIONS",
+    "INVALID_TXN_STATE",
+    "INVALID_PRODUCER_ID_MAPPING",
+    "OUT_OF_ORDER_SEQUENCE_NUMBER",
+    "UNKNOWN_PRODUCER_ID",
+    "KAFKA_STORAGE_ERROR",
+    "THROTTLING_QUOTA_EXCEEDED",
+    "UNKNOWN",
+]
+DO_NOT = {
+    "MSG_SIZE_TOO_LARGE": "max.message.bytes",
+    "RECORD_LIST_TOO_LARGE": "max.message.bytes",
+    "INVALID_MSG_SIZE": "max.message.bytes",
+    "TOPIC_AUTHORIZATION_FAILED": "ACL",
+    "CLUSTER_AUTHORIZATION_FAILED": "ACL",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "ACL",
+    "UNKNOWN_TOPIC_OR_PART": "skutrend topics create",
+    "_UNKNOWN_TOPIC": "skutrend topics create",
+    "_UNKNOWN_PARTITION": "skutrend topics create",
+    "TOPIC_EXCEPTION": "skutrend topics create",
+    "SASL_AUTHENTICATION_FAILED": "SKUTREND_KAFKA_SASL_",
+    "UNSUPPORTED_SASL_MECHANISM": "SKUTREND_KAFKA_SASL_",
+    "ILLEGAL_SASL_STATE": "SKUTREND_KAFKA_SASL_",
+    "SECURITY_DISABLED": "SKUTREND_KAFKA_SASL_",
+    "INVALID_RECORD": "change that setting",
+    "INVALID_TIMESTAMP": "change that setting",
+    "INVALID_REQUIRED_ACKS": "change that setting",
+    "INVALID_TRANSACTION_TIMEOUT": "change that setting",
+    "INVALID_CONFIG": "change that setting",
+    "POLICY_VIOLATION": "change that setting",
+    "UNSUPPORTED_COMPRESSION_TYPE": "change that setting",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "change that setting",
+    "UNSUPPORTED_VERSION": "change that setting",
+    "_UNSUPPORTED_FEATURE": "change that setting",
+    "_INVALID_ARG": "change that setting",
+}
+FENCED = ["_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"]
+
+
+def kafka_error(name: str, *, fatal: bool = False) -> KafkaError:
+    return KafkaError(getattr(KafkaError, name), f"said {name}", fatal)
+
+
+class Answering:
+    """Stands for librdkafka's producer, which answers everything with one error."""
+
+    def __init__(self, error: KafkaError, config: dict[str, Any], *, heard: KafkaError | None = None) -> None:
+        self._error, self._config, self._heard = error, config, heard
+
+    def begin_transaction(self) -> None:
+        raise KafkaException(self._error)
+
+    def produce(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        raise KafkaException(self._error)
+
+    def poll(self, _: float = 0) -> int:
+        if self._heard is not None:
+            self._config["error_cb"](self._heard)
+        return 0
+
+    def __len__(self) -> int:
+        return 0
+
+    flush = purge = poll
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, error: KafkaError, *, transactional_id: str | None, heard: KafkaError | None = None
+) -> Exception:
+    """What an outbox makes of an error of its producer. heard: the error that it has told on the side."""
+    monkeypatch.setattr(clients, "producer", lambda config: Answering(error, config, heard=heard))
+    outbox = Outbox({}, on_error=lambda _: None, transactional_id=transactional_id)
+    with pytest.raises((Fenced, FlushFailed, Refused)) as raised:
+        outbox.put_one("windows", b"k", b"v")
+    return raised.value
+
+
+@pytest.mark.parametrize("transactional_id", [None, "id"])
+@pytest.mark.parametrize("name", MAY_PASS)
+def test_an_error_that_may_pass_with_time_is_a_failed_flush(
+    monkeypatch: pytest.MonkeyPatch, name: str, transactional_id: str | None
+) -> None:
+    found = told(monkeypatch, kafka_error(name), transactional_id=transactional_id)
+    assert type(found) is FlushFailed
+    assert str(found) == f"a record of key b'k' for windows was refused, {name}: said {name}"
+
+
+@pytest.mark.parametrize("transactional_id", [None, "id"])
+@pytest.mark.parametrize(("name", "remedy"), DO_NOT.items())
+def test_an_error_that_does_not_pass_stops_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, remedy: str, transactional_id: str | None
+) -> None:
+    found = told(monkeypatch, kafka_error(name), transactional_id=transactional_id)
+    assert type(found) is Refused
+    assert str(found).startswith(f"a record of key b'k' for windows was refused, {name}: said {name}; ")
+    assert remedy in str(found)
+
+
+@pytest.mark.parametrize("name", FENCED)
+def test_only_a_transactional_producer_is_fenced(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert type(told(monkeypatch, kafka_error(name), transactional_id="id")) is Fenced
+    assert type(told(monkeypatch, kafka_error(name), transactional_id=None)) is FlushFailed
+
+
+@pytest.mark.parametrize("name", ["UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"])
+def test_a_topic_that_was_written_to_may_come_back_with_its_broker(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Such a producer believes a broker at once that has not read its own metadata yet; the next one asks again."""
+    answering = Answering(kafka_error(name), {})
+    monkeypatch.setattr(clients, "producer", lambda _: answering)
+    outbox = Outbox({}, on_error=lambda _: None)
+    with monkeypatch.context() as well:
+        well.setattr(answering, "produce", lambda *_, **__: None)
+        outbox.put_one("windows", b"k", b"v")
+        assert outbox.settle(1) == 1
+    with pytest.raises(FlushFailed, match=name):
+        outbox.put_one("windows", b"k", b"v")
+    with pytest.raises(Refused, match=name):
+        outbox.put_one("alerts", b"k", b"v")
+
+
+@pytest.mark.parametrize(("is_there", "kind"), [(False, Refused), (True, FlushFailed)])
+def test_a_commit_that_does_not_say_what_was_not_delivered_is_looked_into(
+    monkeypatch: pytest.MonkeyPatch, *, is_there: bool, kind: type[Exception]
+) -> None:
+    answering = Answering(kafka_error("_INCONSISTENT"), {})
+    unknown = None if is_there else kafka_error("UNKNOWN_TOPIC_OR_PART")
+    metadata = SimpleNamespace(topics={"windows": SimpleNamespace(error=unknown)})
+    monkeypatch.setattr(answering, "list_topics", lambda *_, **__: metadata, raising=False)
+    monkeypatch.setattr(clients, "producer", lambda _: answering)
+    outbox = Outbox({}, on_error=lambda _: None, transactional_id="id")
+    with pytest.raises(kind, match="said _INCONSISTENT" if is_there else r"windows: said UNKNOWN.*topics create"):
+        outbox.put_one("windows", b"k", b"v")
+
+
+def test_the_table_has_each_code_once_and_these_tests_know_all_of_it() -> None:
+    known = {getattr(KafkaError, name) for name in DO_NOT}
+    assert known == set(outbox_module._REFUSED)  # noqa: SLF001 - the very table
+    others = {getattr(KafkaError, name) for name in (*MAY_PASS, *FENCED)}
+    assert len(others) == len(MAY_PASS) + len(FENCED)
+    assert not known & others
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("_FENCED", Fenced), ("INVALID_TRANSACTION_TIMEOUT", Refused), ("OUT_OF_ORDER_SEQUENCE_NUMBER", FlushFailed)],
+)
+def test_after_a_fatal_error_it_is_the_cause_that_counts(
+    monkeypatch: pytest.MonkeyPatch, name: str, kind: type[Exception]
+) -> None:
+    """It used to be told as fenced whatever it was, and the partition to be opened anew for ever."""
+    cause = kafka_error(name, fatal=True)
+    found = told(monkeypatch, kafka_error("_FATAL", fatal=True), transactional_id="id", heard=cause)
+    assert type(found) is kind
+    assert f"{name}: said {name}" in str(found)
+
+
+def test_a_fatal_error_whose_cause_nobody_tells_is_taken_for_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(told(monkeypatch, kafka_error("_FATAL", fatal=True), transactional_id="id")) is Fenced
+    assert type(told(monkeypatch, kafka_error("_FATAL", fatal=True), transactional_id=None)) is FlushFailed
+
+
+def test_a_long_key_is_told_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "producer", lambda config: Answering(kafka_error("MSG_SIZE_TOO_LARGE"), config))
+    outbox = Outbox({}, on_error=lambda _: None)
+    with pytest.raises(Refused) as one:
+        outbox.put_one("windows", b"k" * 1_000_000, b"v")
+    with pytest.raises(Refused) as many:
+        outbox.put("windows", [b"k" * 1_000_000], [b"v"])
+    assert max(len(str(one.value)), len(str(many.value))) < 500

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.structs import TopicPartition
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -117,9 +120,60 @@ def test_the_consumer_reads_these_attributes_when_it_starts() -> None:
     ):
         assert f"self.{name} =" in source(AIOKafkaConsumer.__init__), name
         assert f"=self.{name}" in text, f"{name} is handed on after __init__"
-    for name in ("seek", "seek_to_beginning", "committed", "commit", "assignment", "highwater", "last_stable_offset"):
+    for name in ("seek", "seek_to_beginning", "committed", "commit", "assignment"):
         assert callable(getattr(AIOKafkaConsumer, name)), name
-    assert callable(AIOKafkaConsumer.last_poll_timestamp)
+    assert "self._subscription = SubscriptionState(" in source(AIOKafkaConsumer.__init__)
+
+
+# ---------------------------------------------------------------------- how far a partition can be read
+def standing(consumer: transport.BatchConsumer, *assigned: TP) -> SubscriptionState:
+    """Give the consumer's thread a subscription, as aiokafka keeps it."""
+    subscription = SubscriptionState()
+    if assigned:
+        subscription.subscribe({"orders"})
+        subscription.assign_from_subscribed([TopicPartition(*tp) for tp in assigned])
+    private(consumer, "_thread")._consumer = SimpleNamespace(_subscription=subscription)  # noqa: SLF001
+    return subscription
+
+
+def test_what_is_known_of_a_partition_is_read_where_aiokafka_keeps_it(consumer: transport.BatchConsumer) -> None:
+    tp = TP("orders", 0)
+    consumer.app.loop.run_until_complete(_fill(consumer, tp))
+    assert consumer.highwater(tp) == 7
+    assert consumer.heard_ms(tp) == 99
+
+
+async def _fill(consumer: transport.BatchConsumer, tp: TP) -> None:
+    state = standing(consumer, tp).subscription.assignment.state_value(TopicPartition(*tp))
+    assert (consumer.highwater(tp), consumer.heard_ms(tp)) == (None, None), "nothing was fetched yet"
+    state.highwater, state.timestamp = 9, 99
+    assert consumer.highwater(tp) == 9
+    state.lso = -1
+    assert consumer.highwater(tp) == 9
+    state.lso = 7
+    assert consumer.highwater(TP("orders", 1)) is None, "not ours"
+
+
+def test_nothing_is_known_of_what_is_not_ours_or_not_there_any_more(consumer: transport.BatchConsumer) -> None:
+    tp = TP("orders", 0)
+    assert (consumer.highwater(tp), consumer.heard_ms(tp)) == (None, None), "no consumer"
+    consumer.app.loop.run_until_complete(_unsubscribed(consumer))
+    assert (consumer.highwater(tp), consumer.heard_ms(tp)) == (None, None), "nothing subscribed"
+
+
+async def _unsubscribed(consumer: transport.BatchConsumer) -> None:
+    standing(consumer)
+
+
+def test_a_name_that_aiokafka_no_longer_has_is_no_silent_broker(consumer: transport.BatchConsumer) -> None:
+    """It used to be swallowed, and the input to be taken for one whose broker does not answer."""
+    state = SimpleNamespace(end=9)
+    assignment = SimpleNamespace(state_value=lambda _: state)
+    subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+    private(consumer, "_thread")._consumer = SimpleNamespace(_subscription=subscription)  # noqa: SLF001
+    for asked in (consumer.highwater, consumer.heard_ms):
+        with pytest.raises(AttributeError):
+            asked(TP("orders", 0))
 
 
 def test_a_client_asks_for_the_time_of_a_request_whenever_it_connects() -> None:
