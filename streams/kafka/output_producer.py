@@ -88,8 +88,9 @@ _MISSING: Final = frozenset({
 """Of those, what a broker also says of a topic that is there, while it comes back and has not read its metadata yet.
 
 A new producer asks for half a minute (`topic.metadata.propagation.max.ms`) before it believes that, one that has known
-the topic believes it at once. So it counts only from a producer that has written nothing yet.
+the topic believes it at once. So it counts only from a producer that has not written to that topic yet.
 """
+_ASK_S: Final = 5.0
 
 
 class OutputProducer:
@@ -111,7 +112,8 @@ class OutputProducer:
         self.transactional_id = transactional_id
         self._failed: list[tuple[str, KafkaError]] = []  # where, and why
         self._fatal: KafkaError | None = None
-        self._has_written = False
+        self._topics: set[str] = set()  # of what was put since the last settle
+        self._written: set[str] = set()
         self._pending = 0
         self._on_error = on_error
         self._in_transaction = False
@@ -138,6 +140,7 @@ class OutputProducer:
     ) -> None:
         """Queue records in this order; `keys` and `values` are of one length. `FlushFailed` when one is not taken."""
         produce, key = self._producer.produce, b""
+        self._topics.add(topic)
         with self._translated(lambda: f"a record of key {key[:_SHOWN_BYTES]!r} for {topic} was refused"):
             self._begin()
             for key, value in zip(keys, values, strict=True):
@@ -163,6 +166,7 @@ class OutputProducer:
         self._one(topic, key, value, partition=partition, on_delivery=self._mark)
 
     def _one(self, topic: str, key: bytes | None, value: bytes | None, **how: Any) -> None:  # noqa: ANN401
+        self._topics.add(topic)
         with self._translated(lambda: f"a record of key {(key or b'')[:_SHOWN_BYTES]!r} for {topic} was refused"):
             self._begin()
             while True:
@@ -214,7 +218,8 @@ class OutputProducer:
         if self._in_transaction:
             self._patiently(self._producer.commit_transaction, what)
             self._in_transaction = False
-        self._has_written = self._has_written or pending > 0
+        self._written |= self._topics
+        self._topics.clear()
         return pending
 
     def shorten_deadline(self, by_s: float) -> None:
@@ -266,20 +271,31 @@ class OutputProducer:
     def _failure(self, what: str, error: KafkaError) -> Fenced | FlushFailed | Refused:
         cause = self._cause(error)
         msg = f"{what}, {cause.name()}: {cause.str()}"
-        if cause.code() in _REFUSED and not (cause.code() in _MISSING and self._has_written):
+        if cause.code() in _REFUSED and not (cause.code() in _MISSING and self._topics <= self._written):
             return Refused(f"{msg}; {_REFUSED[cause.code()]}")
         # whoever meets a fatal error without a cause is taken for fenced: of the two, that waits before it tries again
         is_fenced = cause.code() in {*_FENCED, KafkaError._FATAL} and self.transactional_id is not None  # noqa: SLF001
         return Fenced(msg) if is_fenced else FlushFailed(msg)
 
     def _cause(self, error: KafkaError) -> KafkaError:
-        """Give what lies behind an error: after a fatal one every call says `_FATAL`, and `error_cb` has heard why."""
+        """Give what lies behind an error that only says that there was one."""
+        if error.code() == KafkaError._INCONSISTENT:  # noqa: SLF001  # of a commit: some records were not delivered
+            return self._missing() or error
         if error.code() != KafkaError._FATAL:  # noqa: SLF001
             return error
-        if self._fatal is None:
+        if self._fatal is None:  # what every call says after a fatal error, of which `error_cb` hears why
             with suppress(KafkaException, SystemError):  # the same once more
                 self._producer.poll(0)
         return self._fatal or error
+
+    def _missing(self) -> KafkaError | None:
+        """Ask whether a topic that was written to is missing; a report for each record would cost too much."""
+        for topic in sorted(self._topics):
+            with suppress(KafkaException):
+                found = self._producer.list_topics(topic, timeout=_ASK_S).topics[topic].error
+                if found is not None and found.code() in _MISSING:
+                    return KafkaError(found.code(), f"{topic}: {found.str()}")
+        return None
 
     def close(self) -> None:
         """Give up what is still queued and end the producer's threads."""

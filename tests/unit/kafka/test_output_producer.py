@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -289,6 +290,22 @@ def test_a_topic_that_was_written_to_may_come_back_with_its_broker(monkeypatch: 
         output.put_one("windows", b"k", b"v")
         assert output.commit(1) == 1
     with pytest.raises(FlushFailed, match=name):
+        output.put_one("windows", b"k", b"v")
+    with pytest.raises(Refused, match=name):
+        output.put_one("alerts", b"k", b"v")
+
+
+@pytest.mark.parametrize(("is_there", "kind"), [(False, Refused), (True, FlushFailed)])
+def test_a_commit_that_does_not_say_what_was_not_delivered_is_looked_into(
+    monkeypatch: pytest.MonkeyPatch, *, is_there: bool, kind: type[Exception]
+) -> None:
+    answering = Answering(kafka_error("_INCONSISTENT"), {})
+    unknown = None if is_there else kafka_error("UNKNOWN_TOPIC_OR_PART")
+    metadata = SimpleNamespace(topics={"windows": SimpleNamespace(error=unknown)})
+    monkeypatch.setattr(answering, "list_topics", lambda *_, **__: metadata, raising=False)
+    monkeypatch.setattr(clients, "producer", lambda _: answering)
+    output = OutputProducer({}, on_error=lambda _: None, transactional_id="id")
+    with pytest.raises(kind, match="said _INCONSISTENT" if is_there else r"windows: said UNKNOWN.*topics create"):
         output.put_one("windows", b"k", b"v")
 
 
