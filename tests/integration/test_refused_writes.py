@@ -44,8 +44,9 @@ def test_records_larger_than_their_topic_takes(
     kafka.make_topics([topic], partitions=1, config={"max.message.bytes": "1000"})
     writing = producer(kafka, f"{topic_prefix}id" if is_transactional else None)
     writing.put(topic, [b"k"], [os.urandom(3_000)])
-    with pytest.raises(Refused, match=rf"{topic}.*MSG_SIZE_TOO_LARGE.*raise max\.message\.bytes of that topic"):
+    with pytest.raises(Refused, match=r"MSG_SIZE_TOO_LARGE.*raise max\.message\.bytes of that topic") as refused:
         writing.commit(30)
+    assert topic in str(refused.value)
     writing.abort(10)
     writing.close()
 
@@ -54,9 +55,10 @@ def test_records_larger_than_their_topic_takes(
 def test_a_topic_that_is_not_there(kafka: KafkaBroker, topic_prefix: str, *, is_transactional: bool) -> None:
     quickly = {"topic_metadata_propagation_max_ms": 1_000}
     writing = producer(kafka, f"{topic_prefix}id" if is_transactional else None, **quickly)
-    with pytest.raises(Refused, match=rf"{topic_prefix}windows.*UNKNOWN_TOPIC.*`skutrend topics create`"):  # noqa: PT012
+    with pytest.raises(Refused, match=r"UNKNOWN_TOPIC.*`skutrend topics create`") as refused:  # noqa: PT012
         writing.put(f"{topic_prefix}windows", [b"k"], [b"v"])
         writing.commit(30)
+    assert f"{topic_prefix}windows" in str(refused.value)
     writing.abort(10)
     writing.close()
 
