@@ -154,9 +154,9 @@ class IdTable:
                 places[rows[equal]] = np.where(self._windows[at[equal]] < self.first_open, at[equal], -1)
                 goes_on[equal] = False
             free = np.flatnonzero(found == 0)
-            claimed, init_transactions = at.take(free), wanted.take(free)
-            table[claimed] = init_transactions
-            is_lost = table.take(claimed) != init_transactions  # to another hash of the batch
+            claimed, wanted_there = at.take(free), wanted.take(free)
+            table[claimed] = wanted_there
+            is_lost = table.take(claimed) != wanted_there  # to another hash of the batch
             goes_on[free] = is_lost
             self._used += len(free) - int(np.count_nonzero(is_lost))
             places[rows.take(free)] = claimed  # also of those that lost it, until they find another
