@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from schemas.errors import Broken, BrokerTrouble
+from schemas.errors import Broken
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
@@ -83,8 +83,8 @@ def _transport(app: faust.App, worker: Worker, settings: Settings) -> None:
     async def resume_offsets(tps: set[TP]) -> dict[TP, int]:
         return worker.offsets(tps)
 
-    def refused(sentence: str) -> None:
-        asyncio.run_coroutine_threadsafe(fail(app, worker, BrokerTrouble(sentence)), app.loop)
+    def refused(reason: Broken) -> None:
+        asyncio.run_coroutine_threadsafe(fail(app, worker, reason), app.loop)
 
     app.transport.resume_offsets = resume_offsets
     app.transport.shorten_deadline = worker.shorten_deadline
