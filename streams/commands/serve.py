@@ -1,4 +1,4 @@
-"""The `worker` command: from settings to a running app, and back out cleanly."""
+"""The `worker` command: build the app from the settings, run it, and close everything afterwards."""
 
 from __future__ import annotations
 
@@ -23,31 +23,34 @@ from streams.observe.metrics import Health, HttpServer
 from streams.settings import Settings
 from streams.state import directories
 from streams.worker.app import build
-from streams.worker.worker import Worker
+from streams.worker.environment import input_partitions
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AclOperation, AdminClient
 
+    from streams.worker.worker import Worker
+
 log = logging.getLogger(__name__)
-_PATIENCE_S = 30.0
+_BROKERS_WAIT_S = 30.0
 _RETRY_S = 1.0
 
 
 def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logs.set_up(settings.log_level)
-    _tell_of_moved(settings)
+    warn_of_moved_state(settings)
     what = f"the state directory {settings.group_dir} (SKUTREND_STATE_DIR)"
     directories.prepare(settings.group_dir, what=what, error=BadSetting)
     if settings.personal == "pseudonym" and not settings.personal_key_file:
         log.info("customer_id is removed from letters: SKUTREND_PERSONAL_KEY_FILE names no key for pseudonyms")
     session = open_session(settings)
-    app, worker = build(settings, session, partition_counts(settings))
+    count = input_partitions(partition_counts(settings))
     if settings.changelog == "on":
-        topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=worker.partition_count)
+        topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=count)
     rights.demand(settings.client, needed_rights(settings))
-    worker.letter_limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
-    server = _http(settings, worker)
+    limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
+    app, worker = build(settings, session, partition_count=count, letter_limit_bytes=limit_bytes)
+    server = start_http(settings, worker)
     try:
         run(app)
     finally:
@@ -58,8 +61,8 @@ def serve(settings: Settings) -> None:
         raise worker.failure
 
 
-def _tell_of_moved(settings: Settings) -> None:
-    """Tell of state that lies where it was kept before the prefix was part of its directory."""
+def warn_of_moved_state(settings: Settings) -> None:
+    """Warn of state in the directory that was used before the prefix was part of its name."""
     before = Path(settings.state_dir) / settings.group
     if before != settings.group_dir and before.is_dir() and not settings.group_dir.is_dir():
         log.warning(
@@ -90,7 +93,7 @@ def open_session(settings: Settings) -> Session | None:
 
 
 def _check_window(bundle: Bundle, settings: Settings) -> None:
-    """Refuse a bundle of one's own that learnt other windows; of the shipped one say that the baseline serves."""
+    """Refuse a bundle that was trained for other windows; with the shipped one, warn that the baseline serves."""
     learnt_ms = bundle.manifest.window_ms
     if learnt_ms == settings.window_ms:
         return
@@ -115,7 +118,7 @@ def partition_counts(settings: Settings) -> dict[str, int]:
     """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
     admin = clients.admin(settings.client)
     inputs = [settings.topic(name) for name in INPUT_NAMES]
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _BROKERS_WAIT_S
     while True:
         counts, missing = _ask(admin, inputs, settings.brokers)
         if not missing:
@@ -143,12 +146,15 @@ def _ask(admin: AdminClient, topics: list[str], brokers: str) -> tuple[dict[str,
     return counts, ""
 
 
-def _http(settings: Settings, worker: Worker) -> HttpServer | None:
+def start_http(settings: Settings, worker: Worker) -> HttpServer | None:
+    """Serve metrics and probes; None where no port is wanted, or it is taken: the worker runs without them."""
     if not settings.http_port:
         return None
     health = Health(live=worker.live, ready=worker.ready)
     try:
-        server = HttpServer(host=settings.http_host, port=settings.http_port, metrics=worker.metrics, health=health)
+        server = HttpServer(
+            host=settings.http_host, port=settings.http_port, metrics=worker.environment.metrics, health=health
+        )
     except OSError as error:
         log.error("no /metrics, no probes: port %d is taken (%s); set SKUTREND_HTTP_PORT", settings.http_port, error)
         return None

@@ -1,9 +1,9 @@
-"""A member of the group that hears when it can never be one as it is, and says why.
+"""A member of the group that stops when the coordinator refuses it for good, and says why.
 
-aiokafka takes every answer it does not know for trouble that may pass: it logs it and tries again for ever. That is how
-two workers of one SKUTREND_INSTANCE take the membership from each other: aiokafka's heartbeats do not carry the name,
-so that the older one is told that it is unknown, not that it was replaced (KIP-345). Here heartbeats carry it, and what
-is refused for good is told once, after which the member keeps still until it is closed.
+aiokafka takes every answer it does not know for an error that may pass: it logs it and tries again for ever. That is
+how two workers of one SKUTREND_INSTANCE take the membership from each other: aiokafka's heartbeats do not carry the
+name, so that the older one gets "unknown member" and not "replaced" (KIP-345). Here heartbeats carry it. A refusal that
+does not pass is reported, after which the member sends nothing until it is closed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatRequest_v0, HeartbeatRequest_v1
 from aiokafka.protocol.types import Int16, Int32, Schema, String
 
+from schemas.errors import Refused
 from streams.kafka.assignor import CoAssignor
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS: Final[Mapping[int, str]] = {
     23: (  # INCONSISTENT_GROUP_PROTOCOL
-        "group {group} has members that share partitions out in another way, which are no workers of this release: "
+        "group {group} has members that assign partitions in another way, which are no workers of this release: "
         "stop them, or set another SKUTREND_GROUP"
     ),
     24: "the brokers do not take {group} as the name of a group: set another SKUTREND_GROUP",  # INVALID_GROUP_ID
@@ -78,10 +79,9 @@ class Heartbeat(Request[HeartbeatRequest_v0 | HeartbeatRequest_v1 | _NamedHeartb
 
 
 class GroupMember(GroupCoordinator):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka's coordinator of one member. refused: told in a sentence, once, why it can never be one."""
+    """aiokafka's coordinator of one member. refused: called with the reason why it can never be one as it is."""
 
-    refused: Callable[[str], None] = staticmethod(log.error)
-    _is_refused = False
+    refused: Callable[[Refused], None] = staticmethod(log.error)
 
     async def _send_req(self, request: Any) -> Any:  # noqa: ANN401 - aiokafka has no types
         instance = self._group_instance_id
@@ -91,19 +91,18 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]  # aiokafka has no ty
         reason = REFUSALS.get(getattr(answer, "error_code", 0))
         if reason is None:
             return answer
-        if not self._is_refused:
-            self._is_refused = True
-            self.refused(reason.format(group=self.group_id, instance=instance, session_ms=self._session_timeout_ms))
+        sentence = reason.format(group=self.group_id, instance=instance, session_ms=self._session_timeout_ms)
+        self.refused(Refused(sentence))
         await asyncio.wait([self._closing])
         raise GroupCoordinatorNotAvailableError
 
 
 def _coordinator(*args: Any, assignors: Any, **how: Any) -> GroupCoordinator:  # noqa: ANN401
-    """Stand where aiokafka's consumer expects `GroupCoordinator`."""
+    """Replace `GroupCoordinator` in aiokafka's consumer."""
     kind = GroupMember if any(isinstance(each, CoAssignor) for each in assignors) else GroupCoordinator
     return kind(*args, assignors=assignors, **how)
 
 
 def install() -> None:
-    """Let aiokafka's consumers that share out by `CoAssignor` have such members; more than once does no harm."""
+    """Make aiokafka's consumers that assign by `CoAssignor` use `GroupMember`; may be called more than once."""
     aiokafka_consumer.GroupCoordinator = _coordinator

@@ -8,295 +8,62 @@ Group membership, rebalancing, flow control and acks stay Faust's, reading stays
   the group should see as committed (`BatchConsumer.commit_own`); acks commit nothing;
 * a partition can be paused without losing what had been fetched already (`pause`, `resume`);
 * Faust's rule that drops whatever lies below the highest offset it has seen is off: after a seek backwards, and for a
-  topic that was deleted and made again, it drops silently. The range of a batch tells a duplicate from news.
+  topic that was deleted and made again, it drops silently. The range of a batch tells duplicate records from new ones.
 
-Three rules are left to whoever folds the batches:
+Three rules are left to the code that folds the batches:
 
 1. Fold a batch only if `consumer.is_current(batch)` and `batch.start` is the partition's own next offset, with no await
    between this check and the end of the fold. A batch that is not current is dropped: what it held will come again.
 2. A current batch that starts elsewhere means that records are missing or come twice: drop it and
    `await consumer.seek_wait({tp: expected})`. If `expected` lies outside `await consumer.bounds([tp])`, retention has
    passed it or the topic was made again, and seeking would go round in circles: stop.
-3. Whatever takes long while a rebalance is settled (`on_rebalance_complete`) must look at `app.consumer_generation_id`
-   again before it takes hold of anything exclusive, and give up when it has moved.
+3. Whatever takes long in `on_rebalance_complete` must compare `app.consumer_generation_id` again before it acquires
+   anything exclusive, and stop when it has moved.
 
-Names private to Faust and aiokafka that this leans on are held by tests/unit/kafka/test_transport.py.
+What can never be mended by trying again ends the app through one hook, `BatchTransport.refused`: a right that is
+missing, a member that its group refuses, a group that reads other topics (streams/kafka/refusals.py).
+
+Names private to Faust and aiokafka that this uses are checked by tests/unit/kafka/test_transport.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import (
-    BrokerResponseError,
-    IllegalStateError,
-    KafkaConnectionError,
-    KafkaError,
-    TopicAuthorizationFailedError,
-)
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from mode.services import Service
 
-from schemas.errors import Broken, BrokerTrouble, Refused
-from streams.kafka import broker_errors, clients, decompression, membership, records
-from streams.kafka.assignor import CoAssignor
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka import clients, decompression, membership, records
+from streams.kafka.consumer_thread import BatchThread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
+    from schemas.errors import Broken
     from streams.kafka.batch import RecordBatch
 
     ResumeOffsets = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 
-log = logging.getLogger(__name__)
-
 SCHEME: Final = "kbatch"
-FETCH_MAX_WAIT_MS: Final = 250  # Faust fixes 1500, by which the last records of a burst would wait
-ARRIVE_S: Final = 60.0
-RETRY_S: Final = 1.0
-LEAVE_S: Final = 5.0
-WATCH_S: Final = 0.5  # how soon a refusal of the group's coordinator is heard
 # while a partition is paused or its agent's queue is full: Faust waits a whole second for the others' records before it
 # looks whether the partition may be read again, by when the queue has long been empty
 WITHHELD_S: Final = 0.05
 
 
 class _NoReadOffsets(dict[TP, "int | None"]):
-    """Stands in for Faust's memory of what it has read: knows nothing, so Faust drops nothing."""
+    """Replaces Faust's record of the offsets it has read: it stays empty, so Faust drops nothing."""
 
     def __missing__(self, _tp: TP) -> None:
         return None
 
     def __setitem__(self, _tp: TP, _offset: int | None) -> None:
-        """Forget it."""
+        """Ignore it."""
 
     def update(self, *_offsets: Any, **_more: Any) -> None:  # noqa: ANN401  # dict's own signature
-        """Forget them."""
-
-
-class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's types are not read
-    """The thread that owns the aiokafka consumer; all but `highwater` and `heard_ms` runs in it.
-
-    refusal: why this consumer can never go on, once that is known.
-    """
-
-    def __post_init__(self) -> None:
-        """Count seeks from zero."""
-        super().__post_init__()
-        self.seeks: Counter[TP] = Counter()
-        self._answers: dict[TopicPartition, tuple[int, int]] = {}  # the last ones: aiokafka's time, and ours
-        self.refusal: Broken | None = None
-
-    def _create_worker_consumer(self, transport: BatchTransport) -> Any:  # noqa: ANN401
-        consumer = super()._create_worker_consumer(transport)
-        records.install(transport.max_batch_bytes)
-        consumer._key_deserializer = records.Columns(transport.max_batch_bytes)  # noqa: SLF001  # Faust lets nobody set these
-        consumer._group_instance_id = transport.instance  # noqa: SLF001
-        consumer._partition_assignment_strategy = (CoAssignor(self._reads_others),)  # noqa: SLF001
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
-        consumer._isolation_level = "read_committed"  # noqa: SLF001  # an aborted order was never placed
-        # of each request, apart from the time that Faust gives whole undertakings
-        consumer._client._request_timeout_ms = transport.answer_ms  # noqa: SLF001
-        return consumer
-
-    def _reads_others(self, topics: list[str]) -> None:
-        self.transport.refused(
-            f"the workers of group {self.app.conf.id} read {', '.join(topics)}, which are not this worker's: give it a "
-            "SKUTREND_GROUP of its own, or the same SKUTREND_TOPIC_PREFIX"
-        )
-
-    async def on_start(self) -> None:
-        """Connect; brokers that went away a moment ago, for we have just talked to them, are waited for."""
-        deadline_s = time.monotonic() + ARRIVE_S
-        while not self.should_stop:
-            try:
-                await super().on_start()
-            except KafkaConnectionError as error:
-                await self._consumer.stop()
-                if time.monotonic() > deadline_s:
-                    msg = (
-                        f"the worker's consumer did not reach the brokers within {ARRIVE_S:g} s ({error}); see "
-                        "`skutrend topics check`, SKUTREND_BROKERS and the security settings (SKUTREND_KAFKA_...)"
-                    )
-                    raise BrokerTrouble(msg) from error
-                log.warning("%s; trying again", error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                self._consumer._coordinator.refused = self.transport.refused  # noqa: SLF001  # nobody else makes it
-                return
-
-    async def on_thread_stop(self) -> None:
-        """Leave the group; brokers that do not answer will notice by the session timeout that we are gone."""
-        try:
-            async with asyncio.timeout(LEAVE_S):
-                await self._stop_consumer()
-        except TimeoutError:
-            log.warning("the brokers do not answer: the group was not told that we leave")
-
-    async def _stop_consumer(self) -> None:
-        """Stop aiokafka's consumer; whatever it raises would end this thread without a word to whoever waits for it."""
-        try:
-            await super().on_thread_stop()
-        except KafkaError as error:
-            log.warning("the group was not told that we leave: %s", error)
-        except asyncio.CancelledError:
-            # aiokafka cancels the fetches that wait for a broker which is gone, and then awaits them
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            await self._end_fetches()
-
-    async def _end_fetches(self) -> None:
-        """Do the rest of what aiokafka does when it is stopped."""
-        fetches = list(self._consumer._fetcher._pending_tasks)  # noqa: SLF001  # aiokafka has no other way
-        for fetch in fetches:
-            fetch.cancel()
-        await asyncio.gather(*fetches, return_exceptions=True)
-        await self._consumer._client.close()  # noqa: SLF001
-
-    @Service.task  # type: ignore[untyped-decorator]  # mode has no types
-    async def _watch(self) -> None:
-        """Hear what the group's coordinator refuses: Faust goes past the calls in which aiokafka would say it."""
-        while not self.should_stop and self.refusal is None:
-            await self.sleep(WATCH_S)
-            if self._consumer is not None:
-                self.refusal = self._hear(self._consumer)
-
-    def _hear(self, consumer: Any) -> Broken | None:  # noqa: ANN401
-        """Give what makes it impossible to go on; what passes is logged, and coordination goes on."""
-        coordinator = consumer._coordinator  # noqa: SLF001  # aiokafka tells nobody else
-        unseen = consumer._client.cluster.unauthorized_topics & consumer.subscription()  # noqa: SLF001
-        if unseen:
-            return _refusal(TopicAuthorizationFailedError(*sorted(unseen)), group=consumer._group_id)  # noqa: SLF001
-        try:
-            if coordinator is not None:
-                coordinator.check_errors()
-        except KafkaError as error:
-            refusal = _refusal(error, group=consumer._group_id)  # noqa: SLF001
-            if refusal is not None:
-                return refusal
-            if coordinator._coordination_task.done():  # noqa: SLF001
-                return BrokerTrouble(f"the group's coordination has ended in an error: {error}; start the worker again")
-            log.warning("the group's coordinator could not be used, trying again: %s", error)
-        return None
-
-    async def _fetch_records(
-        self,
-        consumer: Any,  # noqa: ANN401
-        active_partitions: set[TP],
-        timeout: float | None = None,
-        max_records: int | None = None,
-    ) -> dict[TopicPartition, list[RecordBatch]]:
-        try:
-            # no max_records: it would count batches
-            fetched = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=None)
-        except KafkaError as error:
-            refusal = _refusal(error, group=consumer._group_id)  # noqa: SLF001
-            if refusal is None:
-                raise
-            raise refusal from error
-        generation = self.app.consumer_generation_id
-        for tp, batches in fetched.items():
-            for batch in batches:
-                batch.generation, batch.seeks = generation, self.seeks[TP(*tp)]
-        return fetched  # type: ignore[no-any-return]
-
-    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:  # noqa: ANN401
-        for tp, offset in partitions.items():
-            self._seek_one(consumer, tp, offset)
-            self.seeks[tp] += 1
-
-    def _seek_one(self, consumer: Any, tp: TP, offset: int) -> None:  # noqa: ANN401
-        try:
-            consumer.seek(TopicPartition(*tp), offset)
-        except IllegalStateError:
-            log.debug("%s is no longer ours, not sought", tp)
-
-    def highwater(self, tp: TP) -> int | None:
-        """Return the offset this consumer can read up to, by the latest fetch: short of transactions still open."""
-        state = self._state(tp)
-        if state is None:
-            return None
-        stable: int | None = state.lso
-        end: int | None = state.highwater
-        return end if stable is None or stable < 0 else stable
-
-    def heard_ms(self, tp: TP) -> int | None:
-        """See `BatchConsumer.heard_ms`.
-
-        aiokafka notes the time of day of an answer, which may be put back or forward: taken as no more than a mark of
-        an answer, whose time on the monotonic clock is when it is first seen here.
-        """
-        state = self._state(tp)
-        at_ms: int | None = None if state is None else state.timestamp
-        if at_ms is None:
-            return None
-        if tp not in self._answers or self._answers[tp][0] != at_ms:
-            self._answers[tp] = at_ms, time.monotonic_ns() // 1_000_000
-        return self._answers[tp][1]
-
-    def _state(self, tp: TP) -> Any:  # noqa: ANN401
-        """Return what the consumer knows of a partition; None where it is not ours or no consumer is there.
-
-        Each step looks once: the thread of the consumer may take a partition away at any moment. aiokafka's own methods
-        would then raise what a mistake raises as well, such as an AttributeError.
-        """
-        consumer = self._consumer
-        subscription = None if consumer is None else consumer._subscription.subscription  # noqa: SLF001
-        assignment = None if subscription is None else subscription.assignment
-        return None if assignment is None else assignment.state_value(TopicPartition(*tp))
-
-    async def put_back(self, batches: Iterable[RecordBatch]) -> None:
-        """Read these batches again later; unless a seek or a rebalance has overtaken them."""
-        await self.call_thread(self._put_back, self._ensure_consumer(), list(batches))
-
-    async def _put_back(self, consumer: Any, batches: list[RecordBatch]) -> None:  # noqa: ANN401
-        for batch in batches:
-            if self.is_current(batch):
-                self._seek_one(consumer, TP(batch.topic, batch.partition), batch.start)
-
-    def is_current(self, batch: RecordBatch) -> bool:
-        """Whether neither a rebalance nor a seek has come since the batch was fetched."""
-        seeks = self.seeks[TP(batch.topic, batch.partition)]
-        return batch.generation == self.app.consumer_generation_id and batch.seeks == seeks
-
-    async def resume_committed(self, tps: set[TP]) -> dict[TP, int | None]:
-        """Go to the group's committed offsets, or to the beginning where there are none (None in the answer)."""
-        found: dict[TP, int | None] = await self.call_thread(self._resume_committed, self._ensure_consumer(), tps)
-        return found
-
-    async def _resume_committed(self, consumer: Any, tps: set[TP]) -> dict[TP, int | None]:  # noqa: ANN401
-        found: dict[TP, int | None] = {tp: await consumer.committed(TopicPartition(*tp)) for tp in tps}
-        await self._seek_wait(consumer, {tp: offset for tp, offset in found.items() if offset is not None})
-        unknown = [tp for tp, offset in found.items() if offset is None]
-        if unknown:
-            await consumer.seek_to_beginning(*(TopicPartition(*tp) for tp in unknown))
-            self.seeks.update(unknown)
-        return found
-
-    async def commit_own(self, offsets: Mapping[TP, int]) -> bool:
-        """See `BatchConsumer.commit_own`."""
-        done: bool = await self.call_thread(self._commit_own, self._ensure_consumer(), offsets)
-        return done
-
-    async def _commit_own(self, consumer: Any, offsets: Mapping[TP, int]) -> bool:  # noqa: ANN401
-        held = consumer.assignment()
-        wanted = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in held}
-        try:
-            if wanted:
-                await consumer.commit(wanted)
-        except KafkaError as error:
-            log.warning("the group's committed offsets stay behind for now: %r", error)
-            return False
-        return True
+        """Ignore them."""
 
 
 class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are not read
@@ -305,8 +72,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
     _thread: BatchThread
     transport: BatchTransport
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
-        """Begin with nothing paused."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # passed on
+        """Start with nothing paused."""
         super().__init__(*args, **kwargs)
         self._read_offset = _NoReadOffsets()
         self._held: set[TP] = set()
@@ -330,7 +97,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         )
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Yield what one fetch brought; what belongs to partitions paused meanwhile goes back to be read again."""
+        """Yield what one fetch returned; batches of partitions that were paused meanwhile are fetched again later."""
         if self._held or self._buffered_partitions:
             timeout = min(timeout, WITHHELD_S)
             if not self._get_active_partitions():
@@ -353,7 +120,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
             await self._thread.put_back(back.values())
 
     async def wait_empty(self) -> None:
-        """Wait for the agents to finish the batches they have in hand, which are to hurry: partitions are to go."""
+        """Wait for the agents to finish their current batches, with a shortened deadline: partitions are taken away."""
         if self.transport.shorten_deadline is not None:
             self.transport.shorten_deadline()
         await super().wait_empty()
@@ -414,26 +181,18 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         return {**found, **own}
 
     async def commit_own(self, offsets: Mapping[TP, int]) -> bool:
-        """Tell the group how far this worker has come (next offsets), for lag tools; once they are safely flushed.
+        """Commit these next offsets to the group, for lag tools, once they are flushed.
 
-        False when the broker would not have it; nothing depends on it.
+        False when the broker refused it; nothing depends on it.
         """
         return await self._thread.commit_own(offsets)
-
-    @Service.task  # type: ignore[untyped-decorator]  # mode has no types
-    async def _stop_for_good(self) -> None:
-        """End the app once the consumer can never go on, also before it has been given any partition."""
-        while not self.should_stop:
-            if self._thread.refusal is not None:
-                raise self._thread.refusal
-            await self.sleep(WATCH_S)
 
     def highwater(self, tp: TP) -> int | None:
         """Offset up to which a partition can be read, as of its latest fetch; None if unknown or not ours."""
         return self._thread.highwater(tp)
 
     def heard_ms(self, tp: TP) -> int | None:
-        """When a broker last answered what there is of a partition, monotonic ms; None if never or not ours."""
+        """When a broker last answered a fetch of a partition, monotonic ms; None if never or not ours."""
         return self._thread.heard_ms(tp)
 
     async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
@@ -455,24 +214,15 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         """Do not judge slowness by commits and by paused partitions, as Faust would; the worker's probes do."""
 
 
-def _refusal(error: KafkaError, *, group: str) -> Refused | None:
-    """Translate an error of aiokafka that does not pass with time; None for all others."""
-    if not isinstance(error, BrokerResponseError) or broker_errors.fate(error.errno) is not Fate.REFUSED:
-        return None
-    topic = ", ".join(map(str, error.args)) if isinstance(error, TopicAuthorizationFailedError) else ""
-    remedy = Attempt("Read", topic=topic, group=group).remedy(error.errno)
-    return Refused(f"the brokers refuse what the worker's consumer needs, {type(error).__name__}: {remedy}")
-
-
 class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types are not read
     """What `kbatch://host:port` names.
 
     resume_offsets: awaited at the end of every rebalance (within `broker_request_timeout`) with all partitions this
     worker holds; returns the next offset of each for which it has one of its own. Set it before the app starts.
     instance: name of a static member of the group, unique in it; None for a dynamic one. answer_ms: how long a broker
-    may take to answer a request before it is taken for lost. hurry: called when partitions are to go and the agents are
-    waited for. max_batch_bytes: see `Settings`. refused: told in a sentence, in the consumer's thread, why this worker
-    can never be a member of its group as it is.
+    may take to answer a request before it is taken for lost. shorten_deadline: called before the agents are waited for,
+    because partitions are taken away. max_batch_bytes: see `Settings`. refused: called at most once, in the consumer's
+    thread, with the reason why this worker can never go on as it is; None ends the app with it.
     """
 
     Consumer = BatchConsumer
@@ -481,10 +231,10 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust's types a
     answer_ms: int = clients.ANSWER_MS
     max_batch_bytes: int = decompression.DEFAULT_LIMIT_BYTES
     shorten_deadline: Callable[[], None] | None = None
-    refused: Callable[[str], None] = staticmethod(log.error)
+    refused: Callable[[Broken], None] | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed through
-        """Teach aiokafka about columns; `kbatch://` may have come through the entry point, without `register`."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # passed on
+        """Install our records and group member in aiokafka; the entry point leads here without `register`."""
         records.install()
         membership.install()
         super().__init__(*args, **kwargs)

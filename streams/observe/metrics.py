@@ -68,7 +68,10 @@ class Metrics:
             buckets=_DELAY_BUCKETS_S,
         )
         self.reopened = Counter(
-            "skutrend_reopened", "Partitions given up and opened anew, by cause", ("partition", "cause"), registry=r
+            "skutrend_reopened",
+            "Partitions closed after a failed write and opened anew, by cause",
+            ("partition", "cause"),
+            registry=r,
         )
         self.recovered = Counter(
             "skutrend_recovered_rows", "Changelog rows read to restore a partition", ("partition",), registry=r

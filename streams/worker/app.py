@@ -1,4 +1,4 @@
-"""Wiring: the Faust app, its three agents, and the worker they feed. Nothing is decided here."""
+"""Wiring: the Faust app, its three agents, and the worker that they call. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from schemas.errors import Broken, BrokerTrouble
+from schemas.errors import Broken
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
 from streams.kafka.topic_ids import CHECK_S
-from streams.worker.worker import Worker, input_partitions
+from streams.worker.environment import Environment
+from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
     import faust
@@ -28,8 +29,10 @@ TICK_S = 0.2
 COMMIT_S = 5.0
 
 
-def build(settings: Settings, session: Session | None, partition_counts: dict[str, int]) -> tuple[faust.App, Worker]:
-    """Build the app of one worker. partition_counts: of each input topic (`BrokerTrouble` where they differ)."""
+def build(
+    settings: Settings, session: Session | None, *, partition_count: int, letter_limit_bytes: int
+) -> tuple[faust.App, Worker]:
+    """Build the app of one worker. partition_count: of each input. letter_limit_bytes: see `Environment`."""
     app = build_app(
         group=settings.group_id,
         brokers=settings.brokers.split(","),
@@ -37,11 +40,12 @@ def build(settings: Settings, session: Session | None, partition_counts: dict[st
         datadir=Path(settings.state_dir),
         session_timeout_ms=settings.session_timeout_ms,
     )
-    worker = Worker(settings, session, input_partitions(partition_counts), tp=TP)
+    worker = Worker(Environment(settings, session, partition_count, tp=TP, letter_limit_bytes=letter_limit_bytes))
     _agents(app, worker, settings)
-    _life(app, worker)
-    _clockwork(app, worker)
-    _identity(app, worker)
+    _transport(app, worker, settings)
+    _group(app, worker)
+    _ticks(app, worker)
+    _topic_checks(app, worker)
     return app, worker
 
 
@@ -73,21 +77,25 @@ def _agents(app: faust.App, worker: Worker, settings: Settings) -> None:
         await fold(PRICES, batches)
 
 
-def _life(app: faust.App, worker: Worker) -> None:
-    """Hand the group's and the process's turns of fate to the worker."""
+def _transport(app: faust.App, worker: Worker, settings: Settings) -> None:
+    """Set what the transport asks of the worker and of the settings."""
 
     async def resume_offsets(tps: set[TP]) -> dict[TP, int]:
         return worker.offsets(tps)
 
-    def refused(sentence: str) -> None:
-        asyncio.run_coroutine_threadsafe(fail(app, worker, BrokerTrouble(sentence)), app.loop)
+    def refused(reason: Broken) -> None:
+        asyncio.run_coroutine_threadsafe(fail(app, worker, reason), app.loop)
 
     app.transport.resume_offsets = resume_offsets
     app.transport.shorten_deadline = worker.shorten_deadline
-    app.transport.instance = worker.settings.instance or None
-    app.transport.max_batch_bytes = worker.settings.max_batch_bytes
+    app.transport.instance = settings.instance or None
+    app.transport.max_batch_bytes = settings.max_batch_bytes
     app.transport.refused = refused
-    app.transport.answer_ms = clients.answer_ms(worker.settings.client)
+    app.transport.answer_ms = clients.answer_ms(settings.client)
+
+
+def _group(app: faust.App, worker: Worker) -> None:
+    """Call the worker when the group rebalances and when the process ends."""
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def recover(app: faust.App, **_: Any) -> None:  # noqa: ANN401
@@ -115,18 +123,19 @@ def _life(app: faust.App, worker: Worker) -> None:
             log.error("stopped with unflushed records, which the next start reads again: %s", error)
 
 
-def _clockwork(app: faust.App, worker: Worker) -> None:
-    """Drive what must happen without events."""
+def _ticks(app: faust.App, worker: Worker) -> None:
+    """Call periodically what must happen without events."""
 
     @app.task  # type: ignore[untyped-decorator]  # Faust has no types
-    async def clockwork() -> None:
-        """Tick, and now and then tell the group how far we are."""
-        beat, ticked_ms = 0, worker.monotonic()
+    async def tick() -> None:
+        """Tick every `TICK_S`, and commit offsets to the group every `COMMIT_S`."""
+        monotonic = worker.environment.monotonic
+        ticks, ticked_ms = 0, monotonic()
         while not app.should_stop:
             await asyncio.sleep(TICK_S)
-            if not worker.assigned or app.rebalancing:
+            if not worker.assignment.is_restored or app.rebalancing:
                 continue
-            now_ms = worker.monotonic()
+            now_ms = monotonic()
             worker.missed(now_ms - ticked_ms)
             ticked_ms = now_ms
             try:
@@ -134,21 +143,21 @@ def _clockwork(app: faust.App, worker: Worker) -> None:
             except Broken as error:
                 await fail(app, worker, error)
                 return
-            beat += 1
-            if beat % round(COMMIT_S / TICK_S) == 0:
+            ticks += 1
+            if ticks % round(COMMIT_S / TICK_S) == 0:
                 await app.consumer.commit_own(worker.flushed_offsets())
 
 
-def _identity(app: faust.App, worker: Worker) -> None:
-    """See now and then, and after every assignment, whether the topics are still the same ones."""
+def _topic_checks(app: faust.App, worker: Worker) -> None:
+    """Check every `CHECK_S`, and after every assignment, whether the topics are still the same ones."""
     is_assigned = asyncio.Event()
 
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
-    async def look_now(_: faust.App, **__: Any) -> None:  # noqa: ANN401
+    async def check_now(_: faust.App, **__: Any) -> None:  # noqa: ANN401
         is_assigned.set()
 
     @app.task  # type: ignore[untyped-decorator]  # Faust has no types
-    async def identity() -> None:
+    async def check_topics() -> None:
         """Stop where a topic has been deleted and made again: our offsets are not of that one."""
         while not app.should_stop:
             with suppress(TimeoutError):

@@ -1,26 +1,25 @@
-"""How the inputs of a worker's partitions stand: behind, silent, ahead of each other, put off.
+"""Lag, idleness, alignment and back-pressure of each input of each partition.
 
-An input that is ahead of the others in event time is paused until they have caught up; one whose partition waits for
-its brokers is put off, and read on from where the partition then stands.
+An input that is ahead of the others in event time is paused until they have caught up. One whose partition waits for
+its brokers is put off: it is paused, and later read from the partition's next offset.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streams.observe.shared_dict import SharedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from streams.kafka.batch import RecordBatch
-    from streams.observe.metrics import Metrics
     from streams.partition.partition import Partition
-    from streams.settings import Settings
+    from streams.worker.environment import Environment
 
-_DEAF_MS = 5_000  # an answer comes every 250 ms, or somewhat later under load
-_LEAST_DEAF_MS = 1_000
+_SILENT_MS = 5_000  # of a broker: an answer comes every 250 ms, or somewhat later under load
+_LEAST_SILENT_MS = 1_000
 
 
 class Consumer(Protocol):
@@ -33,7 +32,7 @@ class Consumer(Protocol):
         """Offset after the partition's last record, None while unknown."""
 
     def heard_ms(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
-        """When a broker last answered what there is of the partition, monotonic ms; None if never."""
+        """When a broker last answered a fetch of the partition, monotonic ms; None if never."""
 
     def pause(self, tps: Iterable[Any]) -> None:
         """Stop fetching, losing nothing."""
@@ -56,26 +55,22 @@ class InputProgress:
     moved_ms: int = 0
 
 
-@dataclass
 class Inputs:
-    """What is known of every input of every partition, as of the last look.
+    """What is known of every input of every partition, as of the last look; times are monotonic ms.
 
-    topics: the inputs. tp: makes a transport's topic-partition of a topic and a number. monotonic: ms of a clock that
-    only goes forward; all times here are its.
+    paused: topic-partitions that are paused here. Only the event loop calls this, but for `stuck`, which probes call.
     """
 
-    settings: Settings
-    topics: tuple[str, ...]
-    metrics: Metrics
-    tp: Callable[[str, int], Any]
-    monotonic: Callable[[], int]
-    paused: set[Any] = field(default_factory=set)
-    _put_off: set[Any] = field(default_factory=set)
-    _progress: SharedDict[tuple[int, int], InputProgress] = field(default_factory=SharedDict)  # probes look on
-    _lags: dict[tuple[int, int], int] = field(default_factory=dict)
+    def __init__(self, environment: Environment) -> None:
+        """Nothing is known yet."""
+        self.topics, self.paused = environment.topics, set[Any]()
+        self._environment = environment
+        self._put_off = set[Any]()
+        self._progress: SharedDict[tuple[int, int], InputProgress] = SharedDict()  # by partition and input
+        self._lags: dict[tuple[int, int], int] = {}
 
     def forget(self) -> None:
-        """Know nothing any more: the group has given partitions out anew, and with that ended all pauses."""
+        """Forget everything: an assignment has moved partitions and ended all pauses."""
         self.paused.clear()
         self._put_off.clear()
         self._progress.clear()
@@ -83,40 +78,40 @@ class Inputs:
 
     def look(self, partition: Partition, consumer: Consumer) -> None:
         """Note how far each input of a partition is, and which of them are silent."""
-        now = self.monotonic()
+        now = self._environment.monotonic()
         for source, topic in enumerate(self.topics):
-            tp = self.tp(topic, partition.number)
+            tp = self._environment.tp(topic, partition.number)
             offset, end = partition.next_offset(topic), consumer.highwater(tp)
-            could_speak = end is not None and tp not in self.paused and self._hears(tp, consumer)
+            could_speak = end is not None and tp not in self.paused and self._is_answered(tp, consumer)
             lag = max(0, end - offset) if end is not None else 0
             partition.watermark.quiet(source, monotonic_ms=now, could_speak=could_speak, lags=lag > 0)
-            self.metrics.lag.labels(topic, str(partition.number)).set(lag)
+            self._environment.metrics.lag.labels(topic, str(partition.number)).set(lag)
             self._lags[partition.number, source] = lag
             progress = self._progress.get((partition.number, source))
             if progress is None or progress.offset != offset or lag == 0 or tp in self.paused:
                 self._progress[partition.number, source] = InputProgress(offset, now)
 
-    def _hears(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
-        """Whether a broker answers for a partition: else its silence is the broker's, not the input's."""
-        heard_ms = consumer.heard_ms(tp)
-        deaf_ms = max(_LEAST_DEAF_MS, min(_DEAF_MS, self.settings.idle_timeout_ms // 2))
-        return heard_ms is not None and self.monotonic() - heard_ms <= deaf_ms
+    def _is_answered(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
+        """Whether a broker answers fetches of a partition: without answers nobody knows whether the input is idle."""
+        answered_ms, environment = consumer.heard_ms(tp), self._environment
+        silent_ms = max(_LEAST_SILENT_MS, min(_SILENT_MS, environment.settings.idle_timeout_ms // 2))
+        return answered_ms is not None and environment.monotonic() - answered_ms <= silent_ms
 
     def align(self, partition: Partition, consumer: Consumer) -> None:
         """Pause an input that runs far ahead of the others in event time, resume it when they have caught up."""
-        now, limit_ms = self.monotonic(), self.settings.alignment_ms
+        now, limit_ms = self._environment.monotonic(), self._environment.settings.alignment_ms
         for source, topic in enumerate(self.topics):
-            tp = self.tp(topic, partition.number)
+            tp = self._environment.tp(topic, partition.number)
             lead_ms = partition.watermark.lead_ms(source, monotonic_ms=now)
             if lead_ms > limit_ms and tp not in self.paused and self._others_lag(partition.number, source):
                 self._pause(tp, consumer)
             elif tp in self.paused and (lead_ms <= limit_ms // 2 or not self._others_lag(partition.number, source)):
                 self.paused.discard(tp)
                 consumer.resume([tp])
-            self.metrics.paused.labels(topic, str(partition.number)).set(tp in self.paused)
+            self._environment.metrics.paused.labels(topic, str(partition.number)).set(tp in self.paused)
 
     def _others_lag(self, number: int, source: int) -> bool:
-        """Whether another input still has records to read: waiting for one that has none would be for ever."""
+        """Whether another input still has records to read: waiting for one that has none would never end."""
         return any(self._lags.get((number, other), 0) > 0 for other in range(len(self.topics)) if other != source)
 
     def _pause(self, tp: Any, consumer: Consumer) -> None:  # noqa: ANN401 - faust's TP
@@ -125,36 +120,36 @@ class Inputs:
             consumer.pause([tp])
 
     def put_off(self, batch: RecordBatch, consumer: Consumer) -> None:
-        """Drop a batch whose partition waits for its brokers, and all that follow it: `read_on` undoes it."""
-        tp = self.tp(batch.topic, batch.partition)
+        """Drop a batch whose partition waits for its brokers, and all that follow it; `read_on` reads them again."""
+        tp = self._environment.tp(batch.topic, batch.partition)
         self._put_off.add(tp)
         self._pause(tp, consumer)
 
     def is_put_off(self, batch: RecordBatch) -> bool:
-        """Whether a batch comes too early, because an earlier one was put off."""
-        return self.tp(batch.topic, batch.partition) in self._put_off
+        """Whether an earlier batch of the same input was put off, so that this one must be dropped too."""
+        return self._environment.tp(batch.topic, batch.partition) in self._put_off
 
     async def read_on(self, partition: Partition, consumer: Consumer) -> None:
-        """Read what was put off from where the partition stands; alignment resumes it."""
+        """Seek the inputs that were put off to the partition's next offsets; `align` resumes them."""
         behind = {tp: offset for tp, offset in self._offsets(partition).items() if tp in self._put_off}
         if behind:
             self._put_off -= behind.keys()
             await consumer.seek_wait(behind)
 
     async def read_anew(self, partition: Partition, consumer: Consumer) -> None:
-        """Read all inputs of a partition that was opened anew from where its state stands."""
+        """Seek all inputs of a partition that was opened anew to its next offsets."""
         offsets = self._offsets(partition)
         self._put_off -= offsets.keys()
         await consumer.seek_wait(offsets)
 
     def _offsets(self, partition: Partition) -> dict[Any, int]:
-        return {self.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
+        return {self._environment.tp(topic, partition.number): partition.next_offset(topic) for topic in self.topics}
 
     def stuck(self) -> str:
-        """Say which input has records waiting and has not moved for long; nothing where all get on."""
-        now = self.monotonic()
+        """Say which input has lag and has not moved for `stalled_after_ms`; empty where all make progress."""
+        now = self._environment.monotonic()
         for (number, source), progress in self._progress.items():
             still_ms = now - progress.moved_ms
-            if still_ms > self.settings.stalled_after_ms:
+            if still_ms > self._environment.settings.stalled_after_ms:
                 return f"{self.topics[source]}[{number}] stands at offset {progress.offset} since {still_ms // 1000} s"
         return ""

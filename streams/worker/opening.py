@@ -1,4 +1,4 @@
-"""How a partition comes to be open: claimed, its store brought up to the changelog, its state restored."""
+"""Opening a partition: take over its transactional id, recover its store from the changelog, restore its state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import Broken, Fenced, StateCorrupt, StateMismatch
-from schemas.inputs import INPUT_NAMES
 from streams.kafka.output_producer import OutputProducer
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
@@ -21,31 +20,31 @@ from streams.state.snapshots import Snapshots
 from streams.state.store import Store
 
 if TYPE_CHECKING:
-    from streams.worker.worker import Worker
+    from streams.worker.environment import Environment
 
 log = logging.getLogger(__name__)
-LOCK_PATIENCE_S: Final = 10.0
+LOCK_WAIT_S: Final = 10.0
 LOCK_RETRY_S: Final = 0.25
-CLAIM_S: Final = 60.0
+INIT_TRANSACTIONS_S: Final = 60.0
 USUAL_BATCH_BYTES: Final = 1_000_000  # librdkafka's default of batch.size
 
 
 class Opener:
-    """Opens partitions for a worker; `open` runs in a thread, for different partitions at the same time.
+    """Opens partitions; `open` runs in a thread, for different partitions at the same time.
 
-    progress: by partition, of the recoveries that are going on, in words; threads change it, and probes
-    look on. is_over: set it, and recoveries give up.
+    progress: by partition, how far its recovery is, in words; threads change it, and probes read it.
+    is_over: set it, and the recoveries that are running end in `Fenced`.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        """Take settings, model, metrics and partition count from `worker`, as they are when a partition is opened."""
-        self._worker = worker
-        self.progress = SharedDict[int, str]()
+    def __init__(self, environment: Environment) -> None:
+        """Connect to nothing yet."""
+        self._environment = environment
+        self.progress: SharedDict[int, str] = SharedDict()
         self.is_over = False
-        self._snapshots = self.snapshots() if worker.settings.snapshot_dir else None
-        settings = worker.settings
-        journal = [settings.changelog_topic] if settings.changelog == "on" else []
-        self._ids = TopicIds(settings.client, [*map(settings.topic, INPUT_NAMES), *journal])
+        settings = environment.settings
+        self._snapshots = self.snapshots() if settings.snapshot_dir else None
+        changelog = [settings.changelog_topic] if settings.changelog == "on" else []
+        self._ids = TopicIds(settings.client, [*environment.topics, *changelog])
 
     def open(self, number: int) -> Partition:
         """Open a partition from this disk, else from a snapshot, else from the changelog alone.
@@ -53,7 +52,7 @@ class Opener:
         `Fenced`, `FlushFailed` and `Unavailable` pass with time, `BrokerTrouble` may; `Refused`, `StateMismatch` and
         `StateInaccessible` will not.
         """
-        settings = self._worker.settings
+        settings = self._environment.settings
         path = settings.partition_dir(number)
         is_fetched, may_fetch = False, True
         try:
@@ -74,10 +73,10 @@ class Opener:
         finally:
             self.progress.pop(number, None)
 
-    # what touches the world outside, one by one, so that a simulation can put its own in the place
+    # everything with side effects outside this process, one method each, so that a simulation can replace it
     def store(self, path: Path) -> Store:
         """Open a partition's RocksDB; one that its previous owner is still closing is waited for."""
-        deadline = time.monotonic() + LOCK_PATIENCE_S
+        deadline = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
                 return Store(path)
@@ -90,27 +89,25 @@ class Opener:
 
     def snapshots(self) -> Snapshots:
         """Find where snapshots are kept."""
-        return Snapshots(self._worker.settings, self._worker.metrics)
+        return Snapshots(self._environment.settings, self._environment.metrics)
 
     def producer(self, transactional_id: str | None = None) -> OutputProducer:
-        """Make a way out, whose troubles are logged."""
-
-        def told(what: str) -> None:
-            log.warning("%s", what)
-
+        """Make a producer whose errors are logged."""
         # records that go out together are one record batch, which the topics take or refuse as a whole
-        batch_bytes = min(USUAL_BATCH_BYTES, usable_bytes(self._worker.letter_limit_bytes))
-        config = {"batch.size": batch_bytes, **self._worker.settings.client}
-        return OutputProducer(config, on_error=told, transactional_id=transactional_id)
+        batch_bytes = min(USUAL_BATCH_BYTES, usable_bytes(self._environment.letter_limit_bytes))
+        config = {"batch.size": batch_bytes, **self._environment.settings.client}
+        return OutputProducer(
+            config, on_error=lambda error: log.warning("%s", error), transactional_id=transactional_id
+        )
 
     def reader(self, topic: str, partition: int) -> Reader:
         """Make a reader of one partition of the changelog."""
         return Reader(
-            self._worker.settings.client,
+            self._environment.settings.client,
             topic,
             partition,
             what="the changelog",
-            meanwhile=lambda: self._go_on(partition),
+            meanwhile=lambda: self._check_is_wanted(partition),
         )
 
     def topic_ids(self, *, fresh: bool = True) -> dict[str, str]:
@@ -120,35 +117,36 @@ class Opener:
     def _fetch(self, path: Path, number: int) -> bool:
         """Look for a snapshot of a partition that is not on this disk; returns whether it is there now."""
 
-        def told(what: str) -> None:
+        def report(what: str) -> None:
             self.progress[number] = f"partition {number}: {what}"
-            self._go_on(number)
+            self._check_is_wanted(number)
 
-        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, told=told)
+        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, told=report)
 
-    def _go_on(self, number: int) -> None:
+    def _check_is_wanted(self, number: int) -> None:
+        """Raise `Fenced` where the worker is stopping meanwhile."""
         if self.is_over:
-            msg = f"recovery of partition {number} is given up: the worker is stopping"
+            msg = f"the recovery of partition {number} is ended: the worker is stopping"
             raise Fenced(msg)
 
     def _open_at(self, path: Path, number: int) -> Partition:
-        worker = self._worker
+        environment = self._environment
         store = self.store(path)
-        producer, changelog = self._channels(number)
+        producer, changelog = self._producers(number)
         try:
             is_bare = changelog is not None and self._recover(store, changelog)
             ids = self.topic_ids(fresh=False)
             partition = Partition(
-                Geometry(number, worker.partition_count, worker.letter_limit_bytes),
-                worker.settings,
+                Geometry(number, environment.partition_count, environment.letter_limit_bytes),
+                environment.settings,
                 store=store,
                 producer=producer,
-                session=worker.session,
-                metrics=worker.metrics,
+                session=environment.session,
+                metrics=environment.metrics,
                 changelog=changelog,
                 snapshot_writer=None if self._snapshots is None else self._snapshots.snapshot_writer(number),
-                money=worker.money,
-                masker=worker.masker,
+                money=environment.money,
+                masker=environment.masker,
             )
             partition.check_topics(ids)
         except Broken:
@@ -161,28 +159,32 @@ class Opener:
             partition.renew()
         return partition
 
-    def _channels(self, number: int) -> tuple[OutputProducer, Changelog | None]:
-        """Make the ways out of a partition: one transaction for all, or one for the changelog alone, or none."""
-        settings = self._worker.settings
+    def _producers(self, number: int) -> tuple[OutputProducer, Changelog | None]:
+        """Make the producers of a partition: one transaction for all, or one for the changelog alone, or none."""
+        settings = self._environment.settings
         if settings.changelog == "off":
             return self.producer(), None
-        journal = self.producer(settings.transactional_id(number))
-        producer = journal if settings.guarantee == "exactly_once" else self.producer()
-        return producer, Changelog(journal, settings.changelog_topic, number)
+        transactional = self.producer(settings.transactional_id(number))
+        producer = transactional if settings.guarantee == "exactly_once" else self.producer()
+        return producer, Changelog(transactional, settings.changelog_topic, number)
 
     def _recover(self, store: Store, changelog: Changelog) -> bool:
-        """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
-        changelog.producer.init_transactions(CLAIM_S, meanwhile=lambda: self._go_on(changelog.partition))
+        """Take the transactional id over and read the changelog; returns whether that has to be written anew."""
+        changelog.producer.init_transactions(
+            INIT_TRANSACTIONS_S, meanwhile=lambda: self._check_is_wanted(changelog.partition)
+        )
 
-        def told(progress: changelogs.RecoveryProgress) -> None:
+        def report(progress: changelogs.RecoveryProgress) -> None:
             self.progress[progress.partition] = str(progress)
             log.info("%s", progress)
-            self._go_on(progress.partition)
+            self._check_is_wanted(progress.partition)
 
         topic, number = changelog.topic, changelog.partition
         reader, changelog.topic_id = self.reader(topic, number), self.topic_ids(fresh=False).get(topic, "")
-        done = changelogs.recover(store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, told=told)
+        done = changelogs.recover(
+            store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, told=report
+        )
         if done.rows:
             log.info("%s", done)
-        self._worker.metrics.recovered.labels(str(number)).inc(done.rows)
+        self._environment.metrics.recovered.labels(str(number)).inc(done.rows)
         return done.is_bare

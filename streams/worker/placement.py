@@ -13,8 +13,8 @@ JUDGED: Final = 1_000
 class Placement:
     """How many of an input's latest records lie where their key belongs: its newest batches, `JUDGED` records and more.
 
-    Fewer records than that say nothing; older ones are forgotten, so that a producer that turns wrong after a good year
-    is noticed within a thousand records.
+    Fewer records than that say nothing; older ones are forgotten, so that a producer whose partitioner is changed after
+    a year is noticed within a thousand records.
 
     >>> placement = Placement()
     >>> placement.note(seen=999, misplaced=999)

@@ -170,7 +170,7 @@ def test_a_group_of_another_program_is_named(
     (tmp_path / "short").mkdir()
     sentences = [fails(settings, tmp_path), fails({**settings, "session_timeout_ms": 7_200_000}, tmp_path / "short")]
     foreign.close()
-    assert f"group {group} has members that share partitions out in another way" in sentences[0]
+    assert f"group {group} has members that assign partitions in another way" in sentences[0]
     assert "do not allow a session of 7200000 ms: set SKUTREND_SESSION_TIMEOUT_MS" in sentences[1]
 
 

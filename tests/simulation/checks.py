@@ -144,7 +144,7 @@ def at_the_end(run: Simulation) -> None:
         _no_remains(run.log.latest(run.changelog, number), oracle)
         run.tally["scale moved"] += calm["meta"].get("prior_nu", 1.0) != 1.0
         for process in run.alive:
-            if number in process.worker.owned:
+            if number in process.worker.assignment.owned:
                 _on_disk(run, process, number, calm)
         names = [*run.processes, "new"]
         if run.keeps_snapshots:

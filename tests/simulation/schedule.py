@@ -428,7 +428,7 @@ class Simulation:
 
     def tick(self) -> None:
         process = self._any()
-        if process is not None and process.worker.assigned:
+        if process is not None and process.worker.assignment.is_restored:
             self._tick(process)
 
     def _tick(self, process: Process) -> None:
@@ -443,13 +443,13 @@ class Simulation:
         self.do(process, process.worker.tick(process.consumer), partial(self._ticked, process, tended))
 
     def _ticked(self, process: Process, tended: list[Oracle], held_up: bool) -> None:
-        """Follow the turns of a tick, those that go on once they are over."""
+        """Follow the tasks of a tick; those that go on are followed once they have ended."""
         for oracle in tended:
-            turn = process.worker._locks._turns.get(oracle.number)  # noqa: SLF001 - nothing else shows it
-            if turn is None:
+            task = process.worker.locks.running_task(oracle.number)
+            if task is None:
                 self._close_all(process, oracle, held_up)
             else:
-                self.undone.append(Undone(process, turn, partial(self._close_all, process, oracle)))
+                self.undone.append(Undone(process, task, partial(self._close_all, process, oracle)))
 
     def flush(self) -> None:
         process = self._any()
@@ -522,7 +522,7 @@ class Simulation:
         homes = {number: self.dice.choice(told) for number in range(self.count)}
         if not everybody and self.dice.random() < 0.3:  # nothing moves but the generation
             for process in told:
-                homes |= dict.fromkeys(process.worker.owned, process)
+                homes |= dict.fromkeys(process.worker.assignment.owned, process)
         self.dice.shuffle(told)
         deaf = [process.name for process in self.alive if process not in told]
         self.tally["zombies"] += sum(bool(p.worker.partitions) for p in self.alive if p not in told)
@@ -535,7 +535,7 @@ class Simulation:
                 told.remove(process)
         for process in told:
             numbers = {number for number, home in homes.items() if home is process}
-            self.tally["moved"] += len(numbers - process.worker.owned)
+            self.tally["moved"] += len(numbers - process.worker.assignment.owned)
             self.do(process, process.assign(numbers, self.generation))
 
     def compact(self) -> None:

@@ -18,6 +18,7 @@ from faust.types import TP
 from schemas.errors import Fenced, FlushFailed
 from streams.state.snapshots import Snapshots
 from streams.state.store import Store
+from streams.worker.environment import Environment
 from streams.worker.opening import Opener
 from streams.worker.worker import Worker
 
@@ -313,9 +314,9 @@ class CrashingShelf:
 class Openings(Opener):
     """Opens partitions over the simulated log."""
 
-    def __init__(self, process: Process, worker: Worker) -> None:
+    def __init__(self, process: Process, environment: Environment) -> None:
         self._process = process
-        super().__init__(worker)
+        super().__init__(environment)
 
     def open(self, number: int) -> Partition:
         self._process.point("open")
@@ -329,7 +330,7 @@ class Openings(Opener):
         return store
 
     def snapshots(self) -> Snapshots:
-        snapshots = Snapshots(self._worker.settings, self._worker.metrics, in_background=False)
+        snapshots = Snapshots(self._environment.settings, self._environment.metrics, in_background=False)
         repository = snapshots._repository  # noqa: SLF001 - nobody else wants to be in between
         repository.fs = CrashingShelf(repository.fs, self._process.point)
         return snapshots
@@ -428,10 +429,7 @@ class Process:
         self.doom: int | None = None
         self.died_at = ""
         self.worker = Worker(
-            *(settings, None, count),
-            tp=TP,
-            clock=clock,
-            monotonic=monotonic,
+            Environment(settings, None, count, tp=TP, clock=clock, monotonic=monotonic),
             opener=partial(Openings, self),
             run_blocking=self._wait,
         )
@@ -457,7 +455,7 @@ class Process:
             self.tally["hung"] += 1
             partition: Partition = call.__self__  # type: ignore[attr-defined]  # what the worker waits for is its settle
             answered = asyncio.get_running_loop().create_future()
-            silence = Silence(partition, answered, in_a_hurry, self.worker.monotonic())
+            silence = Silence(partition, answered, in_a_hurry, self.worker.environment.monotonic())
             self.silences.append(silence)
             self.plan = await silence.answered
         call()
@@ -465,7 +463,7 @@ class Process:
     def answer(self, silence: Silence, how: str = "") -> None:
         """End a silence."""
         self.silences.remove(silence)
-        self.missed(self, silence.partition.number, self.worker.monotonic() - silence.since_ms)
+        self.missed(self, silence.partition.number, self.worker.environment.monotonic() - silence.since_ms)
         silence.answered.set_result(how)
 
     def shortened(self, partition: Partition) -> None:
@@ -494,7 +492,7 @@ class Process:
         """Hear from the group, and read on from where the state stands."""
         self.consumer.paused.clear()
         await self.worker.assign(numbers, lambda: generation)
-        tps = [TP(topic, number) for number in self.worker.partitions for topic in self.worker.topics]
+        tps = [TP(topic, number) for number in self.worker.partitions for topic in self.worker.environment.topics]
         self.consumer.positions.update(self.worker.offsets(tps))
 
     def dead_letter(self) -> None:

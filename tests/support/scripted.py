@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from faust.types import TP
 
 from schemas.inputs import INPUT_NAMES
+from streams.worker.environment import Environment
 from streams.worker.worker import Worker
 from tests.support.partitions import NOW_MS, batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from streams.kafka.batch import RecordBatch
     from streams.settings import Settings
@@ -58,7 +59,7 @@ class Scripted:
 
 
 class Bench:
-    """A worker that owns partition 0 of one, at a clock that only moves when told.
+    """A worker that owns partition 0 of one, at a clock that only moves when the test says so.
 
     now_ms: the time of day. skew_ms: by how much it was put forward (or back) since the beginning.
     """
@@ -67,11 +68,20 @@ class Bench:
         self.now_ms = NOW_MS
         self.skew_ms = 0
         self.consumer = Scripted()
+        self.monotonic: Callable[[], int] = lambda: self.now_ms - self.skew_ms
         self.worker = Worker(
-            settings, None, partitions, tp=TP, clock=lambda: self.now_ms, monotonic=lambda: self.now_ms - self.skew_ms
+            Environment(
+                *(settings, None, partitions),
+                tp=TP,
+                clock=lambda: self.now_ms,
+                monotonic=self.read_monotonic,
+            )
         )
         self.generation = 0
         self.assign(range(partitions))
+
+    def read_monotonic(self) -> int:
+        return self.monotonic()
 
     def assign(self, numbers: Iterable[int]) -> None:
         """Let a rebalance give the worker these partitions."""
@@ -83,11 +93,11 @@ class Bench:
         return self.worker.partitions[0]
 
     def tp(self, source: int, number: int = 0) -> TP:
-        return TP(self.worker.topics[source], number)
+        return TP(self.worker.environment.topics[source], number)
 
     def next(self, source: int, *values: bytes | None, number: int = 0) -> RecordBatch:
         """Make the batch that comes next of an input."""
-        topic = self.worker.topics[source]
+        topic = self.worker.environment.topics[source]
         return batch(topic, values, start=self.worker.partitions[number].next_offset(topic), partition=number)
 
     def take(self, source: int, *values: bytes | None, unread: int = 0) -> None:

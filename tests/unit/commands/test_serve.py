@@ -15,6 +15,7 @@ from streams.cli import cli
 from streams.commands import serve
 from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
 from streams.settings import Settings
+from streams.worker.environment import Environment
 from streams.worker.worker import Worker
 from tests.support.kafka_broker import free_ports
 from tests.support.partitions import settings_for
@@ -90,17 +91,16 @@ def test_the_partitions_of_each_input_are_asked_of_the_brokers(broker: str, tmp_
 def test_state_that_lies_where_it_was_before_the_prefix_was_in_its_name_is_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell = serve._tell_of_moved  # noqa: SLF001 - `serve` itself does not return
     settings = Settings(state_dir=str(tmp_path), topic_prefix="eu-")
-    tell(settings)
+    serve.warn_of_moved_state(settings)
     (tmp_path / "skutrend").mkdir()
-    tell(Settings(state_dir=str(tmp_path)))
+    serve.warn_of_moved_state(Settings(state_dir=str(tmp_path)))
     assert not caplog.messages
-    tell(settings)
+    serve.warn_of_moved_state(settings)
     (message,) = caplog.messages
     assert f"kept in {tmp_path}/eu-skutrend now, and there is older state in {tmp_path}/skutrend" in message
     (tmp_path / "eu-skutrend").mkdir()
-    tell(settings)
+    serve.warn_of_moved_state(settings)
     assert len(caplog.messages) == 1
 
 
@@ -108,16 +108,17 @@ def test_a_port_that_is_taken_costs_the_probes_and_not_the_worker(
     broker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (port,) = free_ports(1)
-    worker = Worker(settings_for(broker, tmp_path, http_port=port, http_host="127.0.0.1"), None, 1, tp=TP)
-    first = serve._http(worker.settings, worker)  # noqa: SLF001 - nothing else shows what comes of a taken port
+    settings = settings_for(broker, tmp_path, http_port=port, http_host="127.0.0.1")
+    worker = Worker(Environment(settings, None, 1, tp=TP))
+    first = serve.start_http(settings, worker)
     assert first is not None
     assert first.port == port
     with caplog.at_level(logging.ERROR):
-        assert serve._http(worker.settings, worker) is None  # noqa: SLF001
+        assert serve.start_http(settings, worker) is None
     assert f"port {port}" in caplog.text
     assert "SKUTREND_HTTP_PORT" in caplog.text
     first.stop()
-    assert serve._http(settings_for(broker, tmp_path, http_port=0), worker) is None  # noqa: SLF001 - 0: none wanted
+    assert serve.start_http(settings_for(broker, tmp_path, http_port=0), worker) is None, "0: none wanted"
 
 
 def test_opening_a_model_leaves_the_arithmetic_of_the_process_as_it_was() -> None:

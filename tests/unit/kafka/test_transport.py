@@ -35,7 +35,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from schemas.errors import Broken, BrokerTrouble, Refused
-from streams.kafka import records, transport
+from streams.kafka import consumer_thread, records, refusals, transport
 from streams.kafka.assignor import CoAssignor
 from streams.kafka.faust_app import build_app
 
@@ -241,7 +241,7 @@ def test_faust_has_the_methods_that_are_overridden_or_called(kind: Any, name: st
     assert parameters(getattr(kind, name)) == expected
 
 
-@pytest.mark.parametrize("kind", [transport.BatchThread, transport.BatchConsumer, records.ColumnRecords])
+@pytest.mark.parametrize("kind", [consumer_thread.BatchThread, transport.BatchConsumer, records.ColumnRecords])
 def test_an_override_takes_what_the_original_takes(kind: type) -> None:
     base = kind.__mro__[1]
     overridden = [name for name, value in vars(kind).items() if inspect.isfunction(value) and hasattr(base, name)]
@@ -257,14 +257,14 @@ def test_an_override_takes_what_the_original_takes(kind: type) -> None:
 
 def test_a_consumer_has_the_attributes_that_are_read_and_replaced(consumer: transport.BatchConsumer) -> None:
     assert isinstance(consumer, transport.BatchConsumer)
-    assert isinstance(private(consumer, "_thread"), transport.BatchThread)
+    assert isinstance(private(consumer, "_thread"), consumer_thread.BatchThread)
     assert private(consumer, "_paused_partitions") == set()
     assert private(consumer, "_buffered_partitions") == set()
     assert private(consumer, "_acked")[TP("orders", 0)] == []
     assert private(consumer, "_acked_index")[TP("orders", 0)] == set()
     for name in ("flow_active", "should_stop", "transport", "loop", "beacon"):
         assert hasattr(consumer, name), name
-    assert private(consumer, "_thread").seeks[TP("orders", 0)] == 0
+    assert not private(consumer, "_thread").seeks
     assert hasattr(consumer.app, "consumer_generation_id")
 
 
@@ -334,21 +334,21 @@ def test_an_answer_is_as_old_as_it_is_whatever_becomes_of_the_time_of_day(monkey
     """aiokafka stamps answers with the time of day: an hour back, and a silent broker would be heard for an hour."""
     now_ms, tp = 1_000, TopicPartition("orders", 0)
     stamps = [None, 1_700_000_000_000, 1_699_996_400_000, 1_700_007_200_000]
-    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic_ns=lambda: now_ms * 1_000_000))
+    monkeypatch.setattr(consumer_thread, "time", SimpleNamespace(monotonic_ns=lambda: now_ms * 1_000_000))
     thread: Any = SimpleNamespace(_answers={}, _state=lambda _: SimpleNamespace(timestamp=stamps[0]))
-    assert transport.BatchThread.heard_ms(thread, tp) is None
+    assert consumer_thread.BatchThread.heard_ms(thread, tp) is None
     while len(stamps) > 1:
         del stamps[0]
         now_ms += 250
         heard_ms = now_ms
         for _ in range(5):
-            assert transport.BatchThread.heard_ms(thread, tp) == heard_ms
+            assert consumer_thread.BatchThread.heard_ms(thread, tp) == heard_ms
             now_ms += 200
 
 
 # ---------------------------------------------------------------------- a consumer that cannot go on, or is to end
-def thread_of(consumer: transport.BatchConsumer) -> transport.BatchThread:
-    found: transport.BatchThread = private(consumer, "_thread")
+def thread_of(consumer: transport.BatchConsumer) -> consumer_thread.BatchThread:
+    found: consumer_thread.BatchThread = private(consumer, "_thread")
     return found
 
 
@@ -364,17 +364,15 @@ class Coordinator:
             raise self._error
 
 
-def heard(
-    consumer: transport.BatchConsumer, error: KafkaError | None, *, is_over: bool = False, unseen: frozenset[str]
-) -> Broken | None:
+def refusal(error: KafkaError | None, *, is_over: bool = False, unseen: frozenset[str]) -> Broken | None:
+    """What a consumer whose coordinator and client say this is refused for."""
     scripted = SimpleNamespace(
         _coordinator=Coordinator(error, is_over=is_over),
         _client=SimpleNamespace(cluster=SimpleNamespace(unauthorized_topics=set(unseen))),
         _group_id="shop",
         subscription=lambda: frozenset({"orders", "clicks"}),
     )
-    found: Broken | None = private(thread_of(consumer), "_hear")(scripted)
-    return found
+    return refusals.of_consumer(scripted)
 
 
 @pytest.mark.parametrize(
@@ -386,32 +384,87 @@ def heard(
         (None, ("orders", "somebody-else-s"), "Read on the topic 'orders'"),
     ],
 )
-def test_what_the_group_s_coordinator_refuses_is_heard(
-    consumer: transport.BatchConsumer, error: KafkaError | None, unseen: tuple[str, ...], told: str
+def test_what_the_group_s_coordinator_refuses_is_an_error_with_its_remedy(
+    error: KafkaError | None, unseen: tuple[str, ...], told: str
 ) -> None:
-    refusal = heard(consumer, error, unseen=frozenset(unseen))
-    assert isinstance(refusal, Refused)
-    assert told in str(refusal)
+    found = refusal(error, unseen=frozenset(unseen))
+    assert isinstance(found, Refused)
+    assert told in str(found)
 
 
-def test_what_passes_is_taken_note_of_and_coordination_goes_on(
-    consumer: transport.BatchConsumer, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert heard(consumer, None, unseen=frozenset()) is None
-    assert heard(consumer, GroupCoordinatorNotAvailableError(), unseen=frozenset()) is None
+def test_what_passes_is_logged_and_coordination_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    assert refusal(None, unseen=frozenset()) is None
+    assert refusal(GroupCoordinatorNotAvailableError(), unseen=frozenset()) is None
     assert "trying again" in caplog.messages[-1]
 
 
-def test_a_coordination_that_has_ended_in_an_error_is_no_reason_to_live_on(consumer: transport.BatchConsumer) -> None:
-    ended = heard(consumer, KafkaError("unexpected"), is_over=True, unseen=frozenset())
+def test_a_coordination_that_has_ended_in_an_error_is_a_reason_to_stop() -> None:
+    ended = refusal(KafkaError("unexpected"), is_over=True, unseen=frozenset())
     assert isinstance(ended, BrokerTrouble)
     assert "start the worker again" in str(ended)
 
 
-def test_a_refusal_ends_the_app(consumer: transport.BatchConsumer) -> None:
-    thread_of(consumer).refusal = Refused("the missing right is Read on the group 'shop'")
-    with pytest.raises(Refused, match="group"):
-        asyncio.run(private(consumer, "_stop_for_good").fun(consumer))
+def test_a_refusal_calls_the_hook_once_whatever_is_refused_later(consumer: transport.BatchConsumer) -> None:
+    told: list[Broken] = []
+    consumer.transport.refused = told.append
+    first = Refused("the missing right is Read on the group 'shop'")
+    for reason in (first, Refused("another"), first):
+        thread_of(consumer).refuse(reason)
+    assert told == [first]
+
+
+def test_a_refusal_ends_an_app_without_a_hook(
+    consumer: transport.BatchConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed: list[BaseException] = []
+
+    async def crash(reason: BaseException) -> None:
+        crashed.append(reason)
+        consumer.app.loop.stop()
+
+    monkeypatch.setattr(consumer.app, "crash", crash)
+    reason = Refused("the missing right is Read on the group 'shop'")
+    consumer.app.loop.call_soon(thread_of(consumer).refuse, reason)
+    consumer.app.loop.run_forever()
+    assert crashed == [reason]
+
+
+@pytest.mark.parametrize("source_of", ["coordinator", "fetch", "member", "assignment"])
+def test_all_that_refuses_a_consumer_goes_one_way(
+    consumer: transport.BatchConsumer, monkeypatch: pytest.MonkeyPatch, source_of: str
+) -> None:
+    thread, told = thread_of(consumer), list[Broken]()
+    consumer.transport.refused = told.append
+    reason = Refused("as the test says")
+
+    async def fetched(*_: object, **__: object) -> None:
+        raise GroupAuthorizationFailedError(*["shop"])
+
+    async def story() -> None:
+        made = private(thread, "_create_worker_consumer")(consumer.transport)
+        if source_of == "coordinator":
+            monkeypatch.setattr(consumer_thread, "WATCH_S", 0.0)
+            monkeypatch.setattr(refusals, "of_consumer", lambda _: reason)
+            thread._consumer = made  # noqa: SLF001  # as Faust sets it
+            await private(thread, "_watch").fun(thread)
+        elif source_of == "fetch":
+            monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetched)
+            with pytest.raises(Refused):
+                await private(thread, "_fetch_records")(made, set())
+        elif source_of == "member":
+            made._coordinator = SimpleNamespace()  # noqa: SLF001  # as aiokafka makes it at its start
+            monkeypatch.setattr(thread, "_create_consumer", lambda *_, **__: made)
+            monkeypatch.setattr(made, "start", lambda: asyncio.sleep(0))
+            await thread.on_start()
+            made._coordinator.refused(reason)  # noqa: SLF001
+        else:
+            (assignor,) = private(made, "_partition_assignment_strategy")
+            private(assignor, "_refused")(["clicks"])
+        made._closed = True  # noqa: SLF001  # it was never started
+
+    consumer.app.loop.run_until_complete(story())
+    assert len(told) == 1
+    assert isinstance(told[0], Refused)
 
 
 def test_aiokafka_has_the_names_that_tell_of_refusals() -> None:
@@ -456,7 +509,7 @@ def test_stopping_does_not_end_in_the_cancellation_that_aiokafka_has_itself_call
 def test_stopping_is_not_held_up_by_brokers_that_do_not_answer(
     consumer: transport.BatchConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "LEAVE_S", 0.05)
+    monkeypatch.setattr(consumer_thread, "LEAVE_S", 0.05)
     thread = thread_of(consumer)
 
     async def story() -> None:

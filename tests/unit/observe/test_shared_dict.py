@@ -14,7 +14,9 @@ from faust.types import TP
 from streams.kafka.embedded import EmbeddedBroker
 from streams.observe.metrics import Health, HttpServer
 from streams.observe.shared_dict import SharedDict
-from streams.worker.worker import Reopening, Worker
+from streams.worker.environment import Environment
+from streams.worker.reopening import Reopening
+from streams.worker.worker import Worker
 from tests.support.partitions import NOW_MS, settings_for
 
 if TYPE_CHECKING:
@@ -102,30 +104,29 @@ def test_whoever_goes_through_it_sees_one_moment() -> None:
 
 
 def test_probes_ask_a_worker_while_everything_about_it_changes(settings: Settings) -> None:
-    worker = Worker(settings, None, KEYS, tp=TP, clock=lambda: NOW_MS)
-    worker.assigned = True
-    opener = worker._opener  # noqa: SLF001 - its threads are what the test plays
+    worker = Worker(Environment(settings, None, KEYS, tp=TP, clock=lambda: NOW_MS))
+    worker.assignment.is_restored = True
 
     def begin_and_end_a_restore(turn: int) -> None:
-        worker._recovering = "restoring" if turn % 3 else ""  # noqa: SLF001 - as `assign` does
+        worker.assignment.restoring = "restoring" if turn % 3 else ""
 
     hammer(
         lambda: (worker.ready(), worker.live()),
         begin_and_end_a_restore,
         *(
-            grow_and_shrink(opener.progress, lambda n, first=first: first * KEYS + n, Slow("n of m"))
+            grow_and_shrink(worker.opener.progress, lambda n, first=first: first * KEYS + n, Slow("n of m"))
             for first in range(2)
         ),
-        grow_and_shrink(worker.reopening, lambda n: n, Reopening(NOW_MS, NOW_MS, 0)),
+        grow_and_shrink(worker.reopener.waiting, lambda n: n, Reopening(NOW_MS, NOW_MS, 0)),
         grow_and_shrink(worker.partitions, lambda n: n, None),
     )
 
 
 def test_every_scrape_and_probe_over_http_is_answered_meanwhile(settings: Settings) -> None:
-    worker = Worker(settings, None, KEYS, tp=TP, clock=lambda: NOW_MS)
-    worker.assigned = True
+    worker = Worker(Environment(settings, None, KEYS, tp=TP, clock=lambda: NOW_MS))
+    worker.assignment.is_restored = True
     health = Health(live=worker.live, ready=worker.ready)
-    server = HttpServer(host="127.0.0.1", port=0, metrics=worker.metrics, health=health).start()
+    server = HttpServer(host="127.0.0.1", port=0, metrics=worker.environment.metrics, health=health).start()
 
     codes: set[int] = set()
 
@@ -139,10 +140,12 @@ def test_every_scrape_and_probe_over_http_is_answered_meanwhile(settings: Settin
                     codes.add(error.code)
 
     def count(turn: int) -> None:
-        worker.metrics.lag.labels("orders", str(turn % KEYS)).set(turn)
+        worker.environment.metrics.lag.labels("orders", str(turn % KEYS)).set(turn)
         if turn % 7 == 0:
-            worker.metrics.forget(turn % KEYS)
+            worker.environment.metrics.forget(turn % KEYS)
 
-    hammer(lambda: None, ask, count, grow_and_shrink(worker.reopening, lambda n: n, Reopening(NOW_MS, NOW_MS, 0)))
+    hammer(
+        lambda: None, ask, count, grow_and_shrink(worker.reopener.waiting, lambda n: n, Reopening(NOW_MS, NOW_MS, 0))
+    )
     server.stop()
     assert codes <= {503}

@@ -156,7 +156,7 @@ def bench(settings: Settings) -> Bench:
 
 def release(bench: Bench, *, window_takes_ms: int) -> None:
     partition = bench.partition
-    bench.worker.monotonic = lambda: window_takes_ms * partition.meta.windows_closed
+    bench.monotonic = lambda: window_takes_ms * partition.meta.windows_closed
     bench.take(PRICES, price_change("1", "a", T0 + WINDOWS * MINUTE_MS, 2.0))
 
 
@@ -202,9 +202,9 @@ def test_who_asks_for_the_end_waits_for_one_window_not_for_all_that_are_due(benc
 
 def test_the_number_of_windows_that_wait_is_shown_and_goes_with_its_partition(bench: Bench) -> None:
     release(bench, window_takes_ms=1_000)
-    registry, labels = bench.worker.metrics.registry, {"partition": "0"}
+    registry, labels = bench.worker.environment.metrics.registry, {"partition": "0"}
     assert registry.get_sample_value("skutrend_windows_due", labels) == WINDOWS - 1
     bench.tick()
     assert registry.get_sample_value("skutrend_windows_due", labels) == 0
-    bench.worker.drop(0)
+    bench.worker.opened.close(0)
     assert registry.get_sample_value("skutrend_windows_due", labels) is None

@@ -19,8 +19,8 @@ from streams.state import changelog as changelogs
 from streams.state import verifying as comparing
 from streams.state.changelog import recover
 from streams.state.store import META, Flush, Store
+from streams.worker.environment import Environment
 from streams.worker.opening import Opener
-from streams.worker.worker import Worker
 from tests.support.partitions import settings_for
 
 if TYPE_CHECKING:
@@ -189,8 +189,7 @@ class Openings(Opener):
 @FOREIGN
 def test_a_worker_stops_at_foreign_state_and_deletes_nothing(settings: Settings, tmp_path: Path, number: int) -> None:
     path = left_by(settings, number, tmp_path)
-    opener = Worker(settings, None, 1, tp=TP, opener=Openings)._opener  # noqa: SLF001 - what a rebalance calls
-    assert isinstance(opener, Openings)
+    opener = Openings(Environment(settings, None, 1, tp=TP))
     opener.made = Scripted([])
     with pytest.raises(StateMismatch, match=f"has format {number}"):
         opener.open(0)

@@ -33,7 +33,7 @@ def bench(broker: str, tmp_path: Path) -> Iterator[Bench]:
     made.now_ms = T0 + 30 * DAY_MS
     yield made
     for number in list(made.worker.partitions):
-        made.worker.drop(number)
+        made.worker.opened.close(number)
 
 
 def day(number: float) -> int:
@@ -48,8 +48,8 @@ def begin(bench: Bench) -> None:
 
 
 def gauge(bench: Bench, source: int) -> float | None:
-    labels = {"topic": bench.worker.topics[source], "partition": "0"}
-    return bench.worker.metrics.registry.get_sample_value("skutrend_paused", labels)
+    labels = {"topic": bench.worker.environment.topics[source], "partition": "0"}
+    return bench.worker.environment.metrics.registry.get_sample_value("skutrend_paused", labels)
 
 
 def test_an_input_far_ahead_is_paused_and_resumed_when_the_others_have_caught_up(bench: Bench) -> None:
@@ -148,7 +148,7 @@ def test_lag_without_progress_is_stuck_and_progress_or_no_lag_is_alive(bench: Be
     bench.tick(after_ms=STALLED_MS)
     assert bench.worker.live() == (True, "live")
     bench.tick(after_ms=1)
-    topic = bench.worker.topics[ORDERS]
+    topic = bench.worker.environment.topics[ORDERS]
     assert bench.worker.live() == (False, f"{topic}[0] stands at offset 1 since 300 s")
     bench.take(ORDERS, order("1", "a", day(0)), unread=9)
     bench.tick()
@@ -183,8 +183,9 @@ def test_lag_is_told_per_input(bench: Bench) -> None:
     bench.take(ORDERS, order("0", "a", day(0)), unread=10)
     bench.consumer.ends[bench.tp(CLICKS)] = None
     bench.tick()
-    registry = bench.worker.metrics.registry
+    registry = bench.worker.environment.metrics.registry
     told = [
-        registry.get_sample_value("skutrend_lag", {"topic": topic, "partition": "0"}) for topic in bench.worker.topics
+        registry.get_sample_value("skutrend_lag", {"topic": topic, "partition": "0"})
+        for topic in bench.worker.environment.topics
     ]
     assert told == [10.0, 0.0, 0.0]

@@ -13,8 +13,8 @@ from faust.types import TP
 from schemas.errors import StateMismatch
 from streams.kafka.embedded import EmbeddedBroker
 from streams.state.store import Store
+from streams.worker.environment import Environment
 from streams.worker.opening import Opener
-from streams.worker.worker import Worker
 from tests.support.partitions import settings_for
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def test_damaged_state_that_cannot_be_removed_stops_the_worker(
     path = settings.partition_dir(0)
     Store(path).close()
     (path / "CURRENT").write_text("nonsense")
-    opener = Worker(settings, None, 1, tp=TP, opener=Openings)._opener  # noqa: SLF001 - what a rebalance calls
-    assert isinstance(opener, Openings)
+    opener = Openings(Environment(settings, None, 1, tp=TP))
 
     def refused(*_: object, ignore_errors: bool = False) -> None:
         if not ignore_errors:

@@ -1,4 +1,4 @@
-"""One hand at a time on each partition, over every way of waiting for it."""
+"""One lock holder at a time for each partition, over every way of waiting for the lock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from streams.worker.partition_locks import PartitionLocks
 
 
-def test_whoever_waits_longer_than_it_may_goes_without_and_leaves_the_hand_to_others() -> None:
+def test_a_caller_that_waits_too_long_holds_nothing_and_leaves_the_lock_to_others() -> None:
     async def story() -> None:
         locks = PartitionLocks(1)
         async with locks.hold(0) as first:
@@ -27,7 +27,7 @@ def test_whoever_waits_longer_than_it_may_goes_without_and_leaves_the_hand_to_ot
     asyncio.run(story())
 
 
-def test_the_holder_knows_that_it_is_waited_for_and_those_who_wait_come_in_their_order() -> None:
+def test_the_holder_sees_waiters_and_they_acquire_the_lock_in_their_order() -> None:
     async def story() -> None:
         locks, order = PartitionLocks(1), []
 
@@ -48,7 +48,7 @@ def test_the_holder_knows_that_it_is_waited_for_and_those_who_wait_come_in_their
     asyncio.run(story())
 
 
-def test_work_goes_on_to_its_end_when_whoever_waits_for_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+def test_work_runs_to_its_end_when_its_caller_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         locks, done, go = PartitionLocks(1), [], asyncio.Event()
 
@@ -79,7 +79,7 @@ async def fails(msg: str) -> None:
     raise ValueError(msg)
 
 
-def test_a_turn_that_takes_long_goes_on_while_the_others_end_and_tells_of_its_trouble_later() -> None:
+def test_a_task_that_takes_long_goes_on_while_the_others_end_and_its_error_is_raised_later() -> None:
     async def story() -> None:
         locks, go = PartitionLocks(2), threading.Event()
 
@@ -91,15 +91,15 @@ def test_a_turn_that_takes_long_goes_on_while_the_others_end_and_tells_of_its_tr
             async with locks.hold(1):
                 await locks.run_blocking(lambda: None)
 
-        locks.begin(0, slow())
-        locks.begin(1, quick())
-        await locks.wait_turns(within_s=0.1)
+        locks.start_task(0, slow())
+        locks.start_task(1, quick())
+        await locks.wait_tasks(within_s=0.1)
         assert not locks.is_free(0)
         assert locks.is_free(1)
         go.set()
         with pytest.raises(ValueError, match="slow"):
-            await locks.wait_turns(within_s=30)
+            await locks.wait_tasks(within_s=30)
         assert locks.is_free(0)
-        await locks.wait_turns(within_s=30)
+        await locks.wait_tasks(within_s=30)
 
     asyncio.run(story())

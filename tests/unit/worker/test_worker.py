@@ -20,8 +20,10 @@ from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import OutputProducer
 from streams.state.store import Store
+from streams.worker.clocks import monotonic_ms, now_ms
+from streams.worker.environment import Environment, input_partitions
 from streams.worker.opening import Opener
-from streams.worker.worker import Worker, input_partitions, monotonic_ms, now_ms
+from streams.worker.worker import Worker
 from tests.support.partitions import DAY_MS, HOUR_MS, T0, batch, click, order, price_change, published, settings_for
 from tests.support.scripted import Bench
 
@@ -56,14 +58,14 @@ def make(settings: Settings) -> Iterator[Callable[..., Bench]]:
     yield bench
     for each in benches:
         for number in list(each.worker.partitions):
-            each.worker.drop(number)
+            each.worker.opened.close(number)
 
 
 # ---------------------------------------------------------------------- batches
 def test_a_batch_that_is_next_is_folded_and_one_that_is_not_is_asked_for_anew(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.take(ORDERS, order("0", "a", T0), order("1", "a", T0))
-    topic = bench.worker.topics[ORDERS]
+    topic = bench.worker.environment.topics[ORDERS]
     bench.hand(ORDERS, batch(topic, [order("3", "a", T0)], start=3))  # 2 is missing
     bench.hand(ORDERS, batch(topic, [order("1", "a", T0)], start=1))  # comes twice
     assert bench.consumer.sought == [{TP(topic, 0): 2}, {TP(topic, 0): 2}]
@@ -76,7 +78,7 @@ def test_a_batch_that_is_next_is_folded_and_one_that_is_not_is_asked_for_anew(ma
 def test_a_stale_batch_is_ignored_whatever_it_holds(make: Callable[..., Bench]) -> None:
     bench = make()
     for start in (0, 5):
-        fetched = batch(bench.worker.topics[ORDERS], [order("0", "a", T0)], start=start)
+        fetched = batch(bench.worker.environment.topics[ORDERS], [order("0", "a", T0)], start=start)
         bench.consumer.stale.append(fetched)
         bench.hand(ORDERS, fetched)
     assert bench.folded()["orders"] == 0
@@ -85,14 +87,14 @@ def test_a_stale_batch_is_ignored_whatever_it_holds(make: Callable[..., Bench]) 
 
 def test_a_batch_of_a_partition_that_is_not_ours_is_ignored(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.hand(ORDERS, batch(bench.worker.topics[ORDERS], [order("0", "a", T0)], partition=7))
+    bench.hand(ORDERS, batch(bench.worker.environment.topics[ORDERS], [order("0", "a", T0)], partition=7))
     assert bench.folded()["orders"] == 0
     assert bench.consumer.sought == []
 
 
 def test_the_first_batch_of_an_input_may_begin_where_retention_has_left_off(make: Callable[..., Bench]) -> None:
     bench = make()
-    topic = bench.worker.topics[ORDERS]
+    topic = bench.worker.environment.topics[ORDERS]
     bench.hand(ORDERS, batch(topic, [order("0", "a", T0)], start=1_000))
     assert bench.folded()["orders"] == 1
     assert bench.partition.next_offset(topic) == 1_001
@@ -100,7 +102,7 @@ def test_the_first_batch_of_an_input_may_begin_where_retention_has_left_off(make
 
 def test_a_range_without_records_moves_the_offset(make: Callable[..., Bench]) -> None:
     bench = make()
-    empty = batch(bench.worker.topics[CLICKS], [])
+    empty = batch(bench.worker.environment.topics[CLICKS], [])
     empty.next = 4
     bench.hand(CLICKS, empty)
     assert bench.worker.offsets([bench.tp(CLICKS)]) == {bench.tp(CLICKS): 4}
@@ -166,8 +168,8 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Partition], thre
         monkeypatch.setattr(OutputProducer, "commit", settled)
         return go
 
-    monkeypatch.setattr("streams.worker.worker.PATIENCE_S", 0.05)
-    monkeypatch.setattr("streams.worker.worker.TURN_S", 0.05)
+    monkeypatch.setattr("streams.worker.batches.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("streams.worker.worker.TICK_WAIT_S", 0.05)
     yield hung
     go.set()
 
@@ -180,7 +182,7 @@ def test_a_partition_that_waits_for_its_brokers_keeps_no_other_one_waiting_and_l
     go = hang(worker.partitions[0])
     sku = {0: "sku30", 1: "a0"}
     batches = {
-        (source, number): batch(worker.topics[source], [make_one("0", sku[number], T0)], partition=number)
+        (source, number): batch(worker.environment.topics[source], [make_one("0", sku[number], T0)], partition=number)
         for source, make_one in ((ORDERS, order), (CLICKS, click))
         for number in (0, 1)
     }
@@ -214,7 +216,7 @@ def test_a_partition_that_waits_for_its_brokers_keeps_no_other_one_waiting_and_l
 def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.worker.worker.LEAVING_S", 0.2)
+    monkeypatch.setattr("streams.worker.leaving.LEAVE_S", 0.2)
     bench = make(brokers="127.0.0.1:1")
     stored = bench.worker.partitions[0].store.path
     fetched = bench.next(ORDERS, b"?")
@@ -230,14 +232,14 @@ def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
                 await taking
 
     asyncio.run(story())
-    bench.worker.drop(0)
+    bench.worker.opened.close(0)
     Store(stored).close()
 
 
 def test_a_flush_that_begins_after_the_hurry_is_to_end_by_then_too(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.worker.worker.LEAVING_S", 0.2)
+    monkeypatch.setattr("streams.worker.leaving.LEAVE_S", 0.2)
     bench = make(brokers="127.0.0.1:1")
     fetched = bench.next(ORDERS, b"?")
 
@@ -248,7 +250,7 @@ def test_a_flush_that_begins_after_the_hurry_is_to_end_by_then_too(
                 await bench.worker.take(ORDERS, fetched, bench.consumer)
 
     asyncio.run(story())
-    bench.worker.drop(0)
+    bench.worker.opened.close(0)
 
 
 def test_a_partition_that_is_kept_has_its_time_again(make: Callable[..., Bench]) -> None:
@@ -268,14 +270,14 @@ def test_a_worker_that_has_failed_flushes_nothing_more(make: Callable[..., Bench
     flushed = bench.worker.flushed_offsets()
     bench.now_ms += 10_000
     bench.worker.fail(BrokerTrouble("no longer ours"))
-    asyncio.run(bench.worker._flush_due(bench.partition))  # noqa: SLF001 - what a batch in hand would come to
+    asyncio.run(bench.worker.closing.flush_due(bench.partition))
     assert bench.worker.flushed_offsets() == flushed
 
 
 def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those_that_went_on(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.worker.worker.LEAVING_S", 0.5)
+    monkeypatch.setattr("streams.worker.leaving.LEAVE_S", 0.5)
     bench = make(brokers="127.0.0.1:1")
     stored = bench.worker.partitions[0].store.path
     fetched = bench.next(ORDERS, b"?")
@@ -291,7 +293,7 @@ def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those
         assert bench.worker.shorten_deadline() > by_s, "and another for the next"
 
     asyncio.run(story())
-    bench.worker.drop(0)
+    bench.worker.opened.close(0)
     Store(stored).close()
 
 
@@ -343,7 +345,7 @@ def test_what_is_refused_of_a_flush_ends_the_worker_and_is_not_given_up_to_be_op
     monkeypatch.setattr(OutputProducer, "commit", refuse)
     with pytest.raises(Refused, match="transactional id"):
         bench.take(ORDERS, order("0", "a", T0))
-    assert not bench.worker.reopening
+    assert not bench.worker.reopener.waiting
 
 
 # ---------------------------------------------------------------------- the clock
@@ -362,7 +364,7 @@ def test_a_quiet_partition_closes_by_the_clock_once_all_inputs_are_idle(make: Ca
     bench.tick(after_ms=2 * HOUR_MS)
     assert bench.partition.meta.windows_closed == 2, "and the silence after it is told as well"
     bench.flush()
-    assert [w["units"] for w in published(bench.worker.settings, "windows")] == [1.0, 0.0]
+    assert [w["units"] for w in published(bench.worker.environment.settings, "windows")] == [1.0, 0.0]
 
 
 def test_an_input_without_lag_stops_holding_windows_back_after_the_idle_timeout(make: Callable[..., Bench]) -> None:
@@ -423,7 +425,7 @@ def test_an_input_that_gets_nothing_but_what_moves_no_event_time_stops_holding_w
         fetched.next = fetched.start + 1
         bench.hand(CLICKS, fetched)
         bench.tick()
-    lateness_ms = bench.worker.settings.allowed_lateness_ms
+    lateness_ms = bench.worker.environment.settings.allowed_lateness_ms
     assert bench.partition.watermark.value_ms == at_ms - lateness_ms
 
 
@@ -470,7 +472,7 @@ def test_an_input_with_lag_is_stuck_after_its_time_whatever_becomes_of_the_time_
     bench.unread(CLICKS, 5)
     bench.tick()
     bench.set_clock(by_ms)
-    bench.tick(after_ms=bench.worker.settings.stalled_after_ms)
+    bench.tick(after_ms=bench.worker.environment.settings.stalled_after_ms)
     assert bench.worker.live()[0]
     bench.tick(after_ms=1_000)
     assert not bench.worker.live()[0]
@@ -481,7 +483,7 @@ def test_a_partition_that_was_given_up_is_opened_when_its_time_has_come_whatever
     make: Callable[..., Bench], by_ms: int
 ) -> None:
     bench = make()
-    bench.worker._lose(bench.partition, FlushFailed("no answer"))  # noqa: SLF001 - as a flush that fails does
+    bench.worker.reopener.close(bench.partition, FlushFailed("no answer"))
     bench.set_clock(by_ms)
     bench.tick(after_ms=499)
     assert 0 not in bench.worker.partitions
@@ -504,7 +506,7 @@ def test_assigning_keeps_gives_up_and_restores(make: Callable[..., Bench]) -> No
     worker = bench.worker
     kept, given_up = worker.partitions[1], worker.partitions[0]
     skus = {0: "sku3", 1: "a"}
-    topic = worker.topics[ORDERS]
+    topic = worker.environment.topics[ORDERS]
     for number in (0, 1):
         values = [order(f"e{n}", f"{skus[number]}{n}", T0) for n in range(12)]
         bench.hand(ORDERS, batch(topic, values, partition=number))
@@ -527,7 +529,7 @@ def test_partitions_of_one_worker_have_one_currency_and_stored_ones_must_agree(
     make: Callable[..., Bench], settings: Settings, tmp_path: Path
 ) -> None:
     def absorb(bench: Bench, number: int, currency: str) -> None:
-        topic, skus = bench.worker.topics[ORDERS], [f"s{n}" for n in range(40)]
+        topic, skus = bench.worker.environment.topics[ORDERS], [f"s{n}" for n in range(40)]
         mine = [sku for sku in skus if partitions_of([sku.encode()], count=2)[0] == number]
         values = [order(f"{number}", mine[0], T0, currency=currency)]
         bench.hand(
@@ -556,7 +558,7 @@ def test_what_was_not_flushed_goes_with_a_dropped_partition(make: Callable[..., 
     bench = make()
     bench.take(ORDERS, order("0", "a", T0))  # flushed at once
     bench.take(ORDERS, order("1", "a", T0))
-    bench.worker.drop(0)
+    bench.worker.opened.close(0)
     bench.assign([0])
     assert bench.worker.offsets([bench.tp(ORDERS)]) == {bench.tp(ORDERS): 1}
 
@@ -578,7 +580,7 @@ def test_only_partitions_that_are_ours_have_an_offset_to_resume_from(make: Calla
 
 
 def test_a_flush_that_fails_is_not_swallowed(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.worker.worker.SETTLE_S", 0.2)
+    monkeypatch.setattr("streams.worker.closing.FLUSH_S", 0.2)
     bench = make(brokers="127.0.0.1:1")
     bench.take(CLICKS, click("0", "a", T0))  # nothing to publish, so this one is stored
     assert bench.worker.flushed_offsets() == {bench.tp(CLICKS): 1}
@@ -590,10 +592,10 @@ def test_a_flush_that_fails_is_not_swallowed(make: Callable[..., Bench], monkeyp
 def test_a_directory_that_stays_locked_is_refused_after_a_while(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.worker.opening.LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("streams.worker.opening.LOCK_WAIT_S", 0.1)
     monkeypatch.setattr("streams.worker.opening.LOCK_RETRY_S", 0.05)
     holder = Store(settings.partition_dir(0))
-    worker = Worker(settings, None, 1, tp=TP)
+    worker = Worker(Environment(settings, None, 1, tp=TP))
     with pytest.raises(StateMismatch, match="SKUTREND_STATE_DIR"):
         asyncio.run(worker.assign([0], lambda: 1))
     assert not worker.ready()[0]
@@ -628,7 +630,7 @@ def test_a_partition_whose_changelog_cannot_be_read_yet_is_opened_later_and_the_
         bench.tick(after_ms=5_000)
     assert set(bench.worker.partitions) == {0, 1}
     assert bench.worker.ready()[0]
-    assert {TP(topic, 1): 0 for topic in bench.worker.topics} in bench.consumer.sought
+    assert {TP(topic, 1): 0 for topic in bench.worker.environment.topics} in bench.consumer.sought
 
 
 def test_inputs_of_different_partition_counts_are_trouble() -> None:
@@ -648,7 +650,7 @@ def test_an_input_that_is_mostly_on_wrong_partitions_stops_the_worker_and_nothin
     bench.take(ORDERS, *(order(sku, sku, T0) for sku in skus[:900]))
     with pytest.raises(WrongPartitioner, match=r"of the latest 1,000 records of topic .*murmur2_random") as why:
         bench.take(ORDERS, *(order(sku, sku, T0) for sku in skus[900:1_000]))
-    bench.worker.failure = why.value  # as streams.worker.app does
+    bench.worker.fail(why.value)  # as streams.worker.app does
     bench.tick(after_ms=5_000)
     bench.flush()
     bench.take(ORDERS, order("more", "sku0", T0))

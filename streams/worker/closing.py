@@ -1,0 +1,56 @@
+"""Closing the windows of a partition and flushing it, without holding the event loop up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from streams.partition.partition import Partition
+    from streams.worker.environment import Environment
+    from streams.worker.open_partitions import OpenPartitions
+
+FLUSH_S: Final = 60.0
+
+
+class Closing:
+    """Closes due windows and flushes; its caller holds the partition's lock."""
+
+    def __init__(self, environment: Environment, opened: OpenPartitions) -> None:
+        """Take `opened`, which says whether the worker may still write, and whose locks run blocking calls."""
+        self._environment = environment
+        self._opened = opened
+
+    async def close_due(self, partition: Partition, *, within_ms: int | None = None) -> None:
+        """Close all due windows; between them other partitions run, and it ends when somebody waits for the lock.
+
+        within_ms: stop after so long, because a batch waits; the partition's periodic task does the rest. Windows that
+        must not wait are closed all the same, see `Partition.may_wait`.
+        """
+        clock, monotonic = self._environment.clock, self._environment.monotonic
+        began_ms = monotonic()
+        partition.advance_watermark(now_ms=clock(), monotonic_ms=began_ms)
+        while partition.close_due(now_ms=clock()):
+            await self.flush_due(partition)
+            await asyncio.sleep(0)
+            if self._opened.locks.has_waiters(partition.number):
+                return
+            if within_ms is not None and monotonic() - began_ms >= within_ms and partition.may_wait():
+                return
+
+    async def flush_due(self, partition: Partition) -> None:
+        """Flush a partition whose flush interval is over."""
+        if partition.flush_due(now_ms=self._environment.monotonic()):
+            await self.flush(partition, within_s=FLUSH_S)
+
+    async def flush(self, partition: Partition, *, within_s: float) -> None:
+        """Flush, unless the worker has failed; a thread waits for the brokers while the partition's lock is held."""
+        began_ms = self._environment.monotonic()
+        if self._opened.failure is not None:
+            return
+        flushing = partition.begin_flush(within_s=within_s)
+        if flushing is None:
+            return
+        await self._opened.locks.run_blocking(partition.commit)
+        partition.end_flush(flushing, now_ms=began_ms)
+        partition.watermark.missed(self._environment.monotonic() - began_ms)
