@@ -6,13 +6,13 @@ import socket
 import urllib.error
 import urllib.request
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.observe.metrics import Health, HttpServer, Metrics
+from tests.support.every_metric import every_metric
 from tests.support.promtool import check_metrics
 
 if TYPE_CHECKING:
@@ -95,34 +95,8 @@ def test_a_scrape_is_parsed_by_prometheus_and_names_what_every_metric_is(server:
     assert refused.labels == {"topic": 'top"ic\n', "code": "not_json"}
 
 
-def everything() -> Metrics:
-    """Metrics with a sample of each."""
-    full = Metrics()
-    full.say_build(provider="CPU")
-    for metric in vars(full).values():
-        names = getattr(metric, "_labelnames", None)
-        if names is not None:
-            sample = metric.labels(*["x"] * len(names)) if names else metric
-            (sample.observe if hasattr(sample, "observe") else sample.inc)(1.0)
-    return full
-
-
 def test_prometheus_has_nothing_to_say_against_a_scrape() -> None:
-    assert check_metrics(everything().render()) == ""
-
-
-def test_every_metric_is_in_the_readme_with_its_labels() -> None:
-    families = [family for family in everything().registry.collect() if family.name.startswith("skutrend_")]
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    rows = dict(re.findall(r"^\| `(skutrend_\w+)` \| ([\w, ]*) ?\|", readme, re.MULTILINE))
-    documented = {
-        f"{family.name}_total" if family.type == "counter" else family.name: sorted(
-            {label for sample in family.samples for label in sample.labels} - {"le"}
-        )
-        for family in families
-    }
-    assert len(documented) > 15
-    assert {name: sorted(filter(None, labels.strip().split(", "))) for name, labels in rows.items()} == documented
+    assert check_metrics(every_metric().render()) == ""
 
 
 def test_the_process_and_the_build_are_told() -> None:
