@@ -73,7 +73,7 @@ def _next(sku_state: SkuState, number: int, filled: list[int], cross: Callable[[
 def windows_between(
     grid: WindowGrid, events: Mapping[int, Columns], *, first_open: int | None = None, until_ms: int | None = None
 ) -> int:
-    """Count the windows that `feed` would name. first_open: of a SKU state that was fed before."""
+    """Count the windows that `feed` would name or cross. first_open: of a SKU state that was fed before."""
     times_ms = [columns.event_time_ms[plausible(columns.event_time_ms)] for columns in events.values()]
     if until_ms is not None:
         times_ms = [times[times < until_ms] for times in times_ms]
