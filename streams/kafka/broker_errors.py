@@ -49,7 +49,7 @@ _ABSENT: Final = frozenset({
 })  # fmt: skip
 _FENCED: Final = frozenset({
     KafkaError._FENCED,  # noqa: SLF001
-    KafkaError._FATAL,  # noqa: SLF001  # a later call of a producer whose cause of death nobody has told: see `OutputProducer`
+    KafkaError._FATAL,  # noqa: SLF001  # after a fatal error whose cause is unknown: see `ProducerErrors`
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
 })  # fmt: skip

@@ -1,4 +1,4 @@
-"""One deadline for one operation: made at its start, and handed down to all of its parts."""
+"""One deadline for one operation: made at its start, and passed to all of its parts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 class Deadline:
     """Until when an operation may wait, all its parts together, on the monotonic clock.
 
-    One thread may bring it forward while another one waits by it.
+    One thread may shorten it while another one waits by it.
 
     >>> deadline = Deadline(60.0)
-    >>> deadline.hurry(time.monotonic() + 8.0)
-    >>> deadline.hurry(time.monotonic() + 30.0)
+    >>> deadline.shorten_deadline(time.monotonic() + 8.0)
+    >>> deadline.shorten_deadline(time.monotonic() + 30.0)
     >>> round(deadline.left_s)
     8
     """
@@ -33,5 +33,5 @@ class Deadline:
         return self._end_s - self._began_s
 
     def shorten_deadline(self, by_s: float) -> None:
-        """Bring the end forward to a moment (time.monotonic); a later one changes nothing."""
+        """Move the end forward to a moment (time.monotonic); a later one changes nothing."""
         self._end_s = min(self._end_s, by_s)

@@ -172,7 +172,7 @@ class OutputProducer:
         if not self._is_owner and (self.process.eager or not at_put):
             self._spoilt = True
             self.process.tally["fenced"] += 1
-            msg = "another has claimed the id"
+            msg = "another has taken the id over"
             raise Fenced(msg)
 
     @property

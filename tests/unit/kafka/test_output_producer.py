@@ -396,11 +396,11 @@ def claimed(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[OutputPro
         (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Refused, "Write on the transactional id 'shop-3'"),
         (KafkaError.CLUSTER_AUTHORIZATION_FAILED, Refused, "IdempotentWrite on the cluster"),
         (KafkaError.INVALID_TRANSACTION_TIMEOUT, Refused, "SKUTREND_KAFKA_TRANSACTION_TIMEOUT_MS"),
-        (KafkaError.PRODUCER_FENCED, Fenced, "could not be claimed, PRODUCER_FENCED"),
-        (KafkaError.COORDINATOR_NOT_AVAILABLE, FlushFailed, "could not be claimed, COORDINATOR_NOT_AVAILABLE"),
+        (KafkaError.PRODUCER_FENCED, Fenced, "could not be taken over, PRODUCER_FENCED"),
+        (KafkaError.COORDINATOR_NOT_AVAILABLE, FlushFailed, "could not be taken over, COORDINATOR_NOT_AVAILABLE"),
     ],
 )
-def test_a_claim_that_fails_says_whether_trying_again_helps(
+def test_an_id_that_cannot_be_taken_over_says_whether_trying_again_helps(
     claimed: tuple[OutputProducer, Producer], code: int, expected: type, told: str
 ) -> None:
     output, producer = claimed
