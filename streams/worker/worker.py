@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from features.sku_state import Absorbed
+from features.admission import Absorbed
 from inference.session import Session
 from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, Unavailable, WrongPartitioner
 from schemas.inputs import INPUT_NAMES

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from features.admission import Late
 from features.cadence import DAY_MS, HOUR_MS
 from features.grid import EARLIEST_MS, WindowGrid
-from features.sku_state import Late, SkuState
+from features.sku_state import SkuState
 from features.watermark import NEVER_MS
 from schemas.columns import OrderColumns
 from schemas.inputs import CLICKS, ORDERS, PRICES
@@ -188,9 +189,8 @@ def test_grown_up_skus_set_the_prior_of_new_ones() -> None:
     grown = float(sku_state.table["nu"][0])
     assert sku_state.prior_nu == grown > 5
     sell(sku_state, Order("x", "new", 1, 2.0, day_ms(28)))
-    (chunk,) = sku_state.close(sku_state.grid.number(day_ms(28)))
-    sku_state.advance(chunk)
-    assert chunk.rows["nu"][3] == np.float32((1 + 5 * grown) / 6)
+    close_due(sku_state, day_ms(29))
+    assert sku_state.table["nu"][3] == np.float32((1 + 5 * grown) / 6)
 
 
 def test_a_record_that_came_in_before_an_earlier_window_closed_is_worth_the_same() -> None:
