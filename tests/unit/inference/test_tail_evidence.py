@@ -197,3 +197,33 @@ def test_unknown_free_and_unchanged_prices_are_no_move(price: float) -> None:
     found = observed(rows, 1, 1.0, price=price)
     assert (found.price_log[0], found.price_p[0]) == (0.0, 1.0)
     assert rows["price_moves"][0] == 0
+
+
+@pytest.mark.parametrize("zero_windows", [3, 15, 27])
+def test_the_share_of_silent_windows_is_believed_one_standard_error_higher_once_a_run_begins(zero_windows: int) -> None:
+    rows = fresh(1)
+    for day in range(30):
+        observed(rows, day, 0.0 if day < zero_windows else 4.0)
+    likely = (zero_windows + 1) / 32
+    observed(rows, 30, 4.0)
+    want = likely + math.sqrt(likely * (1 - likely) / 32)
+    assert rows["run_zero_share"][0] == pytest.approx(min(want, 1.0), rel=1e-5)
+
+
+def test_tails_at_a_mean_that_equals_the_dispersion() -> None:
+    for r in (0.25, 1.0, 7.0, 40.0):
+        y = np.arange(50.0)
+        law = nbinom(r, 0.5)
+        np.empty(50).fill(-1.0)  # memory that is handed out again must not look like a result
+        up, down = negative_binomial.tails(y, mu=np.full(50, r), r=np.full(50, r))
+        np.testing.assert_allclose(up, law.sf(y) + 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
+        np.testing.assert_allclose(down, law.cdf(y) - 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
+
+
+def test_a_run_of_silence_is_counted_from_the_last_sale_and_not_before_the_first() -> None:
+    rows = fresh(1)
+    assert [observed(rows, day, 0.0).zero_run[0] for day in range(3)] == [0, 0, 0]
+    assert observed(rows, 3, 2.0).zero_run[0] == 0
+    assert [observed(rows, day, 0.0).zero_run[0] for day in range(4, 7)] == [1, 2, 3]
+    assert observed(rows, 7, 0.0, season_index=0.0).zero_run[0] == 3
+    assert observed(rows, 8, 1.0).zero_run[0] == 0
