@@ -1,4 +1,4 @@
-"""A window closes: what was folded becomes facts, and the facts move each SKU's running statistics on by one window."""
+"""What was folded into a closing window, and each SKU's running statistics, which it moves on by one window."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import RING, SCALE, Cadence
-from features.open_windows import BLANK, OpenWindow
+from features.open_windows import BLANK, NO_PRICE_CHANGE_MS, OpenWindow
+from features.outliers import cap_clicks, cap_squarable, cap_units
 from features.season import Context
 from features.table import Column, Slots
 
@@ -18,8 +19,6 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 SCALE_FLOOR = 0.02  # units per window: one unit in fifty windows
-_MOST_UNITS = np.float32(1e15)  # of a window, as the averages see it: its square must stay a float32
-MOST_CLICKS = 1e9  # views or carts of a window, as the averages and the model see them
 
 COLUMNS = (
     Column("first_number", "<i8", fill=1 << 62),  # window of its first event
@@ -34,19 +33,21 @@ COLUMNS = (
     Column("unsold", "<i4"),  # open windows since the last sale
     Column("nu", "<f4", fill=1.0),  # scale: typical units per open window
     Column("price", "<f8", fill=np.nan),  # last known
-    Column(
-        "price_ms", "<i8", fill=-(1 << 62)
-    ),  # of the newest price change taken; that value: none, price is what was paid
+    # of the newest price change taken; NO_PRICE_CHANGE_MS: none, price is what was paid
+    Column("price_ms", "<i8", fill=NO_PRICE_CHANGE_MS),
     Column("log_price_usual", "<f4", fill=np.nan),
     Column("fractional", "|u1"),
 )
 NAMES = tuple(c.name for c in COLUMNS)
-_NO_CHANGE_MS = -(1 << 62)
 
 
 @dataclass(frozen=True)
 class WindowFacts:
-    """What happened to n SKUs in one window; arrays (n,). price_before, price: at its start and end, NaN if unknown."""
+    """What happened to n SKUs in one window; arrays (n,).
+
+    price_before, price: at its start and end, NaN if unknown. listed_before, listed: whether a price change had set
+    these; else they are what a customer happened to pay.
+    """
 
     order_lines: NDArray[np.int64]
     units: Float64
@@ -57,7 +58,8 @@ class WindowFacts:
     carts: NDArray[np.int64]
     price_before: Float64
     price: Float64
-    price_changed: NDArray[np.bool_]  # by a price change, not by what a customer happened to pay
+    listed_before: NDArray[np.bool_]
+    listed: NDArray[np.bool_]
 
 
 def facts(window: OpenWindow, slots: Slots, rows: Rows) -> WindowFacts:
@@ -67,10 +69,10 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> WindowFacts:
     folded[at < 0] = BLANK[0]
     before = rows["price"].copy()
     newer = folded["price_ms"] >= rows["price_ms"]
-    newer &= folded["price_ms"] != _NO_CHANGE_MS
+    newer &= folded["price_ms"] != NO_PRICE_CHANGE_MS
     paid = np.divide(folded["revenue"], folded["units"], out=before.copy(), where=folded["units"] > 0)
-    by_change = rows["price_ms"] != _NO_CHANGE_MS
-    rows["price"] = np.where(newer, folded["price"], np.where(by_change, before, paid))
+    listed_before = rows["price_ms"] != NO_PRICE_CHANGE_MS
+    rows["price"] = np.where(newer, folded["price"], np.where(listed_before, before, paid))
     rows["price_ms"] = np.where(newer, folded["price_ms"], rows["price_ms"])
     rows["fractional"] = rows["fractional"] | folded["fractional"]
     return WindowFacts(
@@ -83,7 +85,8 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> WindowFacts:
         carts=folded["carts"],
         price_before=before,
         price=rows["price"],
-        price_changed=newer & by_change,
+        listed_before=listed_before,
+        listed=newer | listed_before,
     )
 
 
@@ -118,8 +121,7 @@ def advance(rows: Rows, happened: WindowFacts, context: Context, *, prior_nu: fl
     rows["age"] += 1
     if context.is_open:
         rows["opens"] += 1
-        # an absurd order must not set the scale for a month: what the averages see is bounded by what they know
-        bounded = np.minimum(units, np.minimum(20 * np.maximum(rows["nu"], 1.0), _MOST_UNITS))
+        bounded = cap_squarable(cap_units(units, rows["nu"]))
         rows["ew"] += gains(cadence) * (bounded[:, None] - rows["ew"])
         rows["ew_square"] += scale_gain * (bounded * bounded - rows["ew_square"])
         rows["ew_sold"] += scale_gain * ((units > 0) - rows["ew_sold"])
@@ -129,13 +131,18 @@ def advance(rows: Rows, happened: WindowFacts, context: Context, *, prior_nu: fl
         n = np.minimum(rows["opens"], RING).astype(np.float32)
         rows["nu"] = np.maximum(SCALE_FLOOR, (n * own + prior * prior_nu) / (n + prior)).astype(np.float32)
     rows["ew_views"] += np.float32(1 / cadence.views_memory) * (
-        np.minimum(happened.views, MOST_CLICKS).astype(np.float32) - rows["ew_views"]
+        cap_clicks(happened.views).astype(np.float32) - rows["ew_views"]
     )
     priced = happened.price > 0
     log_price = np.log(np.where(priced, happened.price, 1.0)).astype(np.float32)
     usual = rows["log_price_usual"]
     moved = np.where(np.isnan(usual), log_price, usual + np.float32(1 / cadence.price_memory) * (log_price - usual))
     rows["log_price_usual"] = np.where(priced, moved, usual).astype(np.float32)
+
+
+def usual_views(rows: Rows, cadence: Cadence) -> Float32:
+    """Give the views per window over the last ones, float32 (n,); 0 where a SKU has never been viewed."""
+    return corrected(rows["ew_views"], rows["age"], 1 / cadence.views_memory)
 
 
 def last_windows(rows: Rows, number: int, count: int) -> Float32:

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import DAY, FAST, HORIZON, LEVELS, RING, SCALE, SLOW, SUM_WINDOWS, WEEKLY, Cadence
-from features.closing import MOST_CLICKS, Rows, WindowFacts, corrected, gains
+from features.closing import Rows, WindowFacts, corrected, gains
+from features.outliers import USUAL_MULTIPLE, cap_clicks, in_scales
 from features.season import Context
 
 Float32 = NDArray[np.float32]
 
 FEATURES = (
-    "sold_log",  # log1p(units / nu), units clipped at 20 nu
+    "sold_log",  # log1p(units / nu), by outliers.in_scales
     "sold",  # 1 where anything was sold
     "shop_open",
     "fast_log",  # log1p(EW mean / nu) by Cadence.memories
@@ -39,13 +40,12 @@ FEATURES = (
     "phase_cos",
     "season_next",  # index of the next window, less 1
 )
-CLIP = 20.0
 _REVISION = 1  # raise when a formula changes and its name does not
 
 
 def fingerprint(cadence: Cadence = DAY) -> str:
     """Name what a model must have been trained on to be served here: 16 hex digits."""
-    parts = [_REVISION, FEATURES, HORIZON, LEVELS, SUM_WINDOWS, RING, CLIP, gains(cadence).tolist()]
+    parts = [_REVISION, FEATURES, HORIZON, LEVELS, SUM_WINDOWS, RING, USUAL_MULTIPLE, gains(cadence).tolist()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -56,7 +56,7 @@ def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
     nu, opens = rows["nu"], rows["opens"]
 
     def scaled(units: NDArray[np.floating]) -> Float32:
-        return np.log1p(np.clip(units / nu, 0, CLIP)).astype(np.float32)
+        return np.log1p(in_scales(units, nu)).astype(np.float32)
 
     x[:, 0] = scaled(happened.units)
     x[:, 1] = happened.units > 0
@@ -77,8 +77,8 @@ def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
         x[:, column] = scaled(np.nan_to_num(before))
     x[:, 15] = _log_ratio(happened.price, np.exp(rows["log_price_usual"].astype(np.float64)))
     x[:, 16] = _log_ratio(happened.price, happened.price_before)
-    x[:, 17] = np.log1p(np.minimum(happened.views, MOST_CLICKS)) - np.log1p(rows["ew_views"])
-    x[:, 18] = np.log1p(np.minimum(happened.carts, MOST_CLICKS))
+    x[:, 17] = np.log1p(cap_clicks(happened.views)) - np.log1p(rows["ew_views"])
+    x[:, 18] = np.log1p(cap_clicks(happened.carts))
     x[:, 19] = scaled(happened.returned_units)
     x[:, 20] = rows["fractional"] == 0
     angle = 2 * np.pi * context.phase / max(context.season_length, 1)

@@ -46,6 +46,7 @@ class WindowGrid:
     a day. day_start: shop-local time, HH:MM, at which days (and the first days of weeks and months) start. week_start:
     the weekday on which weeks start.
 
+    >>> from features.cadence import HOUR_MS
     >>> grid = WindowGrid(window_ms=DAY_MS, timezone="Europe/London")
     >>> spring = grid.number(datetime(2011, 3, 27, 12, tzinfo=ZoneInfo("UTC")).timestamp() * 1000)
     >>> (grid.end_ms(spring) - grid.start_ms(spring)) // HOUR_MS

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.admission import Columns
 from features.cadence import DORMANT_AFTER_MS
 from features.grid import WindowGrid, plausible
-from features.sku_state import Columns, SkuState
+from features.sku_state import SkuState
 
 _FAR_MS = 1 << 62
 

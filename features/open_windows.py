@@ -20,14 +20,15 @@ FOLDED = np.dtype(
         ("views", "<i8"),
         ("carts", "<i8"),
         ("price", "<f8"),  # of the newest price change in the window; NaN when there was none
-        ("price_ms", "<i8"),  # when it took effect
+        ("price_ms", "<i8"),  # when it took effect; NO_PRICE_CHANGE_MS when there was none
         ("fractional", "<u1"),  # whether a quantity was no whole number
     ]
 )
 _FIRST_ROWS = 64
+NO_PRICE_CHANGE_MS = -(1 << 62)
 BLANK = np.zeros(1, FOLDED)
 BLANK["price"] = np.nan
-BLANK["price_ms"] = -(1 << 62)
+BLANK["price_ms"] = NO_PRICE_CHANGE_MS
 
 Rows = NDArray[np.int32]
 

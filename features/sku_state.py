@@ -6,81 +6,26 @@ records in = folded + duplicate + late + rejected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features import closing, folds
+from features import closing, folds, season
+from features.admission import Absorbed, Admission, Columns, Owns
 from features.cadence import DORMANT_WINDOWS
-from features.currency import ShopCurrency, converted
+from features.chunk import ClosingChunk
+from features.currency import ShopCurrency
 from features.duplicates import SeenIds
-from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
+from features.grid import EARLIEST_MS, WindowGrid
 from features.open_windows import OpenWindow, OpenWindows
-from features.season import Context, SeasonProfile, context
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
-from schemas.columns import ClickColumns, InputColumns, OrderColumns, Refusal
+from schemas.columns import ClickColumns, OrderColumns
 from schemas.inputs import INPUTS
 
 CHUNK = 16_384  # SKUs closed at a time: bounds memory, and is the largest batch the model runs
 _NO_EVENT = 1 << 62  # `first_number` of a SKU without any
-
-Columns = InputColumns
-Owns = Callable[[Sequence[bytes]], NDArray[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """A record whose window has closed. row: position in its batch."""
-
-    row: int
-    sku: str
-    late_by_ms: int
-    window_start_ms: int
-
-
-@dataclass
-class Absorbed:
-    """What became of a batch. on_time_ms, late_ms: newest folded or duplicate, and newest late event time.
-
-    Of a kind that did not occur: NEVER_MS.
-    """
-
-    folded: int = 0
-    duplicate: int = 0
-    late: list[Late] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    on_time_ms: int = NEVER_MS
-    late_ms: int = NEVER_MS
-
-    @property
-    def misplaced(self) -> int:
-        """Records refused because their SKU belongs to another partition."""
-        return sum(refusal.code == "wrong_partition" for refusal in self.refused)
-
-    @property
-    def placed(self) -> int:
-        """Records whose SKU belongs to this partition, whatever became of them."""
-        return self.folded + self.duplicate + len(self.late)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some SKUs of a closing window.
-
-    selection: how to index the table (slice or slots). rows: their columns, being moved on. eventful: bool (n,),
-    whether anything was folded for the SKU.
-    """
-
-    slots: Slots
-    selection: slice | Slots
-    rows: closing.Rows
-    facts: closing.WindowFacts
-    context: Context
-    eventful: NDArray[np.bool_]
 
 
 class SkuState:
@@ -102,151 +47,49 @@ class SkuState:
     ) -> None:
         """Start with no SKU and no window."""
         self.grid = grid
-        self.owns = owns
-        self.max_ahead_ms = max_ahead_ms
         self.table = SkuTable((*closing.COLUMNS, *extra_columns))
         self.windows = OpenWindows()
         self.seen = tuple(SeenIds() for _ in INPUTS)
-        self.season = SeasonProfile(grid.season_length)
+        self.season = season.SeasonProfile(grid.season_length)
         self.prior_nu = 1.0
         self.money = money or ShopCurrency()
+        self.admission = Admission(grid, owns=owns, max_ahead_ms=max_ahead_ms, money=self.money)
         self.currency = ""  # of the money seen in here; "" before there was any
         self.touched: dict[int, list[Slots]] = {}  # by window: slots folded into since the last `take_touched`
-        self._foreign: set[str] = set()
+        self._closing: int | None = None  # the window of which only some chunks are committed
 
     # ------------------------------------------------------------------ absorb
     def absorb(self, source: int, columns: Columns, *, now_ms: int) -> Absorbed:
         """Fold one decoded batch of input `source`; every row ends up in exactly one count of the result.
 
-        Judged in this order, and the first that holds counts: no plausible time, another partition's SKU, money
-        without a rate, late, duplicate. Only what is folded makes a SKU known.
+        Which one, `Admission` says. Only what is folded makes a SKU known.
         """
-        outcome = Absorbed()
-        keep = self._plausible(columns, now_ms, outcome)
         slots = self.table.slots(columns.sku)
         is_unknown = slots < 0
-        self._refuse_foreign(columns, is_unknown & keep, keep, outcome)
-        columns = self._in_shop_currency(columns, keep, outcome)
-        times_ms = columns.event_time_ms
-        numbers = self.grid.numbers(times_ms)
-        late = self._late(columns, numbers, keep, outcome)
-        keep &= ~late
-        outcome.on_time_ms, outcome.late_ms = _newest(times_ms[keep]), _newest(times_ms[late])
-        self._admit(source, columns, numbers, keep, outcome)
-        self._settle(columns, is_unknown & keep, slots)
+        admitted = self.admission.judge(
+            columns,
+            self.seen[source],
+            is_unknown=is_unknown,
+            first_open=self.windows.first_open,
+            now_ms=now_ms,
+        )
+        if admitted.has_money:
+            self.currency = self.money.code
+        keep, outcome = admitted.keep, admitted.outcome
+        self._give_slots(columns, is_unknown & keep, slots)
         at: NDArray[np.intp] | slice = slice(None) if keep.all() else np.flatnonzero(keep)
         outcome.folded = len(slots[at])
         if outcome.folded:
-            self._fold(columns, numbers[at], slots[at], at)
+            self._fold(admitted.columns, admitted.numbers[at], slots[at], at)
         return outcome
 
-    def _plausible(self, columns: Columns, now_ms: int, outcome: Absorbed) -> NDArray[np.bool_]:
-        """Refuse event times that no shop can have meant; returns which rows remain."""
-        times_ms = columns.event_time_ms
-        limit_ms = min(now_ms + self.max_ahead_ms, LATEST_MS - 1)
-        keep: NDArray[np.bool_] = (times_ms >= EARLIEST_MS) & (times_ms <= limit_ms)
-        for row in np.flatnonzero(~keep):
-            at = int(times_ms[row])
-            if at < EARLIEST_MS:
-                code, why = (
-                    "implausible_time",
-                    f"event_time_ms {at} lies before 2000-01-01: the producer's clock or unit is wrong",
-                )
-            else:
-                code = "from_the_future"
-                why = (
-                    f"event_time_ms {at} is {at - now_ms} ms ahead of the clock; "
-                    f"up to {self.max_ahead_ms} ms are allowed (SKUTREND_MAX_AHEAD_MS)"
-                )
-            outcome.refused.append(Refusal(int(columns.row[row]), code, why))
-        return keep
-
-    def _in_shop_currency(self, columns: Columns, keep: NDArray[np.bool_], outcome: Absorbed) -> Columns:
-        """Convert money in other currencies; refuses what nobody gives a rate for (in `keep`)."""
-        if isinstance(columns, ClickColumns):
-            return columns
-        worth = self.money.worth(columns.currency, keep)
-        if keep.any():
-            self.currency = self.money.code
-        if worth is None:
-            return columns
-        unknown = np.isnan(worth) & keep
-        for row in np.flatnonzero(unknown):
-            why = self.money.refuse(columns.currency[row])
-            outcome.refused.append(Refusal(int(columns.row[row]), "wrong_currency", why))
-        keep &= ~unknown
-        return converted(columns, worth)
-
-    def _refuse_foreign(
-        self, columns: Columns, unknown: NDArray[np.bool_], keep: NDArray[np.bool_], outcome: Absorbed
-    ) -> None:
-        """Refuse (in `keep`) those of the rows with an unknown SKU whose SKU is another partition's."""
-        if self.owns is None or not unknown.any():
-            return
-        rows = np.flatnonzero(unknown).tolist()
-        foreign = self._foreign_among({columns.sku[row] for row in rows}, self.owns)
-        for row in rows:
-            sku = columns.sku[row]
-            if sku in foreign:
-                keep[row] = False
-                why = (
-                    f"sku {sku!r} belongs to another partition: partition by murmur2 of the sku "
-                    "(librdkafka: partitioner=murmur2_random)"
-                )
-                outcome.refused.append(Refusal(int(columns.row[row]), "wrong_partition", why))
-
-    def _foreign_among(self, skus: set[str], owns: Owns) -> set[str]:
-        """Give those SKUs that are not ours, and remember a bounded number of them."""
-        foreign = skus & self._foreign
-        asked = list(skus - foreign)
-        if asked:
-            ours = owns([sku.encode() for sku in asked])
-            found = [sku for sku, own in zip(asked, ours.tolist(), strict=True) if not own]
-            if len(self._foreign) > 10_000:  # noqa: PLR2004 - a memory bound, not a rule
-                self._foreign.clear()
-            self._foreign.update(found)
-            foreign.update(found)
-        return foreign
-
-    def _settle(self, columns: Columns, unknown: NDArray[np.bool_], slots: Slots) -> None:
+    def _give_slots(self, columns: Columns, unknown: NDArray[np.bool_], slots: Slots) -> None:
         """Give slots (in `slots`) to the unknown SKUs of the rows that are to be folded."""
         rows = np.flatnonzero(unknown).tolist()
         if rows:
             skus = [columns.sku[row] for row in rows]
             self.table.add(list(dict.fromkeys(skus)))
             slots[rows] = self.table.slots(skus)
-
-    def _late(
-        self, columns: Columns, numbers: NDArray[np.int64], keep: NDArray[np.bool_], outcome: Absorbed
-    ) -> NDArray[np.bool_]:
-        """Sort out rows whose window has closed."""
-        if self.windows.first_open is None:
-            return np.zeros(len(keep), np.bool_)
-        late: NDArray[np.bool_] = keep & (numbers < self.windows.first_open)
-        if late.any():
-            closed_ms = self.grid.start_ms(self.windows.first_open)
-            for row in np.flatnonzero(late):
-                start_ms = self.grid.start_ms(int(numbers[row]))
-                by_ms = closed_ms - int(columns.event_time_ms[row])
-                outcome.late.append(Late(int(columns.row[row]), columns.sku[row], by_ms, start_ms))
-        return late
-
-    def _admit(
-        self,
-        source: int,
-        columns: Columns,
-        numbers: NDArray[np.int64],
-        keep: NDArray[np.bool_],
-        outcome: Absorbed,
-    ) -> None:
-        """Drop rows whose event id an open window already holds (in `keep`)."""
-        everything = bool(keep.all())
-        rows = np.flatnonzero(keep)
-        ids = columns.event_id if everything else [columns.event_id[row] for row in rows]
-        admitted = self.seen[source].admit(ids, numbers if everything else numbers[rows])
-        if admitted is not None:
-            keep[rows[~admitted]] = False
-            outcome.duplicate = int(len(admitted) - admitted.sum())
 
     def _fold(self, columns: Columns, numbers: NDArray[np.int64], slots: Slots, at: NDArray[np.intp] | slice) -> None:
         np.minimum.at(self.table["first_number"], slots, numbers)
@@ -274,31 +117,36 @@ class SkuState:
             return None
         return number
 
-    def close(self, number: int) -> Iterator[Chunk]:
+    def close(self, number: int) -> Iterator[ClosingChunk]:
         """Close window `number` (as named by `due`) for every live SKU, also those without events, chunk by chunk.
 
-        A chunk's `rows` have taken the price in, but not yet the units: judge the window against what was expected of
-        it, then call `advance`, encode what a model wants to see, then `store`.
+        The caller commits each chunk before it asks for the next one, and asks until there is none (RuntimeError): a
+        SKU state of which a window is half closed closes no other one.
         """
+        self._refuse_half_closed()
+        self._closing = number
         window = self.windows.pop(number)
         for seen in self.seen:
             seen.forget_before(number + 1)
         self.touched.pop(number, None)
-        around = self._observe(window, number)
+        context = self._observe(window, number)
         count = len(self.table)
         live = self.table["first_number"][:count] <= number
         for low in range(0, count, CHUNK):
-            high = min(low + CHUNK, count)
-            slots = np.flatnonzero(live[low:high]).astype(np.int32) + np.int32(low)
-            if not len(slots):
-                continue
-            selection: slice | Slots = slice(low, high) if len(slots) == high - low else slots
-            rows: dict[str, NDArray[Any]] = {name: self.table[name][selection] for name in closing.NAMES}
-            facts = closing.facts(window, slots, rows)
-            eventful = window.row_of(slots) >= 0
-            rows["last_number"] = np.where(eventful, number, rows["last_number"])
-            yield Chunk(slots, selection, rows, facts, around, eventful)
+            slots = np.flatnonzero(live[low : low + CHUNK]).astype(np.int32) + np.int32(low)
+            if len(slots):
+                chunk = ClosingChunk(self.table, slots, window=window, context=context, prior_nu=self.prior_nu)
+                yield chunk
+                if not chunk.is_committed:
+                    msg = f"{chunk} was left without a commit"
+                    raise RuntimeError(msg)
         self._renew_prior(live)
+        self._closing = None
+
+    def _refuse_half_closed(self) -> None:
+        if self._closing is not None:
+            msg = f"window {self._closing} was left half closed: some SKUs have moved on by it, others have not"
+            raise RuntimeError(msg)
 
     def due_count(self, watermark_ms: int) -> int:
         """Count the windows that are due: whose end the watermark has passed."""
@@ -315,28 +163,18 @@ class SkuState:
 
     def cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop`, in which no SKU is live: with the state closing each leaves."""
+        self._refuse_half_closed()
         self.windows.first_open = stop
         for seen in self.seen:
             seen.forget_before(stop)
         self.season.observe_silence(self.grid.phase_counts(number, stop))
 
-    def _observe(self, window: OpenWindow, number: int) -> Context:
+    def _observe(self, window: OpenWindow, number: int) -> season.Context:
         """Let the shop's season take the window in."""
         folded = window.folded[: window.count]
         lines = float(folded["order_lines"].sum())
         is_open = self.season.observe(phase=self.grid.phase(number), lines=lines, units=float(folded["units"].sum()))
-        return context(self.grid, self.season, number, is_open=is_open)
-
-    def advance(self, chunk: Chunk) -> None:
-        """Move a chunk's statistics on by its window."""
-        closing.advance(chunk.rows, chunk.facts, chunk.context, prior_nu=self.prior_nu)
-
-    def store(self, chunk: Chunk) -> None:
-        """Write a chunk's columns back."""
-        for name, value in chunk.rows.items():
-            column = self.table[name][chunk.selection]
-            if column is not value:
-                self.table[name][chunk.selection] = value
+        return season.context(self.grid, self.season, number, is_open=is_open)
 
     def _renew_prior(self, live: NDArray[np.bool_]) -> None:
         """Let the typical scale of grown-up SKUs be the prior of new ones."""
@@ -398,8 +236,3 @@ class SkuState:
         touched = {number: np.unique(np.concatenate(parts)) for number, parts in self.touched.items()}
         self.touched = {}
         return touched
-
-
-def _newest(times_ms: NDArray[np.int64]) -> int:
-    """Give the newest of some event times, NEVER_MS where there is none."""
-    return int(times_ms.max()) if len(times_ms) else NEVER_MS

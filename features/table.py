@@ -103,12 +103,3 @@ class SkuTable:
         self.skus = [self.skus[slot] for slot in kept]
         self.keys = [self.keys[slot] for slot in kept]
         self.index = dict(zip(self.skus, range(len(kept)), strict=True))
-
-    def gather(self, names: Iterable[str], slots: Slots) -> dict[str, Array]:
-        """Copy the named columns of some slots: {name: (n, *shape)}."""
-        return {name: self._columns[name][slots] for name in names}
-
-    def scatter(self, values: dict[str, Array], slots: Slots) -> None:
-        """Write columns of some slots back."""
-        for name, value in values.items():
-            self._columns[name][slots] = value

@@ -7,7 +7,7 @@ drop: it is the start of a silence; a silence that opens ends a drop, and while 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from features.cadence import DAY, Cadence
 from features.grid import WindowGrid
 from inference import sentences
+from inference.arrays import LARGEST, Double, Floats, Rows
 from inference.tail_evidence import TailEvidence
 
 KINDS: Final = ("demand_spike", "demand_drop", "silence", "price_jump")
@@ -33,13 +34,8 @@ COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("alert_calm", "|u1", (len(KINDS),), 0),  # calm windows in a row
 )
 
-_BIG: Final = 3e38
 _LAPLACE_90: Final = float(np.log(10.0))  # 95 % quantile of a Laplace law in mean absolute deviations
 _NORMAL_90: Final = 1.645
-
-Rows = Mapping[str, NDArray[Any]]
-Floats = NDArray[np.floating[Any]]
-Double = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +180,13 @@ def _weigh(e: Evidence, rules: AlertRules) -> _Case:
     off = np.abs(e.units - s.expected) * price
     moved = np.abs(np.expm1(-s.price_log)) * price * np.maximum(e.units7, 0.0)
     strength: Double = -np.column_stack((np.log10(s.p_up), np.log10(s.p_down), s.silence_log10p, np.log10(s.price_p)))
-    impact = np.nan_to_num(np.column_stack((off, off, s.silence_units * price, moved)), nan=0.0, posinf=3e38)
+    impact = np.nan_to_num(np.column_stack((off, off, s.silence_units * price, moved)), nan=0.0, posinf=LARGEST)
     likely = strength >= -np.log10(rules.ticket_p)
     grown = np.asarray(e.age) >= rules.min_age
     demand = s.active & grown
     spikes = s.active & (grown | (off >= rules.young_impact))
     step = np.abs(s.price_log)
-    # the tolerance is for prices kept in single precision: 10.00 to 12.00 is 20 %
+    # the tolerance is for prices that are no binary fractions: 10.00 to 12.00 is 20 %
     jump = (step >= np.log(rules.price_ratio) - 1e-6) & (step >= rules.price_usual * s.price_usual)
     rejects = np.column_stack(
         (
@@ -237,7 +233,7 @@ def _open(new: dict[str, NDArray[Any]], case: _Case, start_ms: int) -> NDArray[n
     new["alert_open"][opened] = np.where(case.pages, PAGE, TICKET)[opened]
     new["alert_opened_ms"][opened] = start_ms
     new["alert_worst"][opened] = case.strength[opened]
-    new["alert_impact"][opened] = np.minimum(case.impact, _BIG)[opened]
+    new["alert_impact"][opened] = np.minimum(case.impact, LARGEST)[opened]
     return opened
 
 
@@ -248,7 +244,7 @@ def _worsen(new: dict[str, NDArray[Any]], case: _Case, rules: AlertRules, old: N
     worse = again & ((case.strength >= new["alert_worst"] + rules.update_decades) | (rank > new["alert_open"]))
     new["alert_open"][worse] = np.maximum(new["alert_open"], rank)[worse]
     new["alert_worst"][worse] = np.maximum(case.strength, new["alert_worst"])[worse]
-    new["alert_impact"][again] = np.minimum(np.maximum(case.impact, new["alert_impact"]), _BIG)[again]
+    new["alert_impact"][again] = np.minimum(np.maximum(case.impact, new["alert_impact"]), LARGEST)[again]
     return np.asarray(worse, np.bool_)
 
 

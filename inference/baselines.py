@@ -11,7 +11,6 @@ is indifferent to scale. Nothing but `COLUMNS` is remembered; the last season co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
-
-SEASON: Final = 7
-"""Windows in a last_season: a week of days."""
+from features.outliers import cap_units
+from inference.arrays import Rows
 
 MIN_STEP: Final = 0.05
 """Step of the tracker, in spreads, once it has settled."""
@@ -30,9 +28,6 @@ SEED_WINDOWS: Final = 4
 """So many residuals are too few to track quantiles: until then theta is that of a Laplace law of the same spread."""
 
 SPREAD_WEIGHT: Final = 1.0 / 28.0
-
-ABSURD: Final = 20.0
-"""A window above so many times the usual is no guide to what comes."""
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("naive_theta", "<f4", (len(LEVELS),), 0.0),  # tracked quantiles of the seasonal difference, units
@@ -44,8 +39,6 @@ _TAU: Final = np.asarray(LEVELS, np.float32)
 # quantiles of the Laplace law whose mean absolute value is one
 _LAPLACE: Final = (-np.sign(_TAU - 0.5) * np.log(1.0 - np.abs(2.0 * _TAU - 1.0))).astype(np.float32)
 
-Rows = Mapping[str, NDArray[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class NaiveForecast:
@@ -56,18 +49,16 @@ class NaiveForecast:
     sums: NDArray[np.float32]
 
 
-def tame(units: NDArray[np.floating[Any]], usual: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Make windows fit to be repeated: unknown ones are the usual, absurd ones at most 20 times the usual; float32.
+def repeatable(units: NDArray[np.floating[Any]], usual: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Make windows fit to be repeated: unknown ones are the usual, outliers are capped by `cap_units`; float32.
 
     units: (n, m) or (n,), NaN = not live, not observed, or shop closed. usual: (n,), typical units per open window.
 
-    >>> tame(np.array([[np.nan, 3.0, 90000.0]]), np.array([4.0]))
+    >>> repeatable(np.array([[np.nan, 3.0, 90000.0]]), np.array([4.0]))
     array([[ 4.,  3., 80.]], dtype=float32)
     """
     typical = usual.reshape(-1, *[1] * (units.ndim - 1))
-    known = np.where(np.isnan(units), typical, units)
-    tamed: NDArray[np.float32] = np.minimum(known, ABSURD * np.maximum(typical, 1.0)).astype(np.float32)
-    return tamed
+    return cap_units(np.where(np.isnan(units), typical, units), usual).astype(np.float32)
 
 
 def values(last_season: NDArray[np.float32], steps: int = HORIZON) -> NDArray[np.float32]:

@@ -16,24 +16,23 @@ from numpy.typing import NDArray
 
 from features import closing
 from features.cadence import LEVELS, RING, SUM_WINDOWS
+from features.chunk import ClosingChunk
 from features.encoding import encode
-from features.rows import LiveState
-from features.season import context
-from features.sku_state import Chunk, SkuState
+from features.season import Context
+from features.sku_state import SkuState
 from features.table import Column, Slots
-from inference import alerting, baselines, scoring, tail_evidence
+from inference import alerting, baselines, scoring, tail_evidence, warm_up
 from inference.alerting import AlertChange, AlertRules
+from inference.live_loss import LiveLoss
 from inference.session import Session
 from inference.trend import Trend, trend
 from schemas.alerts import Alert, Contributor
 from schemas.columns import ForecastColumns, WindowColumns
 
 JUDGING = tuple(Column(*spec) for module in (tail_evidence, scoring, baselines, alerting) for spec in module.COLUMNS)
-_JUDGING_NAMES = tuple(c.name for c in JUDGING)
-_NO_CHANGE_MS = -(1 << 62)
+_LEARNT = (*(c.name for c in JUDGING), "h", "c")
+_BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
-_WARM_UP_SKUS = 4_096
-_LIVE_KEEP = 2 ** (-1 / 20)
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
@@ -53,53 +52,6 @@ class WindowOutputs:
     eventful: NDArray[np.bool_]
     forecasts: ForecastColumns | None = None
     alerts: list[Alert] = field(default_factory=list)
-
-
-@dataclass
-class LiveLoss:
-    """How good recent one-step forecasts were: sums with a half-life of 20 windows.
-
-    loss: quantile loss by source, units; units: what the scored SKUs sold. covered: how many of the `scored` windows of
-    SKUs sold within the 90 % band that was served.
-    """
-
-    loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
-    units: float = 0.0
-    covered: float = 0.0
-    scored: float = 0.0
-
-    def fade(self, windows: int = 1) -> None:
-        """Let so many more windows pass."""
-        for name in self.loss:
-            self.loss[name] = _faded(self.loss[name], windows)
-        for name in ("units", "covered", "scored"):
-            setattr(self, name, _faded(getattr(self, name), windows))
-
-    def add(self, found: scoring.Losses, units: NDArray[np.float64], served: NDArray[np.float32]) -> None:
-        """Add the scored forecasts of some SKUs: what these sold, (n,), and the quantiles that were served, (n, Q)."""
-        for name, loss in (("served", found.served), ("lstm", found.net), ("seasonal_naive", found.naive)):
-            self.loss[name] += float(loss.sum(dtype=np.float64))
-        self.units += float(units[found.scored].sum())
-        sold = units.astype(np.float32)  # as exact as the band is
-        self.covered += float(((sold >= served[:, 0]) & (sold <= served[:, -1]) & found.scored).sum())
-        self.scored += float(found.scored.sum())
-
-    def coverage(self) -> float:
-        """Give the share of windows within the 90 % band; NaN before anything was scored."""
-        return self.covered / self.scored if self.scored > 0 else float("nan")
-
-    def state(self) -> LiveState:
-        """Give what is stored of it."""
-        return LiveState(loss=dict(self.loss), units=self.units, covered=self.covered, scored=self.scored)
-
-    def restore(self, stored: LiveState) -> None:
-        """Go on where the stored sums stand; a source that they do not know starts at nothing."""
-        self.loss |= {name: stored.loss[name] for name in self.loss.keys() & stored.loss.keys()}
-        self.units, self.covered, self.scored = stored.units, stored.covered, stored.scored
-
-    def wql(self, source: str) -> float:
-        """Give the loss per unit sold; NaN before anything was."""
-        return self.loss[source] / self.units if self.units > 0 else float("nan")
 
 
 class WindowPipeline:
@@ -122,9 +74,8 @@ class WindowPipeline:
         for chunk in self.sku_state.close(number):
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
-                self.sku_state.advance(chunk)
-                self.sku_state.store(chunk)
-                yield WindowOutputs(chunk.slots, self._windows(chunk), chunk.eventful)
+                chunk.commit()
+                yield WindowOutputs(chunk.slots, _windows(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
@@ -136,103 +87,81 @@ class WindowPipeline:
         self.expected_open = False
 
     def warm_up(self) -> None:
-        """Rebuild the recurrent state of every SKU from its ring of windows: the stored one belongs to another model.
+        """Rebuild the recurrent state of every SKU: the stored one belongs to another model."""
+        if self.session is not None:
+            warm_up.warm_up(self.sku_state, self.session)
 
-        Approximate: prices and clicks of the ring are not kept, and the statistics start where the ring does.
-        """
-        last = self.sku_state.windows.first_open
-        if self.session is None or last is None:
-            return
-        table = self.sku_state.table
-        for low in range(0, len(table), _WARM_UP_SKUS):
-            some = slice(low, min(low + _WARM_UP_SKUS, len(table)))
-            x = replay_inputs(self.sku_state, some, last)
-            zero = np.zeros_like(table["h"][some])
-            table["h"][some], table["c"][some] = self.session.run_replay(
-                x, zero, zero, lengths=np.minimum(table["age"][some], RING)
-            )
-            for name in ("next_net", "next_mean"):
-                table[name][some] = np.nan
-
-    def _forecast(self, chunk: Chunk, session: Session, emitted_ms: int) -> WindowOutputs:
-        rows = self._judge_rows(chunk)
-        found, served_before = self._judge(chunk, rows)
-        self.sku_state.advance(chunk)
+    def _forecast(self, chunk: ClosingChunk, session: Session, emitted_ms: int) -> WindowOutputs:
+        before = chunk.before((*_BEFORE, *_LEARNT))
+        rows = {name: before[name] for name in _LEARNT}
+        found, served_before = self._judge(chunk, before, rows)
         out = session.run_step(
-            encode(chunk.rows, chunk.facts, chunk.context),
-            self.sku_state.table["h"][chunk.selection],
-            self.sku_state.table["c"][chunk.selection],
-            scale=chunk.rows["nu"],
+            encode(chunk.after, chunk.facts, chunk.context),
+            before["h"],
+            before["c"],
+            scale=chunk.after["nu"],
             season_next=chunk.context.season_next,
             season_sums=chunk.context.season_sums,
-            integer_units=chunk.rows["fractional"] == 0,
+            integer_units=chunk.after["fractional"] == 0,
         )
-        self.sku_state.table["h"][chunk.selection] = out.h
-        self.sku_state.table["c"][chunk.selection] = out.c
+        rows["h"], rows["c"] = out.h, out.c
         quantiles, mean, sums = self._choose(chunk, rows, out)
-        last7 = np.nansum(closing.last_windows(chunk.rows, chunk.context.number, _FIRST_SUM), axis=1)
+        last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = mean[:, :_FIRST_SUM].sum(axis=1)
         where_to = trend(sums[:, 0], last7=last7, mean7=mean7)
         changes = self._alert_changes(chunk, rows, found, served_before, mean7)
-        self.sku_state.store(chunk)
-        for name in _JUDGING_NAMES:
-            self.sku_state.table[name][chunk.selection] = rows[name]
+        chunk.commit(rows)
         return WindowOutputs(
             slots=chunk.slots,
-            windows=self._windows(chunk),
+            windows=_windows(chunk),
             eventful=chunk.eventful,
             forecasts=self._forecasts(chunk, rows, (quantiles, mean, sums), where_to, emitted_ms),
             alerts=[_alert(change) for change in changes],
         )
 
-    def _judge_rows(self, chunk: Chunk) -> dict[str, NDArray[Any]]:
-        return {name: self.sku_state.table[name][chunk.selection] for name in _JUDGING_NAMES}
-
     def _judge(
-        self, chunk: Chunk, rows: dict[str, NDArray[Any]]
+        self, chunk: ClosingChunk, before: closing.Rows, rows: dict[str, NDArray[Any]]
     ) -> tuple[tail_evidence.TailEvidence, NDArray[np.float32]]:
-        """Hold the window against what was expected of it; returns the evidence and the quantiles served."""
-        around, happened = chunk.context, chunk.facts
+        """Hold the window against what was expected of it, and learn (in `rows`) from how far off that was.
+
+        Returns the evidence, and the quantiles that had been served for the window.
+        """
+        context, facts = chunk.context, chunk.facts
         n = len(chunk.slots)
         served = scoring.served_next(rows)
-        by_change = chunk.rows["price_ms"] != _NO_CHANGE_MS
         closed = tail_evidence.ClosedWindow(
-            start_ms=around.start_ms,
-            units=happened.units,
-            price=np.where(by_change, happened.price, np.nan),
-            views=happened.views.astype(np.float64),
+            start_ms=context.start_ms,
+            units=facts.units,
+            price_before=np.where(facts.listed_before, facts.price_before, np.nan),
+            price=np.where(facts.listed, facts.price, np.nan),
+            views=facts.views.astype(np.float64),
+            usual_views=closing.usual_views(before, context.cadence),
             observed=np.ones(n, np.bool_),
-            season_index=around.index if around.is_open else 0.0,
+            season_index=context.index if context.is_open else 0.0,
         )
         expected = rows["next_mean"] if self.expected_open else np.full(n, np.nan, np.float32)
-        found, learnt = tail_evidence.observe(rows, closed, expected)
-        active = np.full(n, around.is_open and self.expected_open)
-        losses = scoring.losses(rows, happened.units, active=active)
-        self.live.add(losses, happened.units, served)
-        learnt |= scoring.learn(rows, losses, nu=chunk.rows["nu"])
-        before = self._season(chunk, around.number - 1)
-        tamed = baselines.tame(happened.units, chunk.rows["nu"])
-        learnt |= baselines.update(rows, tamed, before, active=np.full(n, around.is_open))
+        found, learnt = tail_evidence.observe(before, closed, expected)
+        active = np.full(n, context.is_open and self.expected_open)
+        losses = scoring.losses(rows, facts.units, active=active)
+        self.live.add(losses, facts.units, served)
+        learnt |= scoring.learn(rows, losses, nu=before["nu"])
+        season_before = _season(before, context, context.number - 1)
+        repeatable = baselines.repeatable(facts.units, before["nu"])
+        learnt |= baselines.update(rows, repeatable, season_before, active=np.full(n, context.is_open))
         rows |= learnt
         return found, served
 
-    def _season(self, chunk: Chunk, number: int) -> NDArray[np.float32]:
-        """Return the season up to window `number` as the baseline repeats it; one window where it outlasts the ring."""
-        windows = chunk.context.season_windows
-        last = closing.last_windows(chunk.rows, number, windows if windows <= RING else 1)
-        return baselines.tame(last, chunk.rows["nu"])
-
     def _choose(
         self,
-        chunk: Chunk,
+        chunk: ClosingChunk,
         rows: dict[str, NDArray[Any]],
         out: Any,  # noqa: ANN401 - session.StepOutput
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Serve each SKU from the source that has earned it, and remember both for the next close."""
-        integer_units = chunk.rows["fractional"] == 0
-        net_ok = scoring.healthy(out.quantiles, out.mean, chunk.rows["ring"])
+        integer_units = chunk.after["fractional"] == 0
+        net_ok = scoring.healthy(out.quantiles, out.mean, chunk.after["ring"])
         rows["source"] = scoring.choose_source(rows, net_ok=net_ok & self.net_fits)
-        last = self._season(chunk, chunk.context.number)
+        last = _season(chunk.after, chunk.context, chunk.context.number)
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
         rows["next_naive"] = baselines.one_step(rows, last, integer_units=integer_units)
         quantiles, mean, sums = out.quantiles, out.mean, out.sums
@@ -246,59 +175,35 @@ class WindowPipeline:
 
     def _alert_changes(
         self,
-        chunk: Chunk,
+        chunk: ClosingChunk,
         rows: dict[str, NDArray[Any]],
         found: tail_evidence.TailEvidence,
         served: NDArray[np.float32],
         mean7: NDArray[np.float32],
     ) -> list[AlertChange]:
-        around = chunk.context
+        context = chunk.context
         evidence = alerting.Evidence(
             grid=self.sku_state.grid,
-            skus=self._skus(chunk),
+            skus=chunk.skus,
             currencies=[self.sku_state.currency] * len(chunk.slots),
-            window_start_ms=around.start_ms,
-            window_end_ms=around.end_ms,
-            age=chunk.rows["age"],
+            window_start_ms=context.start_ms,
+            window_end_ms=context.end_ms,
+            age=chunk.after["age"],
             units=chunk.facts.units,
             low=served[:, 0],
             high=served[:, -1],
             price=chunk.facts.price,
             units7=mean7,
-            season_index=around.index if around.is_open else 0.0,
+            season_index=context.index if context.is_open else 0.0,
             tail_evidence=found,
         )
         changes, new = alerting.judge(evidence, rows, self.rules)
         rows |= new
         return changes
 
-    def _skus(self, chunk: Chunk) -> list[str]:
-        skus = self.sku_state.table.skus
-        if isinstance(chunk.selection, slice):
-            return skus[chunk.selection]
-        return [skus[slot] for slot in chunk.slots.tolist()]
-
-    def _windows(self, chunk: Chunk) -> WindowColumns:
-        f, around = chunk.facts, chunk.context
-        return WindowColumns(
-            sku=self._skus(chunk),
-            window_start_ms=around.start_ms,
-            window_end_ms=around.end_ms,
-            revision=0,
-            order_lines=f.order_lines,
-            units=f.units,
-            revenue=f.revenue,
-            returned_units=f.returned_units,
-            free_units=f.free_units,
-            views=f.views,
-            carts=f.carts,
-            price=f.price,
-            observed=np.ones(len(chunk.slots), np.bool_),
-        )
-
     def _forecasts(
         self,
-        chunk: Chunk,
+        chunk: ClosingChunk,
         rows: dict[str, NDArray[Any]],
         served: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
         where_to: Trend,
@@ -307,7 +212,7 @@ class WindowPipeline:
         assert self.session is not None  # noqa: S101 - only called with a model
         quantiles, mean, sums = served
         return ForecastColumns(
-            sku=self._skus(chunk),
+            sku=chunk.skus,
             window_start_ms=chunk.context.start_ms,
             window_end_ms=chunk.context.end_ms,
             revision=0,
@@ -329,44 +234,30 @@ class WindowPipeline:
         )
 
 
-def replay_inputs(sku_state: SkuState, some: slice, end: int) -> NDArray[np.float32]:
-    """Encode the RING windows before window `end` of some SKUs anew: float32 (RING, n, F)."""
-    table = sku_state.table
-    n = some.stop - some.start
-    kept = {name: table[name][some].copy() for name in closing.NAMES}
-    scratch = {c.name: np.full((n, *c.shape), c.fill, c.dtype) for c in closing.COLUMNS}
-    for name in ("price", "price_ms", "log_price_usual", "fractional", "nu"):
-        scratch[name] = kept[name]
-    nothing, whole = np.zeros(n), np.zeros(n, np.int64)
-    inputs = []
-    for number in range(end - RING, end):
-        units = kept["ring"][:, number % RING].astype(np.float64)
-        around = context(sku_state.grid, sku_state.season, number, is_open=bool(np.isfinite(units).any()))
-        happened = closing.WindowFacts(
-            order_lines=whole,
-            units=np.nan_to_num(units),
-            revenue=nothing,
-            returned_units=nothing,
-            free_units=nothing,
-            views=whole,
-            carts=whole,
-            price_before=kept["price"],
-            price=kept["price"],
-            price_changed=np.zeros(n, np.bool_),
-        )
-        closing.advance(scratch, happened, around, prior_nu=sku_state.prior_nu)
-        inputs.append(encode(scratch, happened, around))
-    return np.stack(inputs)
+def _season(rows: closing.Rows, context: Context, number: int) -> NDArray[np.float32]:
+    """Return the season up to window `number` as the baseline repeats it; one window where it outlasts the ring."""
+    windows = context.season_windows
+    last = closing.last_windows(rows, number, windows if windows <= RING else 1)
+    return baselines.repeatable(last, rows["nu"])
 
 
-def _faded(value: float, windows: int) -> float:
-    """Fade a sum window by window, to the last bit, until there is nothing left that fades."""
-    for _ in range(windows):
-        faded = value * _LIVE_KEEP
-        if faded == value:
-            break
-        value = faded
-    return value
+def _windows(chunk: ClosingChunk) -> WindowColumns:
+    facts = chunk.facts
+    return WindowColumns(
+        sku=chunk.skus,
+        window_start_ms=chunk.context.start_ms,
+        window_end_ms=chunk.context.end_ms,
+        revision=0,
+        order_lines=facts.order_lines,
+        units=facts.units,
+        revenue=facts.revenue,
+        returned_units=facts.returned_units,
+        free_units=facts.free_units,
+        views=facts.views,
+        carts=facts.carts,
+        price=facts.price,
+        observed=np.ones(len(chunk.slots), np.bool_),
+    )
 
 
 def _alert(change: AlertChange) -> Alert:

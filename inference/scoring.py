@@ -7,13 +7,15 @@ one SKU is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import LEVELS
+from features.outliers import is_absurd
+from inference.arrays import Floats, Rows
 
 LSTM: Final = 0
 """Index of the net in the wire's list of sources."""
@@ -31,9 +33,6 @@ LEAVE_NET: Final = 1.02
 ENTER_NET: Final = 1.0
 """... and serves again when it is down to this one: the gap keeps a SKU from flapping."""
 
-ABSURD: Final = 50.0
-"""A mean above so many times the largest window of the ring is taken for a broken forecast."""
-
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("loss_net", "<f4", (), 0.0),  # EW pinball loss / nu of the net, without unit
     ("loss_naive", "<f4", (), 0.0),  # the same of the seasonal naive
@@ -43,9 +42,6 @@ COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("next_naive", "<f4", (len(LEVELS),), float("nan")),  # the baseline's
     ("next_mean", "<f4", (), float("nan")),  # the served step-1 mean, units
 )
-
-Rows = Mapping[str, NDArray[Any]]
-Floats = NDArray[np.floating[Any]]
 
 
 def pinball(actual: Floats, quantiles: Floats, levels: Sequence[float] | Floats = LEVELS) -> Floats:
@@ -116,16 +112,13 @@ def healthy(quantiles: Floats, mean: Floats, ring: Floats) -> NDArray[np.bool_]:
     """Rows whose net output can be served at all, bool (n,).
 
     quantiles: (n, K, Q). mean: (n, K). ring: (n, R), the units of the remembered windows; NaN = none. False where
-    anything is NaN or infinite, or where some step's mean exceeds 50 times the largest of the ring and 1.
+    anything is NaN or infinite, or where some step's mean `is_absurd`.
     """
     if np.isfinite(quantiles.sum()) and np.isfinite(mean.sum()):  # one pass, and nearly always so
         fine = np.ones(len(mean), np.bool_)
     else:
         fine = np.asarray(np.isfinite(quantiles.sum(axis=(1, 2))) & np.isfinite(mean).all(axis=1), np.bool_)
-    high = np.flatnonzero(fine & (mean.max(axis=1, initial=0) > ABSURD))
-    if len(high):
-        fine[high] = mean[high].max(axis=1) <= ABSURD * np.fmax(np.fmax.reduce(ring[high], axis=1), 1.0)
-    return fine
+    return fine & ~is_absurd(np.where(fine[:, None], mean, 0), ring)
 
 
 def choose_source(rows: Rows, *, net_ok: NDArray[np.bool_]) -> NDArray[np.int8]:

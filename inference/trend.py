@@ -7,20 +7,18 @@ probability that the next sum exceeds the last one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import LEVELS
+from inference.arrays import LARGEST, Floats
 
 SURE: Final = 0.8
 """Probability from which a direction is claimed."""
 
-_BIG: Final = 3e38
 _TAU: Final = np.asarray((0.0, *LEVELS, 1.0), np.float32)
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ def trend(sum7: Floats, *, last7: Floats, mean7: Floats) -> Trend:
     sold = last7 > 0
     base = np.where(sold, last7, 1.0)
     change = np.where(sold, 100.0 * (mean7 / base - 1.0), np.nan)
-    return Trend(direction, np.minimum(change, _BIG).astype(np.float32), probability)
+    return Trend(direction, np.minimum(change, LARGEST).astype(np.float32), probability)
 
 
 def exceeds(quantiles: Floats, value: Floats) -> NDArray[np.float32]:

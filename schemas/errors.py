@@ -3,8 +3,6 @@
 * SkutrendError
   - Rejected            one record is unusable: dead-letter it, go on
     . Malformed           its bytes do not fit the schema
-    . Misplaced           its key belongs to another partition
-    . Mistimed            its event time is implausible or too far ahead of the clock
     . TooLarge            it decompresses to more than a worker may hold
     . Undecodable         the record batch it lies in cannot be decompressed or taken apart
   - Broken              this worker must stop, nothing acked, until an operator has acted
@@ -41,18 +39,6 @@ class Malformed(Rejected):
     """The bytes of a record do not fit its schema."""
 
     code = "malformed"
-
-
-class Misplaced(Rejected):
-    """The record's SKU hashes to another partition than the one it came from."""
-
-    code = "wrong_partition"
-
-
-class Mistimed(Rejected):
-    """The event time of a record is implausible or too far ahead of the clock."""
-
-    code = "implausible_time"
 
 
 class TooLarge(Rejected):

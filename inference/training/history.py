@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features.admission import Columns
 from features.cadence import HORIZON
 from features.encoding import FEATURES, encode
 from features.offline import feed
-from features.sku_state import Columns, SkuState
+from features.sku_state import SkuState
 from inference.training.arrays import TrainingArrays
 from schemas.errors import BadInput
 
@@ -57,14 +58,13 @@ def collect(
     for number in feed(sku_state, events, until_ms=until_ms):
         parts = []
         for chunk in sku_state.close(number):
-            sku_state.advance(chunk)
-            x = encode(chunk.rows, chunk.facts, chunk.context)
-            parts.append((chunk.slots, x, chunk.rows["nu"].copy(), chunk.facts.units.astype(np.float32), chunk.context))
-            sku_state.store(chunk)
+            x = encode(chunk.after, chunk.facts, chunk.context)
+            parts.append((chunk.slots, x, chunk.after["nu"], chunk.facts.units.astype(np.float32), chunk.context))
+            chunk.commit()
         if parts:
-            around = parts[0][4]
+            context = parts[0][4]
             slots, x, nu, units = (np.concatenate([p[i] for p in parts]) for i in range(4))
-            closed.append(_Window(slots, x, nu, units, around.season_next, around.is_open, around.start_ms))
+            closed.append(_Window(slots, x, nu, units, context.season_next, context.is_open, context.start_ms))
         if progress:
             progress(number)
     if not closed:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import rows
+from features.admission import Absorbed
 from features.currency import ShopCurrency
 from features.grid import EARLIEST_MS
 from features.open_windows import FOLDED, OpenWindow
-from features.sku_state import Absorbed, SkuState
+from features.sku_state import SkuState
 from features.table import Slots
 from features.watermark import NEVER_MS, Watermark
 from inference import pipeline

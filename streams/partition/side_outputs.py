@@ -19,7 +19,7 @@ from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from features.sku_state import Late
+    from features.admission import Late
     from schemas.columns import Refusal
     from schemas.provenance import Headers
     from streams.kafka.batch import RecordBatch, Skipped

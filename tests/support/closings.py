@@ -41,7 +41,8 @@ def happened(units: ArrayLike, **other: ArrayLike) -> WindowFacts:
         carts=filled("carts", 0, np.int64),
         price_before=filled("price_before", price, np.float64),
         price=price,
-        price_changed=np.zeros(len(y), np.bool_),
+        listed_before=filled("listed_before", False, np.bool_),
+        listed=filled("listed", False, np.bool_),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from features import closing
 from features.grid import WindowGrid
 from inference import alerting, baselines, scoring, tail_evidence
 from inference.alerting import AlertChange, AlertRules
@@ -16,9 +18,11 @@ DAY_MS = 86_400_000
 
 
 def fresh(n: int) -> dict[str, NDArray[Any]]:
-    """Columns of all judging modules for n new SKUs."""
+    """Columns of all judging modules for n new SKUs, and those statistics that judging reads, too."""
     specs = [spec for module in (tail_evidence, alerting, scoring, baselines) for spec in module.COLUMNS]
-    return {name: np.full((n, *shape), fill, dtype) for name, dtype, shape, fill in specs}
+    shared = [c for c in closing.COLUMNS if c.name in (*tail_evidence.SHARED, "price")]
+    columns = {name: np.full((n, *shape), fill, dtype) for name, dtype, shape, fill in specs}
+    return columns | {c.name: np.full((n, *c.shape), c.fill, c.dtype) for c in shared}
 
 
 def closed(
@@ -29,11 +33,27 @@ def closed(
     return tail_evidence.ClosedWindow(
         start_ms=day * DAY_MS,
         units=y,
+        price_before=np.full(len(y), np.nan),
         price=np.broadcast_to(np.asarray(price, np.float64), y.shape),
         views=np.zeros(len(y)),
+        usual_views=np.zeros(len(y)),
         observed=np.full(len(y), observed),
         season_index=season_index,
     )
+
+
+def observe(
+    rows: Mapping[str, NDArray[Any]], window: tail_evidence.ClosedWindow, expected: ArrayLike = np.nan
+) -> tuple[tail_evidence.TailEvidence, dict[str, NDArray[Any]]]:
+    """Judge a window whose price before it is that of `rows`; the new columns include the shared statistics."""
+    window = dataclasses.replace(window, price_before=rows["price"])
+    units = np.asarray(window.units)
+    found, new = tail_evidence.observe(rows, window, np.broadcast_to(np.asarray(expected, np.float64), units.shape))
+    active = window.observed & (window.season_index > 0)
+    new["opens"] = (rows["opens"] + active).astype(np.int32)
+    new["unsold"] = np.where(active, np.where(units > 0, 0, rows["unsold"] + 1), rows["unsold"]).astype(np.int32)
+    new["price"] = np.where(np.isfinite(window.price), window.price, rows["price"])
+    return found, new
 
 
 class Shop:
@@ -51,7 +71,7 @@ class Shop:
         window = closed(self.day_no, np.broadcast_to(units, (self.n,)), price=price, season_index=season_index)
         mean = np.broadcast_to(np.asarray(expected, np.float64), (self.n,))
         before = {name: column.copy() for name, column in self.rows.items()}
-        found, learnt = tail_evidence.observe(self.rows, window, mean)
+        found, learnt = observe(self.rows, window, mean)
         evidence = evidence_of(window, found, skus=self.skus, age=self.day_no, mean=mean)
         changes, new = alerting.judge(evidence, self.rows, self.rules)
         assert_same(self.rows, before)  # neither may write into what it was given

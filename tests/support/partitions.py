@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
-from features.sku_state import Absorbed
+from features.admission import Absorbed
 from schemas.inputs import CLICKS, INPUT_NAMES, ORDERS, PRICES
 from streams.kafka.batch import RecordBatch
 from streams.kafka.embedded import PARTITIONS

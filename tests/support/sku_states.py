@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.admission import Columns
 from features.cadence import DAY_MS
 from features.duplicates import SeenIds
 from features.encoding import encode
 from features.id_table import HASH_BYTES
 from features.season import Context
-from features.sku_state import Columns, SkuState
+from features.sku_state import SkuState
 from schemas.columns import ClickColumns, OrderColumns, PriceColumns
 from schemas.inputs import CLICKS, ORDERS
 
@@ -83,12 +84,11 @@ class Closed:
 
 
 def close(sku_state: SkuState, number: int) -> Closed:
-    """Close one window as a worker does: judge (here: note), advance, encode, store."""
+    """Close one window as a worker without a model does, and note what happened and what a model would see."""
     found, vectors, context = {}, {}, None
     for chunk in sku_state.close(number):
-        sku_state.advance(chunk)
-        encoded = encode(chunk.rows, chunk.facts, chunk.context)
-        sku_state.store(chunk)
+        encoded = encode(chunk.after, chunk.facts, chunk.context)
+        chunk.commit()
         context = chunk.context
         for at, slot in enumerate(chunk.slots.tolist()):
             sku = sku_state.table.skus[slot]

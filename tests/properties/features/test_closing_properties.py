@@ -141,5 +141,5 @@ def test_the_price_is_the_last_change_or_before_any_what_was_last_paid(story: li
         facts = closing.facts(window, slots, rows)
         np.testing.assert_equal((facts.price_before[0], facts.price[0]), (before, price))
         np.testing.assert_equal(rows["price"][0], price)
-        assert facts.price_changed[0] == (ever_changed and bool(trade.changes))
-        ever_changed = ever_changed or bool(trade.changes)
+        was_changed, ever_changed = ever_changed, ever_changed or bool(trade.changes)
+        assert (facts.listed_before[0], facts.listed[0]) == (was_changed, ever_changed)

@@ -13,7 +13,8 @@ from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
 from features.grid import WindowGrid
 from features.season import SeasonProfile
 from features.sku_state import SkuState
-from inference.pipeline import LiveLoss, WindowPipeline
+from inference.live_loss import LiveLoss
+from inference.pipeline import WindowPipeline
 from schemas.inputs import ORDERS
 from tests.support.sku_states import MONDAY_MS, Order, columns, statistics
 

@@ -15,9 +15,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from features import sku_state as sku_state_module
+from features.admission import Absorbed
 from features.cadence import DAY_MS, HOUR_MS
 from features.grid import EARLIEST_MS, WindowGrid
-from features.sku_state import Absorbed, SkuState
+from features.sku_state import SkuState
 from features.watermark import NEVER_MS
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.murmur2 import partitions_of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.cadence import LEVELS
 from features.rows import LiveState
-from inference.pipeline import LiveLoss
+from inference.live_loss import LiveLoss
 from inference.scoring import Losses
 
 units = st.floats(0, 1e6, width=32)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.sku_state import Columns
+from features.admission import Columns
 from schemas.decoding import decode_clicks, decode_orders, decode_price_changes
 from schemas.errors import BadInput
 from schemas.inputs import CLICKS, ORDERS, PRICES, InputName

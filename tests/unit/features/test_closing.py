@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from features import closing
-from features.cadence import RING, SCALE
-from features.closing import NAMES, SCALE_FLOOR, corrected
+from features.cadence import DAY, RING, SCALE
+from features.closing import NAMES, SCALE_FLOOR, corrected, usual_views
 from features.open_windows import OpenWindow
-from tests.support.closings import FIRST, around, fresh, happened
+from tests.support.closings import FIRST, around, fresh, happened, weighted_mean
 
 
 def sold(*units: float, n: int = 1) -> closing.Rows:
@@ -122,3 +122,12 @@ def test_huge_orders_window_after_window_leave_every_statistic_finite() -> None:
     for window in range(90):
         closing.advance(rows, happened(100 * 1e18), around(window), prior_nu=1.0)
     assert np.isfinite(rows["ew_square"]).all()
+
+
+def test_usual_views_are_a_mean_of_every_window_and_zero_before_the_first_view() -> None:
+    rows = fresh(2)
+    assert usual_views(rows, DAY).tolist() == [0, 0]
+    for window, views in enumerate([3, 9, 0]):
+        facts = happened([0.0, 0.0], views=[views, 0])
+        closing.advance(rows, facts, around(window, is_open=window != 1), prior_nu=1.0)
+    assert usual_views(rows, DAY).tolist() == pytest.approx([weighted_mean([3.0, 9.0, 0.0], 1 / 14), 0])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from features.admission import Absorbed
 from features.currency import ShopCurrency
 from features.grid import WindowGrid
-from features.sku_state import Absorbed, SkuState
+from features.sku_state import SkuState
 from schemas.errors import BadSetting, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.sku_states import Click, Event, Order, Price, close, columns, day_ms

@@ -32,7 +32,7 @@ def test_the_fingerprint_is_that_of_the_bundles_in_use() -> None:
         ("FEATURES", (*FEATURES, "weather")),
         ("FEATURES", FEATURES[::-1]),
         ("_REVISION", 2),
-        ("CLIP", 10.0),
+        ("USUAL_MULTIPLE", 10.0),
         ("HORIZON", 7),
         ("LEVELS", (0.1, 0.5, 0.9)),
         ("SUM_WINDOWS", (7,)),

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from features.admission import Absorbed, Late
 from features.cadence import DAY_MS, HOUR_MS
 from features.grid import EARLIEST_MS, WindowGrid
-from features.sku_state import Late, SkuState
+from features.sku_state import SkuState
 from features.watermark import NEVER_MS
-from schemas.columns import OrderColumns
+from schemas.columns import OrderColumns, Refusal
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.sku_states import Click, Order, Price, close, close_due, columns, day_ms
 
@@ -188,9 +189,8 @@ def test_grown_up_skus_set_the_prior_of_new_ones() -> None:
     grown = float(sku_state.table["nu"][0])
     assert sku_state.prior_nu == grown > 5
     sell(sku_state, Order("x", "new", 1, 2.0, day_ms(28)))
-    (chunk,) = sku_state.close(sku_state.grid.number(day_ms(28)))
-    sku_state.advance(chunk)
-    assert chunk.rows["nu"][3] == np.float32((1 + 5 * grown) / 6)
+    close_due(sku_state, day_ms(29))
+    assert sku_state.table["nu"][3] == np.float32((1 + 5 * grown) / 6)
 
 
 def test_a_record_that_came_in_before_an_earlier_window_closed_is_worth_the_same() -> None:
@@ -217,3 +217,10 @@ def test_a_refused_record_does_not_name_the_currency(refused: dict[str, int]) ->
     batch.currency[:] = ["XXX", "GBP"]
     assert sku_state.absorb(ORDERS, batch, now_ms=NOW).folded == 1
     assert sku_state.currency == "GBP"
+
+
+def test_what_is_not_refused_lies_where_it_belongs() -> None:
+    late = [Late(row=0, sku="a", late_by_ms=1, window_start_ms=0)] * 5
+    refused = [Refusal(1, "wrong_partition", ""), Refusal(2, "implausible_time", ""), Refusal(3, "wrong_partition", "")]
+    outcome = Absorbed(folded=2, duplicate=11, late=late, refused=refused)
+    assert (outcome.placed, outcome.misplaced) == (2 + 11 + 5, 2)

@@ -56,19 +56,6 @@ def test_growth_keeps_every_value() -> None:
     assert np.isnan(table["mean"][everyone]).all()
 
 
-def test_gathered_columns_are_copies_and_scattering_writes_them_back() -> None:
-    table = SkuTable(SPEC)
-    table.add(["a", "b", "c"])
-    at = np.array([2, 0], np.int32)
-    picked = table.gather(("count", "ring"), at)
-    picked["count"] += [20, 10]
-    picked["ring"][0] = 7
-    assert table["count"][:3].tolist() == [0, 0, 0]
-    table.scatter(picked, at)
-    assert table["count"][:3].tolist() == [10, 0, 20]
-    assert table["ring"][:3].tolist() == [[-1.0] * 3, [-1.0] * 3, [7.0] * 3]
-
-
 def test_two_columns_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="one name"):
         SkuTable([Column("a", "<i4"), Column("a", "<f4")])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from inference import alerting
+from inference import alerting, tail_evidence
 from inference.alerting import AlertRules
 from tests.support.judging import DAY_MS, Shop
 
@@ -168,3 +169,27 @@ def test_columns_hold_nothing_of_an_ended_alert() -> None:
 def test_rules_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         AlertRules().ticket_p = 1.0  # type: ignore[misc]
+
+
+def ninety_percent(mean: float, windows: float, r: float) -> tuple[float, float]:
+    sd = math.sqrt(mean + mean * mean / (windows * r))
+    return max(0.0, mean - 1.645 * sd), mean + 1.645 * sd
+
+
+def test_without_a_forecast_the_interval_is_that_of_the_law_the_window_was_held_against() -> None:
+    one = shop()
+    r = float(tail_evidence.dispersion(one.rows)[0])
+    (spike,) = one.day(900, 40.0)
+    assert spike.interval == pytest.approx(ninety_percent(40.0, 1, r))
+
+
+def test_the_interval_of_a_silence_is_that_of_as_many_windows_as_it_lasts() -> None:
+    one = shop(3.0, 120)
+    changes: list[alerting.AlertChange] = []
+    while not changes:
+        r = float(tail_evidence.dispersion(one.rows)[0])
+        changes = one.day(0, 3.0)
+    (silence,) = changes
+    windows = dict(silence.contributors)["zero_run"]
+    assert windows > 1
+    assert silence.interval == pytest.approx(ninety_percent(silence.expected, windows, r))

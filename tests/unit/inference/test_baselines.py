@@ -55,9 +55,9 @@ def test_one_step_is_the_first_step() -> None:
 def test_a_new_sku_whose_only_sale_was_absurd_gets_no_absurd_forecast_and_a_band() -> None:
     rows, usual = fresh(1), np.array([17.0], np.float32)
     week = np.array([[np.nan] * 6 + [80_995.0]], np.float32)
-    before = baselines.tame(np.full((1, 7), np.nan, np.float32), usual)
-    rows |= baselines.update(rows, baselines.tame(week[:, -1], usual), before, active=YES)
-    got = baselines.forecast(rows, baselines.tame(week, usual), OPEN, integer_units=YES)
+    before = baselines.repeatable(np.full((1, 7), np.nan, np.float32), usual)
+    rows |= baselines.update(rows, baselines.repeatable(week[:, -1], usual), before, active=YES)
+    got = baselines.forecast(rows, baselines.repeatable(week, usual), OPEN, integer_units=YES)
     assert got.mean[0].tolist() == [*[17] * 6, 340] * 2
     assert (got.quantiles[0, :, 0] < got.quantiles[0, :, -1]).all()
     assert got.sums[0, 0, 0] < got.sums[0, 0, 3] < got.sums[0, 0, -1]

@@ -108,3 +108,16 @@ def test_what_was_served_follows_the_source() -> None:
     rows["next_net"][:], rows["next_naive"][:] = 1.0, 2.0
     rows["source"][:] = [scoring.LSTM, scoring.SEASONAL_NAIVE]
     assert scoring.served_next(rows)[:, 0].tolist() == [1.0, 2.0]
+
+
+def test_each_sku_weighs_a_new_loss_by_how_many_it_has_and_one_that_was_not_scored_keeps_its_own() -> None:
+    rows = fresh(4)
+    rows["scored"][:] = [0, 1, 99, 99]
+    rows["loss_net"][:], rows["loss_naive"][:] = 0.5, 2.0
+    scored = np.array([True, True, True, False])
+    loss = np.where(scored, 6.0, 0.0)
+    new = scoring.learn(rows, scoring.Losses(scored, loss, 2 * loss, loss), nu=np.full(4, 3.0))
+    assert new["scored"].tolist() == [1, 2, 100, 99]
+    weight = np.array([1.0, 0.5, 1 / 28, 0.0])
+    assert new["loss_net"].tolist() == pytest.approx((0.5 + weight * (2.0 - 0.5)).tolist())
+    assert new["loss_naive"].tolist() == pytest.approx((2.0 + weight * (4.0 - 2.0)).tolist())

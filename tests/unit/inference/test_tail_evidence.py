@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom, poisson
 
-from inference import tail_evidence
-from tests.support.judging import DAY_MS, closed, fresh
+from inference import negative_binomial, tail_evidence
+from tests.support.judging import DAY_MS, closed, fresh, observe
 
 
 def observed(
@@ -18,7 +18,7 @@ def observed(
 ) -> tail_evidence.TailEvidence:
     """One window of one SKU, `rows` moved on."""
     window = closed(day, units, **how)  # type: ignore[arg-type]
-    found, new = tail_evidence.observe(rows, window, np.array([expected]))
+    found, new = observe(rows, window, np.array([expected]))
     rows |= new
     return found
 
@@ -35,21 +35,21 @@ def grown(units: float = 4.0, days: int = 60) -> dict[str, Any]:
 def test_tails_are_the_mid_p_of_scipy(mu: float, r: float) -> None:
     y = np.arange(40.0)
     law = nbinom(r, r / (r + mu))
-    up, down = tail_evidence.tails(y, mu=np.full(40, mu), r=np.full(40, r))
+    up, down = negative_binomial.tails(y, mu=np.full(40, mu), r=np.full(40, r))
     np.testing.assert_allclose(up, law.sf(y) + 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
     np.testing.assert_allclose(down, law.cdf(y) - 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
 
 
 def test_infinite_r_is_poisson_and_large_r_nearly() -> None:
     y, mu = np.arange(30.0), np.full(30, 6.0)
-    up, down = tail_evidence.tails(y, mu=mu, r=np.full(30, np.inf))
+    up, down = negative_binomial.tails(y, mu=mu, r=np.full(30, np.inf))
     np.testing.assert_allclose(up, poisson.sf(y, 6) + 0.5 * poisson.pmf(y, 6), rtol=1e-9)
     np.testing.assert_allclose(down, poisson.cdf(y, 6) - 0.5 * poisson.pmf(y, 6), rtol=1e-9)
-    np.testing.assert_allclose(tail_evidence.tails(y, mu=mu, r=np.full(30, 1e7))[0], up, rtol=1e-4)
+    np.testing.assert_allclose(negative_binomial.tails(y, mu=mu, r=np.full(30, 1e7))[0], up, rtol=1e-4)
 
 
 def test_tails_never_underflow() -> None:
-    up, down = tail_evidence.tails(
+    up, down = negative_binomial.tails(
         np.array([1e18, 0.0, 5.0]), mu=np.array([1.0, 1e18, 0.0]), r=np.array([50.0, 50.0, 1.0])
     )
     assert (up >= 1e-300).all()
@@ -60,8 +60,8 @@ def test_tails_never_underflow() -> None:
 def test_no_tail_is_small_within_the_bound() -> None:
     mu, r = (a.ravel() for a in np.meshgrid(np.geomspace(1e-3, 1e5, 60), np.geomspace(0.01, 50, 25)))
     top = mu + tail_evidence.BOUND_SD * np.sqrt(mu + mu * mu / r)
-    assert tail_evidence.tails(top, mu=mu, r=r)[0].min() > 0.01
-    assert tail_evidence.tails(np.floor(top), mu=mu, r=r)[0].min() > 0.01
+    assert negative_binomial.tails(top, mu=mu, r=r)[0].min() > 0.01
+    assert negative_binomial.tails(np.floor(top), mu=mu, r=r)[0].min() > 0.01
 
 
 @pytest.mark.parametrize(("true_r", "close"), [(0.5, 0.25), (3.0, 0.5)])
@@ -71,7 +71,7 @@ def test_dispersion_finds_the_burstiness(true_r: float, close: float) -> None:
     rows = fresh(n)
     for day in range(200):
         y = rng.negative_binomial(true_r, true_r / (true_r + mu), n)
-        rows |= tail_evidence.observe(rows, closed(day, y), np.full(n, mu))[1]
+        rows |= observe(rows, closed(day, y), np.full(n, mu))[1]
     # shrinkage and the allowance for model error make it lower than the truth, never much higher
     assert (1 - close) * true_r < np.median(tail_evidence.dispersion(rows)) < 1.1 * true_r
 
@@ -87,7 +87,7 @@ def test_level_and_variance_are_means_at_first() -> None:
     assert rows["slow_level"][0] == rows["level"][0]
     assert rows["zero_share"][0] == pytest.approx(0.2)
     assert rows["sale_size"][0] > 2
-    assert rows["judged"][0] == 5
+    assert rows["opens"][0] == 5
 
 
 def test_a_spike_surprises_only_upwards_and_a_drop_only_downwards() -> None:
@@ -196,5 +196,34 @@ def test_unknown_free_and_unchanged_prices_are_no_move(price: float) -> None:
     observed(rows, 0, 1.0, price=10.1)
     found = observed(rows, 1, 1.0, price=price)
     assert (found.price_log[0], found.price_p[0]) == (0.0, 1.0)
-    assert rows["price_ref"][0] == np.float32(10.1)
     assert rows["price_moves"][0] == 0
+
+
+@pytest.mark.parametrize("zero_windows", [3, 15, 27])
+def test_the_share_of_silent_windows_is_believed_one_standard_error_higher_once_a_run_begins(zero_windows: int) -> None:
+    rows = fresh(1)
+    for day in range(30):
+        observed(rows, day, 0.0 if day < zero_windows else 4.0)
+    likely = (zero_windows + 1) / 32
+    observed(rows, 30, 4.0)
+    want = likely + math.sqrt(likely * (1 - likely) / 32)
+    assert rows["run_zero_share"][0] == pytest.approx(min(want, 1.0), rel=1e-5)
+
+
+def test_tails_at_a_mean_that_equals_the_dispersion() -> None:
+    for r in (0.25, 1.0, 7.0, 40.0):
+        y = np.arange(50.0)
+        law = nbinom(r, 0.5)
+        np.empty(50).fill(-1.0)  # memory that is handed out again must not look like a result
+        up, down = negative_binomial.tails(y, mu=np.full(50, r), r=np.full(50, r))
+        np.testing.assert_allclose(up, law.sf(y) + 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
+        np.testing.assert_allclose(down, law.cdf(y) - 0.5 * law.pmf(y), rtol=1e-8, atol=1e-300)
+
+
+def test_a_run_of_silence_is_counted_from_the_last_sale_and_not_before_the_first() -> None:
+    rows = fresh(1)
+    assert [observed(rows, day, 0.0).zero_run[0] for day in range(3)] == [0, 0, 0]
+    assert observed(rows, 3, 2.0).zero_run[0] == 0
+    assert [observed(rows, day, 0.0).zero_run[0] for day in range(4, 7)] == [1, 2, 3]
+    assert observed(rows, 7, 0.0, season_index=0.0).zero_run[0] == 3
+    assert observed(rows, 8, 1.0).zero_run[0] == 0

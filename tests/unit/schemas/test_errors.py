@@ -29,8 +29,6 @@ def test_codes_of_rejections_are_stable_and_distinct() -> None:
     codes = {cls.__name__: cls.code for cls in errors.Rejected.__subclasses__()}
     assert codes == {
         "Malformed": "malformed",
-        "Misplaced": "wrong_partition",
-        "Mistimed": "implausible_time",
         "TooLarge": "too_large",
         "Undecodable": "undecodable_batch",
     }
