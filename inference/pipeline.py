@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from features import closing
 from features.cadence import LEVELS, RING, SUM_WINDOWS
 from features.encoding import encode
-from features.rows import LiveState
 from features.season import context
 from features.sku_state import Chunk, SkuState
 from features.table import Column, Slots
 from inference import alerting, baselines, scoring, tail_evidence
 from inference.alerting import AlertChange, AlertRules
+from inference.live_state import LiveState
 from inference.session import Session
 from inference.trend import Trend, trend
 from schemas.alerts import Alert, Contributor
@@ -30,6 +30,8 @@ from schemas.columns import ForecastColumns, WindowColumns
 
 JUDGING = tuple(Column(*spec) for module in (tail_evidence, scoring, baselines, alerting) for spec in module.COLUMNS)
 _JUDGING_NAMES = tuple(c.name for c in JUDGING)
+ROW_COLUMNS = (*closing.COLUMNS, *JUDGING)  # what is known of a SKU whichever model there is, or none
+_EXPECTATIONS = ("next_net", "next_naive", "next_mean")  # of the window to come; NaN: none
 _NO_CHANGE_MS = -(1 << 62)
 _FIRST_SUM = SUM_WINDOWS[0]
 _WARM_UP_SKUS = 4_096
@@ -37,11 +39,16 @@ _LIVE_KEEP = 2 ** (-1 / 20)
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
-    """Name the per-SKU columns beside those of the SKU state: none without a model."""
+    """Name the per-SKU columns beside those of the SKU state."""
+    return (*JUDGING, *model_columns(session))
+
+
+def model_columns(session: Session | None) -> tuple[Column, ...]:
+    """Name those of them that only mean something to one model, its recurrent state: none without a model."""
     if session is None:
         return ()
     shape = (session.layers, session.hidden)
-    return (*JUDGING, Column("h", "<f4", shape), Column("c", "<f4", shape))
+    return (Column("h", "<f4", shape), Column("c", "<f4", shape))
 
 
 @dataclass(frozen=True)
@@ -124,10 +131,16 @@ class WindowPipeline:
             if self.session is None:
                 self.sku_state.advance(chunk)
                 self.sku_state.store(chunk)
+                self._expect_nothing(chunk.selection)
                 yield WindowOutputs(chunk.slots, self._windows(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
+
+    def _expect_nothing(self, selection: slice | Slots) -> None:
+        """Forget the forecasts of a window that a model made, and that has closed without one."""
+        for name in _EXPECTATIONS:
+            self.sku_state.table[name][selection] = np.nan
 
     def cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop` (without it), in which no SKU is live, in one step."""

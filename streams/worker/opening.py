@@ -15,8 +15,8 @@ from streams.kafka.topic_ids import TopicIds
 from streams.observe.shared_dict import SharedDict
 from streams.partition.partition import Geometry, Partition
 from streams.partition.side_outputs import usable_bytes
-from streams.state import changelog as changelogs
 from streams.state.changelog import Changelog
+from streams.state.recovery import RecoveryProgress, recover
 from streams.state.snapshots import Snapshots
 from streams.state.store import Store
 
@@ -124,7 +124,7 @@ class Opener:
             self.progress[number] = f"partition {number}: {what}"
             self._go_on(number)
 
-        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, told=told)
+        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, report=told)
 
     def _go_on(self, number: int) -> None:
         if self.is_over:
@@ -174,14 +174,14 @@ class Opener:
         """Claim the transactional id and read the changelog; returns whether the changelog has to be written anew."""
         changelog.producer.init_transactions(CLAIM_S, meanwhile=lambda: self._go_on(changelog.partition))
 
-        def told(progress: changelogs.RecoveryProgress) -> None:
+        def told(progress: RecoveryProgress) -> None:
             self.progress[progress.partition] = str(progress)
             log.info("%s", progress)
             self._go_on(progress.partition)
 
         topic, number = changelog.topic, changelog.partition
         reader, changelog.topic_id = self.reader(topic, number), self.topic_ids(fresh=False).get(topic, "")
-        done = changelogs.recover(store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, told=told)
+        done = recover(store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, report=told)
         if done.rows:
             log.info("%s", done)
         self._worker.metrics.recovered.labels(str(number)).inc(done.rows)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.cadence import LEVELS
-from features.rows import LiveState
+from inference.live_state import LiveState
 from inference.pipeline import LiveLoss
 from inference.scoring import Losses
 
