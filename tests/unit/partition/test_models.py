@@ -14,7 +14,7 @@ from inference.bundle import load
 from inference.pipeline import ROW_COLUMNS
 from inference.session import Session
 from inference.training.export import export
-from schemas.errors import StateCorrupt, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.state import show, verify
 from streams.kafka.embedded import EmbeddedBroker
@@ -133,6 +133,8 @@ def test_a_partition_keeps_what_it_knows_under_any_model_and_forecasts_with_the_
             days = {(f["window_start_ms"] - T0) // DAY_MS for f in made}
             assert days >= set(range(max(4 * turn - 1, 0), 4 * turn + 3))
         before = known(partition)
+        if session is None:
+            assert np.isnan(before["columns"]["next_naive"]).all(), "nobody has forecast the window to come"
         is_open = partition.sku_state.table["alert_open"][: len(SKUS)]
         if sizes[0]:
             assert (is_open > 0).any() or turn, "a test without an open alert shows less"
@@ -177,6 +179,36 @@ def test_the_state_of_another_model_is_rebuilt_from_the_windows_of_each_sku(sett
     assert np.isfinite(h).all()
     assert (np.abs(h).max(axis=(1, 2)) > 1e-3).all()
     other.close()
+
+
+def test_the_state_of_another_model_that_a_crash_has_left_goes_with_the_next_closed_window(
+    settings: Settings, nets: Nets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_partition(settings, session=nets[8])
+    for day in range(3):
+        sell(first, day)
+    first.flush(now_ms=LATER_MS)
+    first.close()
+    monkeypatch.setattr("streams.partition.capture.BULK_ROWS", 1)
+    died = open_partition(settings, session=nets[16])
+    sell(died, 3)
+
+    def die(_: object) -> None:
+        msg = "killed between what is put and what is removed"
+        raise FlushFailed(msg)
+
+    monkeypatch.setattr(died.store.db, "write", die)
+    with pytest.raises(FlushFailed):
+        died.flush(now_ms=LATER_MS)
+    died.close()
+
+    again = open_partition(settings, session=nets[16])
+    own = again.meta.model
+    assert models_in(again.store) == {first.meta.model, own}
+    sell(again, 4)
+    again.flush(now_ms=LATER_MS)
+    assert models_in(again.store) == {own}
+    again.close()
 
 
 def test_a_forgotten_sku_leaves_nothing_in_the_model(settings: Settings, nets: Nets) -> None:
