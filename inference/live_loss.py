@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from features.rows import LiveState
+from inference.live_state import LiveState
 from inference.scoring import Losses
 
 _KEEP = 2 ** (-1 / 20)  # of a sum after one more window

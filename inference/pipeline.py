@@ -30,17 +30,24 @@ from schemas.alerts import Alert, Contributor
 from schemas.columns import ForecastColumns, WindowColumns
 
 JUDGING = tuple(Column(*spec) for module in (tail_evidence, scoring, baselines, alerting) for spec in module.COLUMNS)
+ROW_COLUMNS = (*closing.COLUMNS, *JUDGING)  # what is known of a SKU whichever model there is, or none
+_EXPECTATIONS = ("next_net", "next_naive", "next_mean")  # of the window to come; NaN: none
 _LEARNT = (*(c.name for c in JUDGING), "h", "c")
 _BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
-    """Name the per-SKU columns beside those of the SKU state: none without a model."""
+    """Name the per-SKU columns beside those of the SKU state."""
+    return (*JUDGING, *model_columns(session))
+
+
+def model_columns(session: Session | None) -> tuple[Column, ...]:
+    """Name those of them that only mean something to one model, its recurrent state: none without a model."""
     if session is None:
         return ()
     shape = (session.layers, session.hidden)
-    return (*JUDGING, Column("h", "<f4", shape), Column("c", "<f4", shape))
+    return (Column("h", "<f4", shape), Column("c", "<f4", shape))
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,16 @@ class WindowPipeline:
         for chunk in self.sku_state.close(number):
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
-                chunk.commit()
+                chunk.commit(self._nothing_expected(chunk))
                 yield WindowOutputs(chunk.slots, _windows(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
+
+    def _nothing_expected(self, chunk: ClosingChunk) -> closing.Rows:
+        """Take back the forecasts of a window that a model made, and that has closed without one."""
+        before = chunk.before(_EXPECTATIONS)
+        return {name: np.full_like(column, np.nan) for name, column in before.items()}
 
     def cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop` (without it), in which no SKU is live, in one step."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features import dates, rows
+from features import dates
 from features.cadence import RING
 from features.id_table import HASH_BYTES
 from features.open_windows import FOLDED
@@ -15,9 +15,11 @@ from features.sku_state import SkuState
 from inference import pipeline
 from schemas.errors import BadInput, StateMismatch
 from schemas.refusals import sku_complaint
-from streams.commands.serve import open_session
 from streams.observe.progress import track_progress
+from streams.partition.working_state import NO_MODEL
 from streams.settings import Settings
+from streams.state.meta import Meta, check, check_count, check_model_count
+from streams.state.rows import SKU_ROW
 from streams.state.store import Store
 from streams.state.verifying import compare
 
@@ -34,13 +36,14 @@ def show(settings: Settings, sku: str) -> list[str]:
             meta = _meta(store, sku_state)
             if meta is None:
                 continue
-            row = store.sku_row(sku)
-            folded = [(part.number, part.rows[part.skus.index(sku)]) for part in store.open_rows() if sku in part.skus]
+            row, of_model = store.scan.sku_row(sku), store.scan.model_row(meta.model, sku)
+            folded = [(p.number, p.rows[p.skus.index(sku)]) for p in store.scan.open_rows() if sku in p.skus]
         finally:
             store.close()
         if row is not None or folded:
             where = f"{sku} is in {path.name}, as of flush {meta.sequence}"
-            return [where, *_closed_facts(sku_state, sku, row), *_open_facts(sku_state, folded)]
+            closed = _closed_facts(sku_state, sku, row)
+            return [where, *closed, *_model_facts(meta, of_model), *_open_facts(sku_state, folded)]
     msg = f"no partition under {settings.state_dir} knows the SKU {sku!r}"
     raise BadInput(msg)
 
@@ -63,15 +66,20 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            with track_progress(f"reading {path.name}, SKUs", meta.skus) as told:
-                for skus, packed in store.sku_rows():
-                    rows.unpack(sku_state.table, skus, packed)
-                    told(len(skus))
-                folded = sum(len(part.skus) for part in store.open_rows())
-                ids = sum(len(part[2]) // HASH_BYTES for part in store.ids())
+            with track_progress(f"reading {path.name}, SKUs", meta.skus) as advance:
+                for skus, packed in store.scan.sku_rows():
+                    SKU_ROW.unpack(sku_state.table, skus, packed)
+                    advance(len(skus))
+                folded = sum(len(part.skus) for part in store.scan.open_rows())
+                in_model = sum(len(part[0]) for part in store.scan.model_rows(meta.model))
+                ids = sum(len(part[2]) // HASH_BYTES for part in store.scan.ids())
         finally:
             store.close()
-        rows.check_count(meta, len(sku_state.table), where=str(path))
+        check_count(meta, len(sku_state.table), where=str(path))
+        of_model = ""
+        if meta.model != NO_MODEL:
+            check_model_count(meta, in_model, where=str(path))
+            of_model = f", all with their state in model {meta.model}"
         _balance(meta, path)
         bad = int((~np.isfinite(sku_state.table["nu"][: len(sku_state.table)])).sum())
         if bad:
@@ -81,13 +89,14 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             raise StateMismatch(msg)
         taken = sum(c.records for c in meta.counts.values())
         lines.append(
-            f"{path.name}: whole; flush {meta.sequence}, {len(sku_state.table):,} SKUs, {folded:,} open rows, "
-            f"{ids:,} event ids, {taken:,} records = folded + duplicate + late + rejected{compared}"
+            f"{path.name}: whole; flush {meta.sequence}, {len(sku_state.table):,} SKUs{of_model}, "
+            f"{folded:,} open rows, {ids:,} event ids, "
+            f"{taken:,} records = folded + duplicate + late + rejected{compared}"
         )
     return lines
 
 
-def _balance(meta: rows.Meta, path: Path) -> None:
+def _balance(meta: Meta, path: Path) -> None:
     for topic, counts in meta.counts.items():
         if counts.balance:
             msg = (
@@ -108,14 +117,14 @@ def _partitions(settings: Settings) -> list[Path]:
 
 
 def _empty_sku_state(settings: Settings) -> SkuState:
-    return SkuState(settings.grid, extra_columns=pipeline.columns(open_session(settings)))
+    return SkuState(settings.grid, extra_columns=pipeline.JUDGING)
 
 
-def _meta(store: Store, sku_state: SkuState) -> rows.Meta | None:
+def _meta(store: Store, sku_state: SkuState) -> Meta | None:
     """Read and check the meta record; None where nothing has been flushed yet."""
     meta = store.meta()
     if meta is not None:
-        rows.check(meta, sku_state, where=str(store.path))
+        check(meta, sku_state, where=str(store.path))
     return meta
 
 
@@ -123,7 +132,7 @@ def _closed_facts(sku_state: SkuState, sku: str, row: bytes | None) -> Iterator[
     if row is None:
         yield "no window of it has closed yet"
         return
-    rows.unpack(sku_state.table, [sku], [row])
+    SKU_ROW.unpack(sku_state.table, [sku], [row])
     at = sku_state.table.slots([sku])[0]
     t = sku_state.table
     yield f"windows closed since its first event: {t['age'][at]}, of which the shop was open in {t['opens'][at]}"
@@ -136,6 +145,12 @@ def _closed_facts(sku_state: SkuState, sku: str, row: bytes | None) -> Iterator[
         f"units of its last {len(known)} open windows (of {RING} kept): {known.sum():g} in all, "
         f"largest {known.max(initial=0):g}"
     )
+
+
+def _model_facts(meta: Meta, row: bytes | None) -> Iterator[str]:
+    if row is not None:
+        values = np.frombuffer(row, "<f4")
+        yield f"state in model {meta.model}: {len(values)} numbers, largest {np.abs(values).max(initial=0):.3g}"
 
 
 def _open_facts(sku_state: SkuState, folded: list[tuple[int, bytes]]) -> Iterator[str]:

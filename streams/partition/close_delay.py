@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CloseDelay:
-    """The delays of one partition's windows: told when the watermark moves, when a window closes, when a flush is over.
+    """The delays of one partition's windows: fed when the watermark moves, when a window closes, when a flush is over.
 
     A window that the watermark had passed before the partition was opened counts from the opening.
     """
@@ -24,6 +24,10 @@ class CloseDelay:
         self._due_ms: int | None = None  # end of the window in which the watermark stands
         self._passed: deque[tuple[int, float]] = deque()  # (n, when): windows before number n may close since then
         self._closed_since: list[float] = []  # of windows closed but not committed: when each one could have closed
+
+    def __len__(self) -> int:
+        """Count the moments that are remembered: of windows that may close, and have not."""
+        return len(self._passed)
 
     def moved(self, watermark_ms: int, *, now_s: float) -> None:
         """Take note of where the watermark of a partition with open windows stands."""

@@ -1,6 +1,6 @@
 """The life of one partition: absorb(batch) -> close_due(watermark) -> forecast -> judge -> flush.
 
-Everything before `flush` only changes memory and hands outputs to the producer; a crash anywhere loses nothing but
+Everything before `flush` only changes memory and passes outputs to the producer; a crash anywhere loses nothing but
 memory, because inputs are read again from the offsets of the last flush.
 """
 
@@ -8,46 +8,43 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
-from features import rows
 from features.admission import Absorbed
 from features.currency import ShopCurrency
 from features.grid import EARLIEST_MS
-from features.open_windows import FOLDED, OpenWindow
-from features.sku_state import SkuState
-from features.table import Slots
-from features.watermark import NEVER_MS, Watermark
-from inference import pipeline
-from inference.alerting import AlertRules, open_counts
+from features.watermark import NEVER_MS
 from inference.session import Session
-from schemas.columns import WindowColumns
-from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
 from streams.config.personal import Masker
-from streams.kafka.batch import RecordBatch, Skipped
-from streams.kafka.murmur2 import partitions_of
+from streams.kafka.batch import RecordBatch
 from streams.kafka.output_producer import OutputProducer
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
 from streams.partition.backlog import Backlog
+from streams.partition.capture import Capture
 from streams.partition.close_delay import CloseDelay
+from streams.partition.publishing import Publisher, Reporter
+from streams.partition.restore import open_keys, restore
 from streams.partition.side_outputs import SideOutputs
+from streams.partition.working_state import WorkingState
 from streams.settings import Settings
+from streams.state import meta as metas
 from streams.state.changelog import Changelog
 from streams.state.flush import FlushChannel
+from streams.state.meta import Meta
 from streams.state.snapshots import SnapshotWriter
-from streams.state.store import Flush, Store
+from streams.state.store import Store
 
 log = logging.getLogger(__name__)
-_PACK_ROWS = 4_096
-_BULK_ROWS = 2_048
 _RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
+_CURRENCY_TAKEN = (
+    "partition %d: the shop's money is taken to be in %s, the currency of the first record seen; set "
+    "SKUTREND_CURRENCY, since another worker may see another one first"
+)
 _MANY_WINDOWS = 1_000  # at once: worth a line
 _MOST_FILLED = 64  # open windows with events, while due ones without wait
 
@@ -89,7 +86,7 @@ class Partition:
 
         changelog: None keeps state on this machine only. Its producer may be `producer`: then outputs and state are one
         transaction. snapshot_writer: takes snapshots after flushes. money: shared by all partitions of a worker.
-        masker: of personal data in letters. None of these two: as the settings say.
+        masker: of personal data in dead letters. None of these two: as the settings say.
         """
         self.number = geometry.number
         self.settings = settings
@@ -105,31 +102,32 @@ class Partition:
             geometry.letter_limit_bytes,
             masker or settings.masker,
         )
-        self.sku_state = SkuState(
-            settings.grid,
-            extra_columns=pipeline.columns(session),
-            owns=lambda keys: partitions_of(keys, count=geometry.count) == geometry.number,
-            max_ahead_ms=settings.max_ahead_ms,
-            money=money or settings.money,
-        )
-        rules = AlertRules.of(settings.grid.cadence, min_impact=settings.alert_min_impact)
-        self.pipeline = pipeline.WindowPipeline(self.sku_state, session, rules=rules)
-        self.watermark = Watermark(
-            allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms
-        )
-        self.meta = rows.fresh_meta(self.sku_state, model=session.model if session else "none")
+        self._state = WorkingState.empty(settings, session, number=geometry.number, count=geometry.count, money=money)
+        self.sku_state, self.pipeline = self._state.sku_state, self._state.pipeline
+        self.watermark = self._state.watermark
         self.flushed_offsets: dict[str, int] = {}
         self.backlog = Backlog(self.number, metrics)
         self._changed = False
         self._is_torn = False
-        self._closed_since_flush = False
         self._is_urgent = False
-        self._by_key: list[int] = []
-        self._channel = FlushChannel(store, producer, changelog)
-        self._retired: list[bytes] = []  # SKUs forgotten since the last flush
         self._last_flush_ms = NEVER_MS  # of a monotonic clock
+        self._channel = FlushChannel(store, producer, changelog)
+        self._publisher, self._reporter = Publisher(settings, producer, metrics), Reporter(self.number, metrics)
         self._close_delay = CloseDelay(settings.grid)
-        self._restore(session)
+        self._capture = Capture(self._state)
+        self.meta = self._restored()
+
+    def _restored(self) -> Meta:
+        """Put back what the store holds; returns its meta record, or that of a partition that has absorbed nothing."""
+        meta = restore(self.store, self._state)
+        if meta is None:
+            return metas.fresh_meta(self.sku_state, model=self._state.model)
+        self._channel.restored(open_keys(self.store, meta.first_open))
+        if self.store.scan.has_models_beside(self._state.model):
+            self._capture.drop_models()
+        self._reporter.standing(self._state)
+        log.info("partition %d: %d SKUs restored from %s", self.number, len(self.sku_state.table), self.store.path)
+        return meta
 
     # ------------------------------------------------------------------ absorb
     def next_offset(self, topic: str) -> int:
@@ -141,8 +139,8 @@ class Partition:
 
         ids: of topics as they are now.
         """
-        rows.check_inputs(self.meta, list(map(self.settings.topic, INPUT_NAMES)), where=str(self.store.path))
-        rows.check_topics(self.meta, ids, where=str(self.store.path))
+        metas.check_inputs(self.meta, list(map(self.settings.topic, INPUT_NAMES)), where=str(self.store.path))
+        metas.check_topics(self.meta, ids, where=str(self.store.path))
         if self.changelog is not None:
             self.changelog.check_topic(ids)
         mine = {topic: ids[topic] for topic in map(self.settings.topic, INPUT_NAMES) if topic in ids}
@@ -158,35 +156,21 @@ class Partition:
             outcome.refused.extend(refused)
             for refusal in outcome.refused:
                 self.side_outputs.dead_letter(batch, refusal)
-                self.metrics.refusals.labels(batch.topic, refusal.code).inc()
             for skipped in batch.skipped:
-                self._pass_over(batch, skipped)
+                log.error("%s", skipped.error)
+                self.side_outputs.dead_letter_unread(batch, skipped)
+                self._is_urgent = True  # flushed at once, so that they are not tried again
             for late in outcome.late:
                 self.side_outputs.late_event(batch, late)
             self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
             self.meta.offsets[batch.topic] = batch.next
-            self._count(source, batch, outcome)
+            self._reporter.absorbed(batch, outcome, self.meta.counts[INPUTS[source].name])
         self._changed = True
         if self.sku_state.currency != self.meta.currency:
-            self._name_currency()
+            self.meta.currency = self.sku_state.currency
+            if not self.sku_state.money.is_set:
+                log.warning(_CURRENCY_TAKEN, self.number, self.sku_state.currency)
         return outcome
-
-    def _pass_over(self, batch: RecordBatch, skipped: Skipped) -> None:
-        """Account for records that could not be decoded; flushed at once, so that they are not tried again."""
-        log.error("%s", skipped.error)
-        self.side_outputs.dead_letter_unread(batch, skipped)
-        self.metrics.refusals.labels(batch.topic, skipped.code).inc(len(skipped))
-        self._is_urgent = True
-
-    def _name_currency(self) -> None:
-        self.meta.currency = self.sku_state.currency
-        if not self.sku_state.money.is_set:
-            log.warning(
-                "partition %d: the shop's money is taken to be in %s, the currency of the first record seen; set "
-                "SKUTREND_CURRENCY, since another worker may see another one first",
-                self.number,
-                self.sku_state.currency,
-            )
 
     @contextmanager
     def _wholly(self) -> Iterator[None]:
@@ -194,21 +178,6 @@ class Partition:
         was_torn, self._is_torn = self._is_torn, True
         yield
         self._is_torn = was_torn
-
-    def _count(self, source: int, batch: RecordBatch, outcome: Absorbed) -> None:
-        counts = self.meta.counts[INPUTS[source].name]
-        labels = (batch.topic, str(self.number))
-        skipped = sum(map(len, batch.skipped))
-        self.metrics.records.labels(*labels).inc(len(batch) + skipped)
-        counts.records += len(batch) + skipped
-        for name, amount in (
-            ("folded", outcome.folded),
-            ("duplicate", outcome.duplicate),
-            ("late", len(outcome.late)),
-            ("rejected", len(outcome.refused) + skipped),
-        ):
-            setattr(counts, name, getattr(counts, name) + amount)
-            self.metrics.outcomes.labels(*labels, name).inc(amount)
 
     # ------------------------------------------------------------------ close, forecast, judge
     def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
@@ -228,19 +197,15 @@ class Partition:
             self.backlog.note(closed=0, due=0)
             return False
         started = time.perf_counter()
-        stop = self.sku_state.nobody_until(number, self.watermark.value_ms)
         with self._wholly():
-            if stop > number:
-                self._cross(number, stop)
-            else:
-                self._close(number, now_ms=now_ms)
-                stop = number + 1
+            stop = self._close(number, now_ms=now_ms)
             self._retire(stop - 1)
             self.meta.windows_closed += stop - number
-        self._changed = self._closed_since_flush = True
+        self._changed = self._capture.has_closed = True
         self.metrics.close.observe(time.perf_counter() - started)
         self._close_delay.closed(stop - 1, now_s=time.monotonic())
-        self._report(stop - number)
+        self.backlog.note(closed=1, due=self.sku_state.due_count(self.watermark.value_ms))
+        self._reporter.closed(stop - number, self._state)
         return True
 
     def may_wait(self) -> bool:
@@ -251,17 +216,19 @@ class Partition:
         windows = self.sku_state.windows
         return windows.first_open not in windows.by_number and len(windows.by_number) <= _MOST_FILLED
 
-    def _close(self, number: int, *, now_ms: int) -> None:
-        for closed in self.pipeline.close(number, emitted_ms=now_ms):
-            self._publish(closed)
-        self._channel.closed(before=number + 1)
-
-    def _cross(self, number: int, stop: int) -> None:
-        """Close windows `number` up to `stop` in one step: no SKU is live in any of them, so that they say nothing."""
-        self.pipeline.cross(number, stop)
+    def _close(self, number: int, *, now_ms: int) -> int:
+        """Close window `number`, and those behind it where no SKU is live in any; returns the first one still open."""
+        stop = self.sku_state.nobody_until(number, self.watermark.value_ms)
+        if stop == number:
+            for closed in self.pipeline.close(number, emitted_ms=now_ms):
+                self._publisher.publish(closed, [self.sku_state.table.keys[slot] for slot in closed.slots.tolist()])
+            stop = number + 1
+        else:  # these windows have no outputs
+            self.pipeline.cross(number, stop)
+            if stop - number >= _MANY_WINDOWS:
+                log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
         self._channel.closed(before=stop)
-        if stop - number >= _MANY_WINDOWS:
-            log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
+        return stop
 
     def _retire(self, closed: int) -> None:
         """Forget dormant SKUs once there are enough of them to be worth moving the others together.
@@ -275,50 +242,10 @@ class Partition:
             return
         gone = self.sku_state.retire(before=before)
         if gone:
-            self._retired.extend(gone)
-            self._by_key = []
+            self._capture.retired(gone)
             log.info(
                 "partition %d: %d dormant SKUs forgotten, %d left", self.number, len(gone), len(self.sku_state.table)
             )
-
-    def _publish(self, closed: pipeline.WindowOutputs) -> None:
-        keys = [self.sku_state.table.keys[slot] for slot in closed.slots.tolist()]
-        texts = sku_texts(closed.windows.sku)
-        if self.settings.silent_windows == "publish":
-            self._put("windows", keys, encode_windows(closed.windows, texts))
-        elif closed.eventful.any():
-            at = np.flatnonzero(closed.eventful)
-            self._put("windows", [keys[i] for i in at.tolist()], encode_windows(_pick(closed.windows, at)))
-        if closed.forecasts is not None:
-            self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
-        if closed.alerts:
-            said = [(a.sku or a.group or "").encode() for a in closed.alerts]
-            self._put("alerts", said, [encode_alert(a) for a in closed.alerts])
-
-    def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        self.producer.put(self.settings.output(topic), keys, values)
-        self.metrics.published.labels(topic).inc(len(values))
-
-    def _report(self, closed: int) -> None:
-        number = str(self.number)
-        self.metrics.windows.labels(number).inc(closed)
-        self.backlog.note(closed=1, due=self.sku_state.due_count(self.watermark.value_ms))
-        self._report_standing()
-
-    def _report_standing(self) -> None:
-        """Report what is true of a partition whether or not it ever closes another window."""
-        number, first = str(self.number), self.sku_state.windows.first_open
-        self.metrics.skus.labels(number).set(len(self.sku_state.table))
-        if first is not None:
-            self.metrics.watermark.labels(number).set(self.sku_state.grid.start_ms(first) / 1000)
-        if self.pipeline.session is None:
-            return
-        self.metrics.coverage.labels(number).set(self.pipeline.live.coverage())
-        for source in self.pipeline.live.loss:
-            self.metrics.loss.labels(number, source).set(self.pipeline.live.wql(source))
-        is_open = self.sku_state.table["alert_open"][: len(self.sku_state.table)]
-        for (kind, severity), count in open_counts(is_open).items():
-            self.metrics.open_alerts.labels(number, kind, severity).set(count)
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
@@ -353,7 +280,7 @@ class Partition:
         if not self._changed:
             return None
         flushing, self._is_torn = Flushing(time.perf_counter()), True
-        self._channel.begin(self._flush_record(), within_s=within_s)
+        self._channel.begin(self._capture.take(self.meta), within_s=within_s)
         return flushing
 
     def commit(self) -> None:
@@ -364,7 +291,8 @@ class Partition:
         """Write to the store what the brokers have now."""
         self._channel.end()
         self.flushed_offsets = dict(self.meta.offsets)
-        self._changed = self._closed_since_flush = self._is_torn = self._is_urgent = False
+        self._capture.stored()
+        self._changed = self._is_torn = self._is_urgent = False
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
         for delay_s in self._close_delay.committed(now_s=time.monotonic()):
@@ -373,132 +301,18 @@ class Partition:
             self.snapshot_writer.write_if_due(self.store, self.meta.sequence, now_ms=now_ms)
 
     def shorten_deadline(self, by_s: float) -> None:
-        """Let the flush that goes on, and those that begin later, end by then: see `FlushChannel.hurry`."""
+        """Let the flush that goes on, and those that begin later, end by then: see `FlushChannel.shorten_deadline`."""
         self._channel.shorten_deadline(by_s)
-
-    def _flush_record(self) -> Flush:
-        sku_state, meta = self.sku_state, self.meta
-        meta.sequence += 1
-        meta.first_open = sku_state.windows.first_open
-        meta.watermark_ms = self.watermark.value_ms
-        meta.newest_ms = [clock.max_event_ms for clock in self.watermark.clocks]
-        meta.season = rows.season_state(sku_state)
-        meta.prior_nu, meta.currency = sku_state.prior_nu, sku_state.currency
-        meta.expected_open = self.pipeline.expected_open
-        meta.live = None if self.pipeline.session is None else self.pipeline.live.state()
-        ids = {}
-        for source, seen in enumerate(sku_state.seen):
-            for number, fresh in seen.take_fresh().items():
-                ids[number, source] = fresh
-        live = self._live_by_key() if self._closed_since_flush else []
-        if self._closed_since_flush:
-            meta.skus = len(live)
-        return Flush(
-            meta=meta,
-            skus=self._closed_rows(live),
-            folded=dict(self._folded_rows()),
-            ids=ids,
-            retired=self._take_retired(),
-            closed_before=meta.first_open,
-            bulk=len(live) >= _BULK_ROWS,
-        )
 
     def renew(self) -> None:
         """Let the next flush write everything, as if all of it had changed."""
-        self._changed = self._closed_since_flush = True
-        for number, window in self.sku_state.windows.by_number.items():
-            self.sku_state.touched[number] = [window.slots[: window.count].copy()]
-        for seen in self.sku_state.seen:
-            seen.renew()
+        self._changed = True
+        self._capture.renew()
 
     def skip(self, topic: str, offset: int) -> None:
         """Go on reading an input at `offset`: what lies before it is lost."""
         self.meta.offsets[topic] = offset
         self._changed = True
-
-    def _take_retired(self) -> list[bytes]:
-        """Hand over the keys of SKUs forgotten since the last flush, but for those whose row this flush writes anew."""
-        table, first = self.sku_state.table, self.sku_state.windows.first_open or 0
-        slots = table.slots([key.decode() for key in self._retired])
-        is_back = (slots >= 0) & (table["first_number"][slots] < first)
-        retired = [key for key, back in zip(self._retired, is_back.tolist(), strict=True) if not back]
-        self._retired = []
-        return retired
-
-    def _live_by_key(self) -> list[int]:
-        """Give the slots of all SKUs that a close has moved, ascending by key."""
-        table, first = self.sku_state.table, self.sku_state.windows.first_open
-        if len(self._by_key) < len(table):
-            self._by_key.extend(range(len(self._by_key), len(table)))
-            self._by_key.sort(key=table.keys.__getitem__)  # nearly linear: all but the new ones are in order
-        order = np.array(self._by_key, np.int32)
-        live: list[int] = order[table["first_number"][order] < (first or 0)].tolist()
-        return live
-
-    def _closed_rows(self, live: list[int]) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Give the rows of these slots, part by part."""
-        table = self.sku_state.table
-        for low in range(0, len(live), _PACK_ROWS):
-            slots = live[low : low + _PACK_ROWS]
-            yield [table.keys[slot] for slot in slots], rows.pack(table, np.array(slots, np.int32))
-
-    def _folded_rows(self) -> Iterator[tuple[int, tuple[list[bytes], list[bytes]]]]:
-        """Give the sums of the open windows for the SKUs touched since the last flush."""
-        keys = self.sku_state.table.keys
-        for number, touched in self.sku_state.take_touched().items():
-            window = self.sku_state.windows.get(number)
-            slots = sorted(touched.tolist(), key=keys.__getitem__)
-            packed = rows.cut(window.folded[window.row_of(np.array(slots, np.int32))])
-            yield number, ([keys[slot] for slot in slots], packed)
-
-    # ------------------------------------------------------------------ restore
-    def _restore(self, session: Session | None) -> None:
-        meta = self.store.meta()
-        if meta is None:
-            return
-        rows.check(meta, self.sku_state, where=str(self.store.path))
-        self.sku_state.currency = self.sku_state.money.agree(meta.currency, where=str(self.store.path))
-        self.sku_state.table.reserve(self.store.estimate())
-        for skus, packed in self.store.sku_rows():
-            rows.unpack(self.sku_state.table, skus, packed)
-        rows.check_count(meta, len(self.sku_state.table), where=str(self.store.path))
-        first = meta.first_open
-        if first is not None:  # older workers have counted windows that are still open
-            last = self.sku_state.table["last_number"][: len(self.sku_state.table)]
-            np.minimum(last, first - 1, out=last)
-        for stored in self.store.open_rows():
-            if first is None or stored.number >= first:
-                self._restore_window(stored.number, stored.skus, stored.rows)
-        self.sku_state.windows.first_open = first
-        for number, source, hashes in self.store.ids():
-            if first is None or number >= first:
-                self.sku_state.seen[source].restore(number, hashes)
-        self._channel.restored(each for each in self.store.open_keys() if first is None or each[0] >= first)
-        rows.restore_season(self.sku_state, meta.season)
-        self.sku_state.prior_nu = meta.prior_nu
-        self.watermark.value_ms = meta.watermark_ms
-        for clock, newest_ms in zip(self.watermark.clocks, meta.newest_ms, strict=True):
-            clock.max_event_ms = newest_ms
-        self.pipeline.expected_open = meta.expected_open
-        if session is not None and meta.model != session.model:
-            self.pipeline.warm_up()
-        elif meta.live is not None:
-            self.pipeline.live.restore(meta.live)
-        meta.model = self.meta.model
-        self.meta = meta
-        self._report_standing()
-        log.info("partition %d: %d SKUs restored from %s", self.number, len(self.sku_state.table), self.store.path)
-
-    def _restore_window(self, number: int, skus: list[str], packed: list[bytes]) -> None:
-        table = self.sku_state.table
-        unknown = [sku for sku in skus if sku not in table.index]
-        if unknown:
-            table.add(unknown)
-        slots: Slots = table.slots(skus)
-        np.minimum.at(table["first_number"], slots, number)
-        window: OpenWindow = self.sku_state.windows.get(number)
-        at = window.rows(slots)  # before `folded` is looked at: it may be laid out anew
-        window.folded[at] = np.frombuffer(b"".join(packed), FOLDED)
 
     def close(self) -> None:
         """Give the store and the producer up; what was not flushed is forgotten."""
@@ -508,27 +322,3 @@ class Partition:
         if self.changelog is not None and self.changelog.producer is not self.producer:
             self.changelog.producer.close()
         self.store.close()
-
-
-def _pick(windows: WindowColumns, at: np.ndarray) -> WindowColumns:
-    """Pick some SKUs of a window's columns."""
-    return WindowColumns(
-        sku=[windows.sku[i] for i in at.tolist()],
-        window_start_ms=windows.window_start_ms,
-        window_end_ms=windows.window_end_ms,
-        revision=windows.revision,
-        **{
-            name: getattr(windows, name)[at]
-            for name in (
-                "order_lines",
-                "units",
-                "revenue",
-                "returned_units",
-                "free_units",
-                "views",
-                "carts",
-                "price",
-                "observed",
-            )
-        },
-    )

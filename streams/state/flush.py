@@ -1,8 +1,8 @@
 """A flush of one partition on its way to Kafka and to the disk: both producers, tombstones, one deadline.
 
-What a partition says goes out through one producer, its state through another or the same one (then all of a flush is
+The outputs of a partition go through one producer, its state through another or the same one (then all of a flush is
 one transaction). Whoever flushes sees one channel, with one deadline for all of it: made when the flush begins, and
-handed down to whatever part of it waits for the brokers.
+passed to whatever part of it waits for the brokers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from streams.kafka.deadline import Deadline
-from streams.state.store import Flush
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from streams.kafka.output_producer import OutputProducer
     from streams.state.changelog import Changelog
+    from streams.state.flush_record import Flush
     from streams.state.store import Store
 
 LEAST_S: Final = 0.1  # of a flush that begins late: brokers that answer at once are heard
@@ -44,17 +44,17 @@ class FlushChannel:
         self._finish: Callable[[], None] = lambda: None
 
     def restored(self, keys: Iterable[tuple[int, bytes]]) -> None:
-        """Hear which records of open windows there are: (window, key as in the changelog)."""
+        """Take note of the records of open windows: (window, key as in the changelog)."""
         for number, key in keys:
             self._logged.setdefault(number, set()).add(key)
 
     def closed(self, *, before: int) -> None:
-        """Let the next flush tell the changelog that the records of windows with smaller numbers are gone."""
+        """Let the next flush say in the changelog that the records of windows with smaller numbers are gone."""
         for number in [logged for logged in self._logged if logged < before]:
             self._closed.extend(self._logged.pop(number))
 
     def begin(self, record: Flush, *, within_s: float) -> None:
-        """Hand a flush to the producers. within_s: how long all of it may take, unless `shorten_deadline` says less."""
+        """Give a flush to the producers. within_s: how long all of it may take, unless `shorten_deadline` says less."""
         self._record = record
         self._deadline = Deadline(within_s)
         self._deadline.shorten_deadline(max(self._by_s, time.monotonic() + LEAST_S))
@@ -63,7 +63,14 @@ class FlushChannel:
         log = self._changelog
         self._finish = self._store.stage(record, also=None if log is None else log.put)
         if log is not None:
-            log.finish([*self._closed, *map(Flush.sku_key, record.retired)])
+            log.finish(self._gone(record))
+
+    def _gone(self, record: Flush) -> Iterator[bytes]:
+        """Give the keys that the changelog has and that are gone with a flush."""
+        yield from self._closed
+        yield from record.retired_keys()
+        if record.drops_models:
+            yield from self._store.scan.model_keys_beside(record.meta.model)
 
     def commit(self) -> None:
         """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread.

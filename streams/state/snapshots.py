@@ -88,7 +88,7 @@ class SnapshotRepository:
         sequence, path = max(found)
         return path, sequence
 
-    def fetch(self, manifest_at: str, folder: Path, *, told: Callable[[str], None] = lambda _: None) -> int:
+    def fetch(self, manifest_at: str, folder: Path, *, report: Callable[[str], None] = lambda _: None) -> int:
         """Copy a snapshot into an empty folder; returns its bytes. `SnapshotUnusable` where it is not as written."""
         with _named(f"the snapshot {manifest_at} cannot be read"):
             raw = self.fs.cat_file(manifest_at)
@@ -101,7 +101,7 @@ class SnapshotRepository:
             total = sum(file.size for file in manifest.files)
             done = 0
             for file in manifest.files:
-                told(f"snapshot {manifest.sequence}: {done:,} of {total:,} bytes fetched")
+                report(f"snapshot {manifest.sequence}: {done:,} of {total:,} bytes fetched")
                 target = folder / Path(file.name).name
                 self.fs.get_file(f"{_parent(manifest_at)}/{file.stored}", str(target))
                 if _digest(target) != file.sha256:
@@ -176,8 +176,14 @@ class SnapshotWriter:
             self._write(folder, sequence)
 
     def close(self) -> None:
-        """Leave off after the file in hand; what was written of an unfinished snapshot counts for nothing."""
+        """Stop after the present file; what was written of an unfinished snapshot counts for nothing."""
         self._is_over = True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end of the snapshot that is being written, if any; returns whether it has come."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
 
     def _write(self, folder: Path, sequence: int) -> None:
         started = time.monotonic()
@@ -243,11 +249,11 @@ class SnapshotWriter:
 
 
 class Snapshots:
-    """The snapshots of a worker: finds one for a new partition, and keeps those of the open ones."""
+    """The snapshots of a worker: finds one for a new partition, and keeps those of the open ones, in `repository`."""
 
     def __init__(self, settings: Settings, metrics: Metrics, *, in_background: bool = True) -> None:
         """`BadSetting` where there is no file system for the URL."""
-        self._repository = SnapshotRepository(settings.snapshot_dir, settings.changelog_topic)
+        self.repository = SnapshotRepository(settings.snapshot_dir, settings.changelog_topic)
         self._interval_ms = settings.snapshot_interval_ms
         self._metrics = metrics
         self._gate = threading.Semaphore(1)
@@ -256,7 +262,7 @@ class Snapshots:
     def snapshot_writer(self, partition: int) -> SnapshotWriter:
         """Make what takes the snapshots of a partition that was just opened."""
         return SnapshotWriter(
-            self._repository,
+            self.repository,
             partition,
             interval_ms=self._interval_ms,
             metrics=self._metrics,
@@ -264,17 +270,17 @@ class Snapshots:
             in_background=self._in_background,
         )
 
-    def fetch_newest(self, partition: int, path: Path, *, told: Callable[[str], None] = lambda _: None) -> bool:
+    def fetch_newest(self, partition: int, path: Path, *, report: Callable[[str], None] = lambda _: None) -> bool:
         """Put the newest snapshot where a partition's RocksDB is to be; returns whether there was one."""
         folder = path.parent / f".{path.name}.snapshot"
         started = time.monotonic()
         try:
-            with _named(f"{self._repository.root} cannot be read"):
-                found = self._repository.newest(partition)
+            with _named(f"{self.repository.root} cannot be read"):
+                found = self.repository.newest(partition)
             if found is None:
                 return False
             shutil.rmtree(folder, ignore_errors=True)
-            size = self._repository.fetch(found[0], folder, told=told)
+            size = self.repository.fetch(found[0], folder, report=report)
             with _named(f"it cannot be put in {path}"):
                 shutil.rmtree(path, ignore_errors=True)
                 folder.rename(path)

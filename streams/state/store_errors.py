@@ -1,4 +1,4 @@
-"""What RocksDB says, told as what it means: rocksdict hands on nothing but RocksDB's words.
+"""Errors of RocksDB, translated: rocksdict gives nothing but the words of RocksDB.
 
 They begin with the kind of the error; an I/O error also has the words of the operating system.
 """

@@ -19,17 +19,18 @@ from schemas.errors import BadInput, StateMismatch
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
 from streams.observe.progress import track_progress
-from streams.state import changelog as changelogs
+from streams.state import keys
+from streams.state.recovery import recover, unread
 from streams.state.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.settings import Settings
-    from streams.state.changelog import RecoveryProgress
+    from streams.state.recovery import RecoveryProgress
 
 NAMED: Final = 3
-TOLD_EVERY: Final = 10_000
+REPORT_EVERY: Final = 10_000
 Record = tuple[bytes, bytes]
 
 
@@ -48,7 +49,7 @@ def compare(settings: Settings, store: Store, number: int) -> int:
         try:
             topic = settings.changelog_topic
             reader = Reader(settings.client, topic, number, what="the changelog")
-            changelogs.recover(copy, reader, topic=topic, partition=number, told=_say)
+            recover(copy, reader, topic=topic, partition=number, report=_say)
             return _compare(store, copy, where)
         finally:
             copy.close()
@@ -66,7 +67,7 @@ def _at_the_end(settings: Settings, store: Store, number: int, where: str) -> No
             f"{now[settings.changelog_topic]}: the topic was made again; start a worker, which says what to do"
         )
         raise StateMismatch(msg)
-    behind = changelogs.unread(settings.client, topic=settings.changelog_topic, partition=number, position=position)
+    behind = unread(settings.client, topic=settings.changelog_topic, partition=number, position=position)
     if behind is None:
         msg = (
             f"{store.path} contains {where} up to offset {position}, which lies beyond its end: the topic was made "
@@ -92,15 +93,15 @@ def _compare(store: Store, copy: Store, where: str) -> int:
     same = differing = 0
     named: list[str] = []
     with track_progress(f"comparing with {where}", store.estimate()) as advance:
-        for done, (key, here, there) in enumerate(_pairs(store.records(), copy.records()), start=1):
-            if done % TOLD_EVERY == 0:
-                advance(TOLD_EVERY)
+        for done, (key, here, there) in enumerate(_pairs(store.scan.records(), copy.scan.records()), start=1):
+            if done % REPORT_EVERY == 0:
+                advance(REPORT_EVERY)
             if here == there:
                 same += 1
             elif not (there is None and _is_closed(key, first_open)):
                 differing += 1
                 if len(named) < NAMED:
-                    named.append(f"{Store.name_of(key)} {_how(here, there)}")
+                    named.append(f"{keys.name_of(key)} {_how(here, there)}")
     if differing:
         more = f" and {differing - len(named):,} more" if differing > len(named) else ""
         msg = (
@@ -113,7 +114,7 @@ def _compare(store: Store, copy: Store, where: str) -> int:
 
 def _is_closed(key: bytes, first_open: int | None) -> bool:
     """Whether a record is of a closed window: the next flush removes it, a restart passes over it."""
-    window = Store.window_of(key)
+    window = keys.window_of(key)
     return first_open is not None and window is not None and window < first_open
 
 

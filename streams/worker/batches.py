@@ -9,7 +9,7 @@ from schemas.errors import BrokerTrouble, WrongPartitioner
 from streams.worker.placement import Placement
 
 if TYPE_CHECKING:
-from features.admission import Absorbed
+    from features.admission import Absorbed
     from streams.kafka.batch import RecordBatch
     from streams.partition.partition import Partition
     from streams.worker.closing import Closing

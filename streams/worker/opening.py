@@ -14,8 +14,8 @@ from streams.kafka.topic_ids import TopicIds
 from streams.observe.shared_dict import SharedDict
 from streams.partition.partition import Geometry, Partition
 from streams.partition.side_outputs import usable_bytes
-from streams.state import changelog as changelogs
 from streams.state.changelog import Changelog
+from streams.state.recovery import RecoveryProgress, recover
 from streams.state.snapshots import Snapshots
 from streams.state.store import Store
 
@@ -121,7 +121,7 @@ class Opener:
             self.progress[number] = f"partition {number}: {what}"
             self._check_is_wanted(number)
 
-        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, told=report)
+        return self._snapshots is not None and self._snapshots.fetch_newest(number, path, report=report)
 
     def _check_is_wanted(self, number: int) -> None:
         """Raise `Fenced` where the worker is stopping meanwhile."""
@@ -174,16 +174,14 @@ class Opener:
             INIT_TRANSACTIONS_S, meanwhile=lambda: self._check_is_wanted(changelog.partition)
         )
 
-        def report(progress: changelogs.RecoveryProgress) -> None:
+        def report(progress: RecoveryProgress) -> None:
             self.progress[progress.partition] = str(progress)
             log.info("%s", progress)
             self._check_is_wanted(progress.partition)
 
         topic, number = changelog.topic, changelog.partition
         reader, changelog.topic_id = self.reader(topic, number), self.topic_ids(fresh=False).get(topic, "")
-        done = changelogs.recover(
-            store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, told=report
-        )
+        done = recover(store, reader, topic=topic, partition=number, topic_id=changelog.topic_id, report=report)
         if done.rows:
             log.info("%s", done)
         self._environment.metrics.recovered.labels(str(number)).inc(done.rows)

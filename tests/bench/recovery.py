@@ -14,7 +14,7 @@ from streams.kafka.partition_reader import Reader
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
 from streams.settings import load
-from streams.state import changelog as changelogs
+from streams.state import recovery
 from streams.state.changelog import Changelog
 from streams.state.store import Store
 from tests.bench.shop import FIRST_MS, session
@@ -34,14 +34,12 @@ def main(skus: int) -> None:
         client = {"bootstrap.servers": kafka.bootstrap}
         model, settings = session(), load(None, {}, state_dir=folder)
 
-        def opened() -> tuple[Partition, changelogs.RecoveryProgress, float]:
+        def opened() -> tuple[Partition, recovery.RecoveryProgress, float]:
             producer = OutputProducer(client, on_error=print, transactional_id="bench")
             producer.init_transactions(30)
             store = Store(Path(folder) / "partition-0")
             started = time.perf_counter()
-            progress = changelogs.recover(
-                store, Reader(client, TOPIC, 0, what="the changelog"), topic=TOPIC, partition=0
-            )
+            progress = recovery.recover(store, Reader(client, TOPIC, 0, what="the changelog"), topic=TOPIC, partition=0)
             read_s = time.perf_counter() - started
             partition = Partition(
                 Geometry(0, 1),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from features import rows
 from features.cadence import DAY_MS
 from features.grid import WindowGrid
 from streams.kafka.batch import RecordBatch
@@ -22,6 +21,7 @@ from streams.kafka.output_producer import OutputProducer
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
 from streams.settings import load
+from streams.state.rows import SKU_ROW, model_row
 from streams.state.store import Store
 from tests.bench.shop import FIRST_MS, LINES_A_DAY, session
 from tests.support.kafka_broker import ROOT
@@ -90,7 +90,7 @@ def one(skus: int, folder: Path) -> Measured:
             )
 
         partition = opened()
-        partition.letters.producer.put = lambda *_: None  # type: ignore[method-assign]  # the broker keeps all in memory
+        partition.producer.put = lambda *_: None  # type: ignore[method-assign]  # the broker keeps all in memory
         before = memory_bytes("VmRSS")
         close_s = flush_s = 0.0
         for day in range(DAYS):
@@ -114,7 +114,7 @@ def one(skus: int, folder: Path) -> Measured:
         if len(again.sku_state.table) != skus:
             sys.exit(f"{len(again.sku_state.table)} SKUs came back of {skus}")
         again.close()
-    row = rows.row_dtype(again.sku_state.table.spec).itemsize
+    row = SKU_ROW.dtype.itemsize + model_row(model).dtype.itemsize
     return Measured(skus, row, before, after, memory_bytes("VmHWM"), size, close_s, flush_s, restore_s)
 
 

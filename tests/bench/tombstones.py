@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
-from streams.state import changelog as changelogs
-from streams.state.store import META, Store
+from streams.state import meta as metas
+from streams.state import recovery
+from streams.state.keys import META
+from streams.state.store import Store
 from tests.bench.throughput import rss_mb
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Tombstones:
         """Give the records in batches."""
         for low in range(0, self.count, AT_ONCE):
             yield [Message(n, _key(n), None) for n in range(low, min(low + AT_ONCE, self.count))]
-        meta = rows.fresh_meta(SkuState(WindowGrid()), model="none")
+        meta = metas.fresh_meta(SkuState(WindowGrid()), model="none")
         meta.sequence, meta.first_open = self.count, 20_000
         yield [Message(self.count, META, msgspec.msgpack.encode(meta))]
 
@@ -84,9 +85,7 @@ def main(count: int) -> None:
         before_mb, started, cpu = rss_mb("self"), time.perf_counter(), time.process_time()
         reader: Any = Tombstones(count)
         sizes: list[int] = []
-        changelogs.recover(
-            store, reader, topic="changelog", partition=0, told=lambda _: sizes.append(store.size_bytes())
-        )
+        recovery.recover(store, reader, topic="changelog", partition=0, told=lambda _: sizes.append(store.size_bytes()))
         took_s, cpu = time.perf_counter() - started, time.process_time() - cpu
         sizes.append(store.size_bytes())
         store.close()

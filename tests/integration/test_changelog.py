@@ -14,7 +14,7 @@ from streams.kafka.partition_reader import Reader
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
 from streams.settings import load
-from streams.state import changelog as changelogs
+from streams.state import recovery
 from streams.state.changelog import Changelog
 from streams.state.store import Store
 from tests.support.partitions import T0, batch
@@ -49,7 +49,7 @@ def test_300_000_ids_in_one_flush_are_records_that_a_topic_takes_and_are_known_o
         )
         producer.init_transactions(30)
         store = Store(tmp_path / machine)
-        changelogs.recover(store, Reader(client, topic, 0, what="the changelog"), topic=topic, partition=0)
+        recovery.recover(store, Reader(client, topic, 0, what="the changelog"), topic=topic, partition=0)
         return Partition(
             Geometry(0, 1),
             load(None, {}, state_dir=str(tmp_path)),

@@ -17,7 +17,8 @@ from streams.dead_letters.listing import as_letter
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import OutputProducer
 from streams.settings import Settings
-from streams.state.store import Flush, Store
+from streams.state.flush_record import Flush
+from streams.state.store import Store
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.kafka_broker import ROOT, configure
 from tests.support.service import COMMAND, Service, environment, read_topic, skutrend, values
@@ -137,12 +138,12 @@ def test_a_state_is_compared_with_its_changelog_row_by_row(
     number = int(partitions_of([b"a"], count=PARTITIONS)[0])
     path = tmp_path / "state" / f"{settings['topic_prefix']}{settings['group']}" / f"partition-{number}"
     store = Store(path)
-    meta, row, position = store.meta(), store.sku_row("a"), store.position()
+    meta, row, position = store.meta(), store.scan.sku_row("a"), store.position()
     assert meta is not None
     assert meta.first_open is not None
     assert row is not None
     assert position is not None
-    folded = next(store.open_rows())
+    folded = next(store.scan.open_rows())
 
     def verify() -> str:
         store.close()

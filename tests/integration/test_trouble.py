@@ -18,7 +18,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from schemas.errors import Refused
 from streams.kafka import partition_reader as reading
 from streams.kafka.partition_reader import Reader
-from streams.state.store import META, Store
+from streams.state.keys import META
+from streams.state.store import Store
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend, values
@@ -265,14 +266,14 @@ def test_state_of_another_version_stops_the_worker_wherever_it_lies_and_stays_as
     assert len(found) == 2
     for path in found:
         store = Store(path)
-        before = dict(store.records())
+        before = dict(store.scan.records())
         store.apply({META: foreign})
         store.close()
         sentence = fails(settings, tmp_path)
         assert f"{path} has format 99, which a later version of skutrend wrote" in sentence
         assert "new SKUTREND_GROUP" in sentence
         store = Store(path)
-        assert dict(store.records()) == before | {META: foreign}
+        assert dict(store.scan.records()) == before | {META: foreign}
         store.apply({META: before[META]})
         store.close()
     changelog = f"{topic_prefix}skutrend-{settings['group']}-changelog"

@@ -15,7 +15,7 @@ from schemas.inputs import INPUT_NAMES
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
-from streams.state import changelog as changelogs
+from streams.state import recovery
 from streams.state.snapshots import Snapshots
 from streams.state.store import Store
 from tests.simulation.inputs import batch_of
@@ -26,7 +26,7 @@ from tests.support.sku_states import remembered
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from features.rows import Meta
+    from streams.state.meta import Meta
     from tests.simulation.schedule import Simulation
     from tests.simulation.world import Entry
 
@@ -148,7 +148,7 @@ def at_the_end(run: Simulation) -> None:
                 _on_disk(run, process, number, calm)
         names = [*run.processes, "new"]
         if run.keeps_snapshots:
-            snapshots = Snapshots(run._settings("fetched"), Metrics(), in_background=False)  # noqa: SLF001 - as below
+            snapshots = Snapshots(run.settings_of("fetched"), Metrics(), in_background=False)
             run.tally["restored from a snapshot"] += snapshots.fetch_newest(number, run.path("fetched", number))
             names.append("fetched")
         for name in names:
@@ -189,7 +189,7 @@ def _fates(run: Simulation, oracle: Oracle) -> None:
 
 def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
     """State after the same records and closes in the same order, without flush or crash in between."""
-    settings, path = run._settings("calm"), run.path("calm", oracle.number)  # noqa: SLF001 - a part of the run
+    settings, path = run.settings_of("calm"), run.path("calm", oracle.number)
     log = Log(lambda _: None)
     process: Any = Process(
         "calm",
@@ -231,15 +231,15 @@ def _dump(store: Store) -> dict[str, Any]:
     first = meta.first_open if meta is not None and meta.first_open is not None else -1
     stored = {} if meta is None else msgspec.structs.asdict(meta)
     stored.pop("sequence", None)  # counts flushes
-    rows = {sku: row for skus, packed in store.sku_rows() for sku, row in zip(skus, packed, strict=True)}
-    opened = {each.number: dict(zip(each.skus, each.rows, strict=True)) for each in store.open_rows()}
+    rows = {sku: row for skus, packed in store.scan.sku_rows() for sku, row in zip(skus, packed, strict=True)}
+    opened = {each.number: dict(zip(each.skus, each.rows, strict=True)) for each in store.scan.open_rows()}
     return {
         "meta": stored,
         "skus": rows,
         "open": {number: found for number, found in opened.items() if number >= first},
         "ids": {
             (number, source, hashes[i : i + HASH_BYTES])
-            for number, source, hashes in store.ids()
+            for number, source, hashes in store.scan.ids()
             if number >= first
             for i in range(0, len(hashes), HASH_BYTES)
         },
@@ -252,7 +252,7 @@ def _on_disk(run: Simulation, process: Process, number: int, calm: dict[str, Any
     store = Store(run.path(process.name, number))
     equal(_dump(store), calm, f"state of {number} on the disk of {process.name}, against an undisturbed run")
     if life.commits > life.inherited:
-        remains = [key for at, key in store.open_keys() if life.first_open is not None and at < life.first_open]
+        remains = [key for at, key in store.scan.open_keys() if life.first_open is not None and at < life.first_open]
         require(not remains, f"the store of {number} keeps {remains[:3]} of closed windows")
     store.close()
 
@@ -261,7 +261,7 @@ def _recovered(run: Simulation, name: str, number: int) -> dict[str, Any]:
     """What a process would find that opens the partition now; its own copy of it may be old, or there may be none."""
     store = Store(run.path(name, number))
     reader: Any = Reader(run.log, run.changelog, number, at_once=1_000)
-    changelogs.recover(store, reader, topic=run.changelog, partition=number)
+    recovery.recover(store, reader, topic=run.changelog, partition=number)
     found = _dump(store)
     store.close()
     return found

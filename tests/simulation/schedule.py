@@ -23,10 +23,11 @@ import msgspec
 from faust.types import TP
 
 from features import cadence
-from features.rows import Meta
 from schemas.errors import Fenced, FlushFailed
 from streams.settings import Settings
-from streams.state.store import META, Store
+from streams.state.keys import META
+from streams.state.meta import Meta
+from streams.state.store import Store
 from tests.simulation import checks
 from tests.simulation.checks import require
 from tests.simulation.inputs import Inputs, batch_of
@@ -61,9 +62,9 @@ WEIGHTS: Final = {
 }
 FAULTS: Final = ("doom", "silence", "hang", "rebalance", "again", "compact", "lose_disk", "set_clock")
 LIMITS: Final = (
-    "streams.partition.partition._BULK_ROWS",
-    "streams.partition.partition._PACK_ROWS",
-    "streams.state.changelog.SPILL_BYTES",
+    "streams.partition.capture.BULK_ROWS",
+    "streams.partition.capture.PACK_ROWS",
+    "streams.state.recovery.SPILL_BYTES",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
 SKEWS_MS: Final = (-3 * WINDOW_MS, -WINDOW_MS, -20_000, 0, 0, 20_000, WINDOW_MS, 3 * WINDOW_MS)
@@ -132,7 +133,7 @@ class Simulation:
         self.trace.append(what)
         self._say(what)
 
-    def _settings(self, name: str) -> Settings:
+    def settings_of(self, name: str) -> Settings:
         return Settings(
             state_dir=str(self.folder / name),
             window_ms=WINDOW_MS,
@@ -153,7 +154,7 @@ class Simulation:
     def _process(self, name: str) -> Process:
         return Process(
             name,
-            self._settings(name),
+            self.settings_of(name),
             self.log,
             count=self.count,
             ends=self.ends,
@@ -167,7 +168,7 @@ class Simulation:
         )
 
     def path(self, name: str, number: int) -> Path:
-        settings = self._settings(name)
+        settings = self.settings_of(name)
         return settings.partition_dir(number)
 
     # ------------------------------------------------------------------ what the world is told
@@ -497,7 +498,7 @@ class Simulation:
                 self._flush(process)
 
     def hang(self) -> None:
-        """Let the next flush wait for its brokers, until they answer or it is to hurry."""
+        """Let the next flush wait for its brokers, until they answer or its deadline is shortened."""
         process = self._any()
         if process is not None:
             process.plan = f"hang, {self.dice.choice(['', 'fail_before', 'fail_after'])}"
@@ -547,7 +548,7 @@ class Simulation:
 
     @property
     def changelog(self) -> str:
-        return self._settings("A").changelog_topic
+        return self.settings_of("A").changelog_topic
 
     def lose_disk(self) -> None:
         """Lose the copies of the state that nobody has open."""

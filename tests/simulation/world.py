@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from streams.kafka.deadline import Deadline
     from streams.partition.partition import Partition
     from streams.settings import Settings
-    from streams.state.store import Flush
+    from streams.state.flush_record import Flush
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -253,6 +253,7 @@ class CrashingStore(Store):
     def __init__(self, path: Path, point: Callable[[str], None]) -> None:
         super().__init__(path)
         self._point, self._is_open = point, True
+        self._ingest, self.db.ingest = self.db.ingest, self._ingest_or_die  # type: ignore[method-assign]
 
     def stage(self, flush: Flush, also: Callable[[bytes, bytes], None] | None = None) -> Callable[[], None]:
         self._point("stage")
@@ -271,9 +272,9 @@ class CrashingStore(Store):
         super().apply(latest)
         self._point("applied")
 
-    def _ingest(self) -> None:
+    def _ingest_or_die(self) -> None:
         self._point("ingest")
-        super()._ingest()
+        self._ingest()
         self._point("ingested")
 
     def set_position(self, offset: int) -> None:
@@ -287,7 +288,7 @@ class CrashingStore(Store):
             super().close()
 
 
-class CrashingShelf:
+class CrashingFileSystem:
     """A file system for snapshots, whose user may die in between; not by table file, for their number is RocksDB's."""
 
     def __init__(self, fs: Any, point: Callable[[str], None]) -> None:  # noqa: ANN401 - fsspec has no types
@@ -331,8 +332,8 @@ class Openings(Opener):
 
     def snapshots(self) -> Snapshots:
         snapshots = Snapshots(self._environment.settings, self._environment.metrics, in_background=False)
-        repository = snapshots._repository  # noqa: SLF001 - nobody else wants to be in between
-        repository.fs = CrashingShelf(repository.fs, self._process.point)
+        repository = snapshots.repository
+        repository.fs = CrashingFileSystem(repository.fs, self._process.point)
         return snapshots
 
     def _fetch(self, path: Path, number: int) -> bool:
@@ -392,7 +393,7 @@ class Silence:
 
     partition: Partition
     answered: asyncio.Future[str]
-    in_a_hurry: str
+    under_deadline: str
     since_ms: int
 
 
@@ -447,15 +448,15 @@ class Process:
     async def _wait(self, call: Callable[[], None]) -> None:
         """Let the brokers answer a flush, at once or when `answer` or `hurried` says; a worker has a thread for it.
 
-        plan: `hang, fail_before` waits, and when it is to hurry does `fail_before`.
+        plan: `hang, fail_before` waits, and when its deadline is shortened does `fail_before`.
         """
-        what, _, in_a_hurry = self.plan.partition(", ")
+        what, _, under_deadline = self.plan.partition(", ")
         if what == "hang":
             self.plan = ""
             self.tally["hung"] += 1
             partition: Partition = call.__self__  # type: ignore[attr-defined]  # what the worker waits for is its settle
             answered = asyncio.get_running_loop().create_future()
-            silence = Silence(partition, answered, in_a_hurry, self.worker.environment.monotonic())
+            silence = Silence(partition, answered, under_deadline, self.worker.environment.monotonic())
             self.silences.append(silence)
             self.plan = await silence.answered
         call()
@@ -471,7 +472,7 @@ class Process:
         for silence in list(self.silences):
             if partition is silence.partition:
                 self.tally["hurried"] += 1
-                self.answer(silence, silence.in_a_hurry)
+                self.answer(silence, silence.under_deadline)
 
     def is_silent(self, number: int) -> bool:
         """Whether a partition waits for its brokers."""

@@ -1,6 +1,7 @@
 """Writes tests/golden/state/format-N: what a worker of this build stores of one SKU, as files.
 
-Run `python -m tests.support.golden_state` once, when `features.rows.FORMAT` has been raised, and commit what it made.
+Run `python -m tests.support.golden_state` once, when `streams.state.meta.FORMAT` has been raised, and commit what it
+made.
 Folders of earlier formats are never written again: they are what older workers left behind.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
+from inference import pipeline
 from schemas.inputs import CLICKS, ORDERS, PRICES
+from streams.state import meta as metas
+from streams.state.rows import SKU_ROW, cut
 from tests.support.sku_states import Click, Order, Price, close_due, columns, day_ms
 
 STATE = Path(__file__).parents[1] / "golden" / "state"
@@ -27,7 +30,7 @@ TIMEZONE = "Europe/London"
 
 def story() -> SkuState:
     """Nine days of one SKU beside another, the last two of them still open."""
-    sku_state = SkuState(WindowGrid(timezone=TIMEZONE))
+    sku_state = SkuState(WindowGrid(timezone=TIMEZONE), extra_columns=pipeline.columns(None))
     for day, quantity in enumerate([6, 2, 0.5, 0, 12, 1, 0, 3, 4]):
         lines = [
             Order(f"{day}-1", SKU, quantity, 2.55, day_ms(day, 9)),
@@ -43,15 +46,15 @@ def story() -> SkuState:
     return sku_state
 
 
-def meta_of(sku_state: SkuState) -> rows.Meta:
+def meta_of(sku_state: SkuState) -> metas.Meta:
     """Describe the story's end, with a value other than its default in every field."""
-    meta = rows.fresh_meta(sku_state, model="lstm-1d 1")
+    meta = metas.fresh_meta(sku_state, model="lstm-1d 1")
     meta.sequence, meta.offsets = 41, {"orders": 18, "clicks": 36, "price-changes": 2}
     meta.first_open, meta.watermark_ms = sku_state.windows.first_open, day_ms(7, 1)
     meta.newest_ms = [day_ms(8, 17), day_ms(8, 15), day_ms(8, 1)]
     meta.prior_nu, meta.currency, meta.expected_open, meta.windows_closed = 1.5, "GBP", True, 7
     meta.skus = 2
-    meta.counts["orders"] = rows.Counts(records=18, folded=14, duplicate=1, late=1, rejected=2)
+    meta.counts["orders"] = metas.Counts(records=18, folded=14, duplicate=1, late=1, rejected=2)
     return meta
 
 
@@ -78,11 +81,11 @@ def write(folder: Path) -> None:
         "meta": msgspec.to_builtins(meta),
     }
     folder.mkdir()
-    (folder / "sku.row").write_bytes(rows.pack(sku_state.table, slots)[0])
-    (folder / "open.row").write_bytes(rows.cut(folded)[0])
+    (folder / "sku.row").write_bytes(SKU_ROW.pack(sku_state.table, slots)[0])
+    (folder / "open.row").write_bytes(cut(folded)[0])
     (folder / "meta.msgpack").write_bytes(msgspec.msgpack.encode(meta))
     (folder / "expected.json").write_text(json.dumps(said, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    write(STATE / f"format-{rows.FORMAT}")
+    write(STATE / f"format-{metas.FORMAT}")

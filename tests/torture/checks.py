@@ -12,8 +12,8 @@ import msgspec
 import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
 
-from features.rows import Counts
 from schemas.inputs import INPUT_NAMES
+from streams.state.meta import Counts
 from streams.state.store import Store
 from tests.support.group_by import assert_equal, measures, published, whole_grid
 from tests.support.service import read_topic, skutrend

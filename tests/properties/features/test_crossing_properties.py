@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features import rows
 from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
 from features.grid import WindowGrid
 from features.season import SeasonProfile
 from features.sku_state import SkuState
 from inference.live_loss import LiveLoss
-from inference.pipeline import WindowPipeline
+from inference.pipeline import JUDGING, WindowPipeline
 from schemas.inputs import ORDERS
+from streams.state import meta as metas
 from tests.support.sku_states import MONDAY_MS, Order, columns, statistics
 
 GRIDS = (
@@ -75,7 +75,7 @@ def test_phases_are_counted_as_each_window_has_them(grid: WindowGrid, skipped: i
 
 def shop(grid: WindowGrid, sold: list[tuple[int, int]]) -> WindowPipeline:
     """Some windows of two SKUs, all closed, and then both forgotten."""
-    sku_state = SkuState(grid)
+    sku_state = SkuState(grid, extra_columns=JUDGING)
     pipeline = WindowPipeline(sku_state, None)
     pipeline.live = LiveLoss({"served": 1e12, "lstm": 0.25, "seasonal_naive": 0.0}, units=17.0)
     first = grid.number(MONDAY_MS)
@@ -136,7 +136,7 @@ def test_a_stretch_without_a_live_sku_is_crossed_as_if_its_windows_had_closed_on
 def assert_alike(one: WindowPipeline, other: WindowPipeline) -> None:
     assert one.sku_state.windows.first_open == other.sku_state.windows.first_open
     assert list(one.sku_state.windows) == list(other.sku_state.windows)
-    assert rows.season_state(one.sku_state) == rows.season_state(other.sku_state)
+    assert metas.season_state(one.sku_state) == metas.season_state(other.sku_state)
     assert one.sku_state.prior_nu == other.sku_state.prior_nu
     assert statistics(one.sku_state) == statistics(other.sku_state)
     assert [len(seen) for seen in one.sku_state.seen] == [len(seen) for seen in other.sku_state.seen]

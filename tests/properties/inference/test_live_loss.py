@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.cadence import LEVELS
-from features.rows import LiveState
 from inference.live_loss import LiveLoss
+from inference.live_state import LiveState
 from inference.scoring import Losses
 
 units = st.floats(0, 1e6, width=32)

@@ -41,4 +41,4 @@ def test_each_closed_window_is_told_once_with_the_time_since_the_watermark_passe
         elif what == "commit":
             assert delay.committed(now_s=now_s) == [now_s - passed[each] for each in closed]
             closed.clear()
-    assert len(delay._passed) <= GRID.number(mark_ms) - number + 1  # noqa: SLF001 - it does not grow beyond what is open
+    assert len(delay) <= GRID.number(mark_ms) - number + 1, "it does not grow beyond what is open"

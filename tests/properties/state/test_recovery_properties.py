@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
-from streams.state import changelog as changelogs
-from streams.state.store import META, Flush, Store
+from streams.state import keys, recovery
+from streams.state import meta as metas
+from streams.state.keys import META
+from streams.state.store import Store
 from tests.bench.tombstones import Message, Tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-KEYS = [Flush.sku_key(sku) for sku in (b"a", b"b", b"c")] + [
-    Flush.open_key(number, sku) for number in (300, 301) for sku in (b"a", b"b")
+KEYS = [keys.sku_key(sku) for sku in (b"a", b"b", b"c")] + [
+    keys.open_key(number, sku) for number in (300, 301) for sku in (b"a", b"b")
 ]
 Record = tuple[bytes, bytes | None]
 records = st.tuples(st.sampled_from(KEYS), st.none() | st.binary(min_size=1, max_size=40))
@@ -30,7 +31,7 @@ logs = st.lists(st.lists(records, max_size=6), max_size=8)
 
 
 def meta(sequence: int) -> bytes:
-    described = rows.fresh_meta(SkuState(WindowGrid()), model="none")
+    described = metas.fresh_meta(SkuState(WindowGrid()), model="none")
     return msgspec.msgpack.encode(msgspec.structs.replace(described, sequence=sequence))
 
 
@@ -57,8 +58,8 @@ class Scripted:
         pass
 
 
-def recover(store: Store, reader: Any) -> changelogs.RecoveryProgress:  # noqa: ANN401 - stands for a Reader
-    return changelogs.recover(store, reader, topic="changelog", partition=0)
+def recover(store: Store, reader: Any) -> recovery.RecoveryProgress:  # noqa: ANN401 - stands for a Reader
+    return recovery.recover(store, reader, topic="changelog", partition=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,7 +69,7 @@ def test_a_store_at_the_changelogs_end_holds_the_last_of_each_key(
 ) -> None:
     expected: dict[bytes, bytes] = {}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(changelogs, "SPILL_BYTES", spill_bytes)
+        patch.setattr(recovery, "SPILL_BYTES", spill_bytes)
         store = Store(Path(folder) / "partition-0")
         for batches in (first, first + later):  # anew, and from where the store stands
             recover(store, Scripted(batches))
@@ -77,7 +78,7 @@ def test_a_store_at_the_changelogs_end_holds_the_last_of_each_key(
                     expected.pop(key, None)
                 else:
                     expected[key] = value
-            assert dict(store.records()) == expected
+            assert dict(store.scan.records()) == expected
         store.close()
 
 
@@ -91,9 +92,9 @@ def test_records_without_a_value_do_not_pile_up_in_memory(tmp_path: Path, monkey
         apply(latest)
 
     monkeypatch.setattr(store, "apply", counted)
-    monkeypatch.setattr(changelogs, "SPILL_BYTES", 4 << 20)
+    monkeypatch.setattr(recovery, "SPILL_BYTES", 4 << 20)
     progress = recover(store, Tombstones(100_000))
-    assert (progress.rows, [key for key, _ in store.records()]) == (100_001, [META])
+    assert (progress.rows, [key for key, _ in store.scan.records()]) == (100_001, [META])
     store.close()
     assert max(handed) <= 40_000, "4 MiB at 100 bytes each, and one batch"
     assert sum(handed) == 100_001
@@ -101,7 +102,7 @@ def test_records_without_a_value_do_not_pile_up_in_memory(tmp_path: Path, monkey
 
 def test_a_key_that_is_written_again_and_again_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "partition-0")
-    monkeypatch.setattr(changelogs, "SPILL_BYTES", 10_000)
+    monkeypatch.setattr(recovery, "SPILL_BYTES", 10_000)
     calls: list[int] = []
     apply = store.apply
     monkeypatch.setattr(store, "apply", lambda latest: (calls.append(len(latest)), apply(latest)))

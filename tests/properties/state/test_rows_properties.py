@@ -7,12 +7,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import rows
 from features.grid import WindowGrid
-from features.rows import Counts, Meta, SeasonState
 from features.sku_state import SkuState
 from features.table import Column, SkuTable
+from inference.pipeline import JUDGING
 from schemas.inputs import ORDERS
+from streams.state.meta import Counts, Meta, SeasonState, restore_season, season_state
+from streams.state.rows import SKU_ROW, RowLayout
 from tests.support.sku_states import Order, close_due, columns, cut, day_ms, statistics
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
@@ -44,10 +45,10 @@ def test_any_table_comes_back_from_its_rows_in_any_order_and_in_parts(
         raw = np.frombuffer(rng.bytes(len(skus) * column.nbytes), column.dtype)
         table[column.name][slots] = raw.reshape(len(skus), *column.shape)
     chosen = rng.permutation(len(skus))[: rng.integers(0, len(skus) + 1)].astype(np.int32)
-    stored = list(zip([skus[slot] for slot in chosen], rows.pack(table, chosen), strict=True))
+    stored = list(zip([skus[slot] for slot in chosen], RowLayout(table.spec).pack(table, chosen), strict=True))
     again = SkuTable(spec)
     for part in cut(stored, at):
-        rows.unpack(again, [sku for sku, _ in part], [row for _, row in part])
+        RowLayout(table.spec).unpack(again, [sku for sku, _ in part], [row for _, row in part])
     assert again.skus == [skus[slot] for slot in chosen]
     for column in spec:
         kept, found = table[column.name][chosen], again[column.name][: len(chosen)]
@@ -101,7 +102,7 @@ sales = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.intege
 def test_a_partition_restored_from_its_bytes_goes_on_as_if_nothing_had_happened(
     before: list[tuple[str, int, int]], after: list[tuple[str, int, int]]
 ) -> None:
-    lasting, restored = SkuState(WindowGrid()), SkuState(WindowGrid())
+    lasting, restored = (SkuState(WindowGrid(), extra_columns=JUDGING) for _ in range(2))
 
     def sell(sku_state: SkuState, lines: list[tuple[str, int, int]], first_day: int) -> None:
         events = [Order(f"{first_day}-{i}", sku, n, 2.5, day_ms(first_day + d)) for i, (sku, n, d) in enumerate(lines)]
@@ -109,13 +110,13 @@ def test_a_partition_restored_from_its_bytes_goes_on_as_if_nothing_had_happened(
         close_due(sku_state, day_ms(first_day + 10))
 
     sell(lasting, before, 0)
-    season = msgspec.msgpack.encode(rows.season_state(lasting))
+    season = msgspec.msgpack.encode(season_state(lasting))
     everyone = np.arange(len(lasting.table), dtype=np.int32)
-    rows.unpack(restored.table, lasting.table.skus, rows.pack(lasting.table, everyone))
-    rows.restore_season(restored, msgspec.msgpack.decode(season, type=SeasonState))
+    SKU_ROW.unpack(restored.table, lasting.table.skus, SKU_ROW.pack(lasting.table, everyone))
+    restore_season(restored, msgspec.msgpack.decode(season, type=SeasonState))
     restored.windows.first_open, restored.prior_nu = lasting.windows.first_open, lasting.prior_nu
     for sku_state in (lasting, restored):
         sell(sku_state, after, 10)
     assert statistics(restored) == statistics(lasting)
     assert restored.windows.first_open == lasting.windows.first_open
-    assert rows.season_state(restored) == rows.season_state(lasting)
+    assert season_state(restored) == season_state(lasting)

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
+from inference.pipeline import JUDGING
 from schemas.errors import BadInput, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.state import show, verify
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
-from streams.state.store import Flush, Store
+from streams.state.flush_record import Flush
+from streams.state.rows import SKU_ROW
+from streams.state.store import Store
 from tests.support.partitions import HOUR_MS, MINUTE_MS, T0, batch, click, order, price_change, settings_for
 from tests.support.scripted import Bench
 
@@ -137,13 +139,13 @@ def test_a_torn_row_is_told(state: Settings) -> None:
 
 
 def test_a_scale_that_is_no_number_is_told(state: Settings) -> None:
-    sku_state = SkuState(WindowGrid(window_ms=HOUR_MS))
+    sku_state = SkuState(WindowGrid(window_ms=HOUR_MS), extra_columns=JUDGING)
     slots = sku_state.table.add(["a"])
     sku_state.table["nu"][slots] = float("nan")
     store = Store(partition(state))
     meta = store.meta()
     assert meta is not None
-    store.write(Flush(meta, skus=[([b"a"], rows.pack(sku_state.table, slots))]))
+    store.write(Flush(meta, skus=[([b"a"], SKU_ROW.pack(sku_state.table, slots))]))
     store.close()
     with pytest.raises(StateMismatch, match=r"1 SKUs in .* have no finite scale"):
         verify(state)

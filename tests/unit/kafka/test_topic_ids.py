@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from features import rows
 from features.sku_state import SkuState
 from schemas.errors import StateMismatch
 from streams.kafka import topic_ids as identity
 from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.topic_ids import TopicIds
 from streams.settings import Settings
-from streams.state import changelog
+from streams.state import meta as metas
+from streams.state import recovery
 from streams.state.changelog import Changelog
-from streams.state.store import Flush, Store
+from streams.state.flush_record import Flush
+from streams.state.store import Store
 from tests.support.partitions import NOW_MS, T0, inputs, open_partition, order, settings_for, take
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def broker() -> Iterator[str]:
         yield embedded.bootstrap
 
 
-def meta(**changes: Any) -> rows.Meta:  # noqa: ANN401 - whatever it is
-    made = rows.fresh_meta(SkuState(Settings().grid), model="none")
+def meta(**changes: Any) -> metas.Meta:  # noqa: ANN401 - whatever it is
+    made = metas.fresh_meta(SkuState(Settings().grid), model="none")
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -52,12 +53,12 @@ def meta(**changes: Any) -> rows.Meta:  # noqa: ANN401 - whatever it is
 def test_what_may_be_the_same_topic_passes(
     offsets: dict[str, int], stored: dict[str, str], now: dict[str, str]
 ) -> None:
-    rows.check_topics(meta(offsets=offsets, topic_ids=stored), now, where="here")
+    metas.check_topics(meta(offsets=offsets, topic_ids=stored), now, where="here")
 
 
 def test_another_topic_of_the_same_name_is_refused_with_both_ids_and_the_remedy() -> None:
     with pytest.raises(StateMismatch) as why:
-        rows.check_topics(meta(offsets={"orders": 5}, topic_ids={"orders": "A"}), {"orders": "B"}, where="here")
+        metas.check_topics(meta(offsets={"orders": 5}, topic_ids={"orders": "A"}), {"orders": "B"}, where="here")
     assert str(why.value) == (
         "topic orders was deleted and made again: here has absorbed it up to offset 5 when its id was A, now it is B; "
         "start with a new SKUTREND_GROUP to have it read from its beginning"
@@ -65,12 +66,12 @@ def test_another_topic_of_the_same_name_is_refused_with_both_ids_and_the_remedy(
 
 
 def test_state_of_other_topics_is_refused_with_both_and_the_settings(broker: str, tmp_path: Path) -> None:
-    rows.check_inputs(meta(offsets={}), ["eu.orders"], where="here")
-    rows.check_inputs(meta(offsets={"eu.orders": 3, "eu.stock": 1}), ["eu.orders"], where="here")
+    metas.check_inputs(meta(offsets={}), ["eu.orders"], where="here")
+    metas.check_inputs(meta(offsets={"eu.orders": 3, "eu.stock": 1}), ["eu.orders"], where="here")
     with pytest.raises(
         StateMismatch, match=r"made of us\.orders, this worker reads eu\.orders; set SKUTREND_TOPIC_PREFIX"
     ):
-        rows.check_inputs(meta(offsets={"us.orders": 3}), ["eu.orders"], where="here")
+        metas.check_inputs(meta(offsets={"us.orders": 3}), ["eu.orders"], where="here")
     partition = open_partition(settings_for(broker, tmp_path))
     partition.meta.offsets["us.orders"] = 3
     with pytest.raises(StateMismatch, match=r"made of us\.orders"):
@@ -129,7 +130,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def recover(store: Store, *, low: int, high: int, topic_id: str) -> None:
-    changelog.recover(store, reader(low, high), topic="log", partition=0, topic_id=topic_id)
+    recovery.recover(store, reader(low, high), topic="log", partition=0, topic_id=topic_id)
 
 
 def test_a_changelog_of_another_id_is_refused_however_long_it_is(store: Store) -> None:

@@ -115,7 +115,9 @@ def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
             pass
         opened.flush(now_ms=NOW_MS)
         meta = msgspec.structs.asdict(opened.store.meta())
-        stored = {sku: row for skus, packed in opened.store.sku_rows() for sku, row in zip(skus, packed, strict=True)}
+        stored = {
+            sku: row for skus, packed in opened.store.scan.sku_rows() for sku, row in zip(skus, packed, strict=True)
+        }
         opened.close()
         said = sorted(map(str, published(mine, "windows")))
         found.append((meta | {"offsets": 0}, stored, said))

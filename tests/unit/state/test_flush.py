@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
 from schemas.errors import FlushFailed
 from streams.kafka.output_producer import OutputProducer
+from streams.state import keys
+from streams.state import meta as metas
 from streams.state.changelog import Changelog
 from streams.state.flush import LEAST_S, FlushChannel
-from streams.state.store import META, Flush, Store
+from streams.state.flush_record import Flush
+from streams.state.keys import META
+from streams.state.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,8 +66,8 @@ class Producer:
         return found
 
 
-def meta(sequence: int) -> rows.Meta:
-    return msgspec.structs.replace(rows.fresh_meta(SkuState(WindowGrid()), model="none"), sequence=sequence)
+def meta(sequence: int) -> metas.Meta:
+    return msgspec.structs.replace(metas.fresh_meta(SkuState(WindowGrid()), model="none"), sequence=sequence)
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_one_producer_for_both_is_waited_for_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize("when", ["before begin", "after begin", "in the first", "in the second"])
-def test_a_hurry_is_kept_whenever_it_comes(store: Store, when: str) -> None:
+def test_a_shortened_deadline_is_kept_whenever_it_comes(store: Store, when: str) -> None:
     outputs, state = Producer(), Producer()
     ours = channel(store, outputs, state)
 
@@ -133,7 +136,7 @@ def test_what_the_first_has_used_up_fails_the_second_at_once(store: Store) -> No
     assert store.meta() is None
 
 
-def test_a_later_hurry_does_not_lengthen_a_flush_and_one_for_ever_gives_the_next_its_time(store: Store) -> None:
+def test_a_later_deadline_does_not_lengthen_a_flush_and_none_gives_the_next_its_time(store: Store) -> None:
     outputs, state = Producer(), Producer()
     ours = channel(store, outputs, state)
     ours.begin(Flush(meta(1)), within_s=60.0)
@@ -198,12 +201,12 @@ def test_what_a_window_has_left_in_the_changelog_is_told_gone_once_it_closes_and
     state = Producer()
     ours = channel(store, Producer(), state)
     hashes = b"e" * 16
-    (ids_key,) = Flush(meta(1), ids={(5, 2): hashes}).ids_keys(5, 2)
+    ((_, ids_key),) = Flush(meta(1), ids={(5, 2): hashes}).window_keys()
     flush(ours, 1, folded={5: ([b"a"], [b"row"]), 6: ([b"b"], [b"row"])}, ids={(5, 2): hashes})
     assert store.position() == len(state.take())
     ours.closed(before=6)
     flush(ours, 2)
-    assert {key for key, value in state.take().items() if value is None} == {Flush.open_key(5, b"a"), ids_key}
+    assert {key for key, value in state.take().items() if value is None} == {keys.open_key(5, b"a"), ids_key}
     flush(ours, 3)
     assert state.take().keys() == {META}
 
@@ -215,7 +218,7 @@ def test_what_a_restart_finds_is_told_gone_too_and_so_are_retired_skus(store: St
     ours.closed(before=6)
     flush(ours, 1, retired=[b"old"])
     gone = {key for key, value in state.take().items() if value is None}
-    assert gone == {b"one", b"two", Flush.sku_key(b"old")}
+    assert gone == {b"one", b"two", keys.sku_key(b"old")}
 
 
 def test_without_a_changelog_there_is_nothing_to_tell(store: Store) -> None:

@@ -9,16 +9,18 @@ import msgspec
 import pytest
 from faust.types import TP
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
 from schemas.errors import StateCorrupt, StateMismatch
 from streams.commands import state as inspection
 from streams.kafka.embedded import EmbeddedBroker
-from streams.state import changelog as changelogs
+from streams.state import meta as metas
+from streams.state import recovery
 from streams.state import verifying as comparing
-from streams.state.changelog import recover
-from streams.state.store import META, Flush, Store
+from streams.state.flush_record import Flush
+from streams.state.keys import META
+from streams.state.recovery import recover
+from streams.state.store import Store
 from streams.worker.environment import Environment
 from streams.worker.opening import Opener
 from tests.support.partitions import settings_for
@@ -33,9 +35,9 @@ FOREIGN = pytest.mark.parametrize("number", [0, 99])
 Record = tuple[bytes, bytes | None]
 
 
-def meta(sequence: int) -> rows.Meta:
+def meta(sequence: int) -> metas.Meta:
     sku_state = SkuState(WindowGrid())
-    return msgspec.structs.replace(rows.fresh_meta(sku_state, model="none"), sequence=sequence)
+    return msgspec.structs.replace(metas.fresh_meta(sku_state, model="none"), sequence=sequence)
 
 
 def foreign(number: int) -> bytes:
@@ -91,7 +93,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def contents(store: Store) -> dict[bytes, bytes]:
-    return dict(store.records())
+    return dict(store.scan.records())
 
 
 def bring_up(store: Store, reader: Any) -> None:  # noqa: ANN401 - stands in for another class
@@ -103,7 +105,7 @@ def bring_up(store: Store, reader: Any) -> None:  # noqa: ANN401 - stands in for
 def test_a_changelog_of_another_format_is_refused_before_a_row_of_it_is_taken(
     store: Store, number: int, rows_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changelogs, "SPILL_BYTES", 1_000)
+    monkeypatch.setattr(recovery, "SPILL_BYTES", 1_000)
     before = contents(store)
     theirs: list[Record] = [(b"sa", b"theirs"), (META, foreign(number)), *[(b"sb", b"theirs" * 10)] * rows_after]
     reader = Scripted([(b"sa", b"ours"), (META, msgspec.msgpack.encode(meta(1))), *theirs])
@@ -222,6 +224,6 @@ def test_comparing_with_a_foreign_changelog_says_which_of_the_two_it_is(
 ) -> None:
     reader = Scripted([(b"sa", b"theirs"), (META, foreign(number))])
     monkeypatch.setattr(comparing, "Reader", lambda *_, **__: reader)
-    monkeypatch.setattr(changelogs, "Reader", lambda *_, **__: Scripted(reader.records_))
+    monkeypatch.setattr(recovery, "Reader", lambda *_, **__: Scripted(reader.records_))
     with pytest.raises(StateMismatch, match=rf"the changelog .*\[0\] has format {number}"):
         comparing.compare(settings, store, 0)

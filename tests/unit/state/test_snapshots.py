@@ -73,7 +73,7 @@ def test_the_newest_snapshot_comes_back_as_the_state_was(url: str, store: Store,
     assert snapshots(url).fetch_newest(0, place)
     copy = Store(place)
     assert copy.position() == 3
-    assert [sku for skus, _ in copy.sku_rows() for sku in skus] == ["000000", "000001", "000002", "000003"]
+    assert [sku for skus, _ in copy.scan.sku_rows() for sku in skus] == ["000000", "000001", "000002", "000003"]
     copy.close()
 
 
@@ -175,12 +175,12 @@ def test_no_snapshot_is_no_news(url: str, tmp_path: Path, caplog: pytest.LogCapt
 def test_a_worker_that_is_to_stop_leaves_off_in_the_midst_of_a_snapshot(url: str, store: Store, tmp_path: Path) -> None:
     keep(snapshots(url).snapshot_writer(0), store, 1, 2)
 
-    def told(_: str) -> None:
+    def report(_: str) -> None:
         raise Fenced
 
     place = tmp_path / "elsewhere" / "partition-0"
     with pytest.raises(Fenced):
-        snapshots(url).fetch_newest(0, place, told=told)
+        snapshots(url).fetch_newest(0, place, report=report)
     assert not place.exists()
 
 
@@ -190,9 +190,6 @@ def test_a_partition_that_is_closed_during_an_upload_leaves_no_manifest(store: S
     keep(snapshot_writer, store, 1, 2)
     snapshot_writer.close()
     gate.release()
-    thread = snapshot_writer._thread  # noqa: SLF001  # to wait for its end
-    assert thread is not None
-    thread.join(timeout=30)
-    assert not thread.is_alive()
+    assert snapshot_writer.wait(30)
     assert repository(url).newest(0) is None
     assert not checkpoint_folder(store.path).exists()

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from features import rows
 from features.grid import WindowGrid
 from features.id_table import HASH_BYTES, hashed
 from features.sku_state import SkuState
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
-from streams.state.store import IDS_PART_BYTES, Flush, Store
+from streams.state import keys
+from streams.state import meta as metas
+from streams.state.flush_record import Flush
+from streams.state.keys import IDS_PART_BYTES
+from streams.state.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 BULK = pytest.mark.parametrize("bulk", [False, True], ids=["batch", "bulk"])
 
 
-def meta(sequence: int = 1, **changes: Any) -> rows.Meta:  # noqa: ANN401 - any field
-    described = rows.fresh_meta(SkuState(WindowGrid()), model="none")
+def meta(sequence: int = 1, **changes: Any) -> metas.Meta:  # noqa: ANN401 - any field
+    described = metas.fresh_meta(SkuState(WindowGrid()), model="none")
     return msgspec.structs.replace(described, sequence=sequence, **changes)
 
 
@@ -46,16 +49,16 @@ def path(tmp_path: Path) -> Path:
 def contents(store: Store) -> dict[str, Any]:
     return {
         "meta": store.meta(),
-        "skus": [pair for names, packed in store.sku_rows() for pair in zip(names, packed, strict=True)],
-        "open": {o.number: dict(zip(o.skus, o.rows, strict=True)) for o in store.open_rows()},
-        "ids": list(store.ids()),
+        "skus": [pair for names, packed in store.scan.sku_rows() for pair in zip(names, packed, strict=True)],
+        "open": {o.number: dict(zip(o.skus, o.rows, strict=True)) for o in store.scan.open_rows()},
+        "ids": list(store.scan.ids()),
     }
 
 
 def test_a_new_store_holds_nothing(path: Path) -> None:
     store = Store(path)
     assert contents(store) == {"meta": None, "skus": [], "open": {}, "ids": []}
-    assert store.sku_row("a") is None
+    assert store.scan.sku_row("a") is None
     store.close()
 
 
@@ -80,8 +83,8 @@ def test_what_was_flushed_is_there_after_opening_again(path: Path, bulk: bool) -
         "open": {3: {"a": b"row of a3", "s": b"row of s3"}, 4: {"b": b"row of b4"}},
         "ids": [(3, 0, ids("e1", "e2")), (3, 2, ids("p1")), (300, 1, ids("c1"))],
     }
-    assert again.sku_row("Größe 7") == "row of Größe 7".encode()
-    assert again.sku_row("Größe") is None
+    assert again.scan.sku_row("Größe 7") == "row of Größe 7".encode()
+    assert again.scan.sku_row("Größe") is None
     again.close()
 
 
@@ -151,7 +154,7 @@ def test_many_rows_come_back_in_parts_of_the_asked_size(path: Path) -> None:
     store = Store(path)
     names = [f"sku{n:04d}" for n in range(1_000)]
     store.write(Flush(meta(), skus=[part(*names)], bulk=True))
-    parts = list(store.sku_rows(at_a_time=300))
+    parts = list(store.scan.sku_rows(at_a_time=300))
     assert [len(found) for found, _ in parts] == [300, 300, 300, 100]
     assert [sku for found, _ in parts for sku in found] == names
     store.close()
@@ -159,10 +162,10 @@ def test_many_rows_come_back_in_parts_of_the_asked_size(path: Path) -> None:
 
 def test_an_unreadable_meta_record_says_what_to_do(path: Path) -> None:
     store = Store(path)
-    store._db[b"m"] = b"\xc1 no msgpack"  # noqa: SLF001 - damage is done from outside
+    store.db.put(b"m", b"\xc1 no msgpack")
     with pytest.raises(StateMismatch, match=r"meta record of .* is unreadable .* delete that directory"):
         store.meta()
-    store._db[b"m"] = msgspec.msgpack.encode({"format": rows.FORMAT})  # noqa: SLF001
+    store.db.put(b"m", msgspec.msgpack.encode({"format": metas.FORMAT}))
     with pytest.raises(StateCorrupt, match=r"delete that directory"):
         store.meta()
     store.close()
@@ -171,12 +174,12 @@ def test_an_unreadable_meta_record_says_what_to_do(path: Path) -> None:
 def test_bytes_that_are_no_msgpack_of_their_kind_are_damage_and_named(path: Path) -> None:
     store = Store(path)
     store.write(Flush(meta(sequence=7), ids={(5, 1): b"e" * 16}))
-    ids = next(key for key, _ in store.records() if key[:1] == b"d")
+    ids = next(key for key, _ in store.scan.records() if key[:1] == b"d")
     store.apply({ids: b"cut", b"p": msgspec.msgpack.encode("seven")})
     with pytest.raises(StateCorrupt, match=r"damaged \(the changelog's offset: .* delete that directory to rebuild"):
         store.position()
     with pytest.raises(StateCorrupt, match=r"damaged \(3 bytes of event ids are no multiple of 16"):
-        list(store.ids())
+        list(store.scan.ids())
     store.close()
 
 
@@ -301,10 +304,10 @@ def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk
     )
     store.stage(flush, also=given.__setitem__)()
     store.set_position(7)
-    found = list(store.records())
+    found = list(store.scan.records())
     store.close()
     assert found == sorted(given.items())
-    assert [(Store.window_of(key), Store.name_of(key)) for key, _ in found] == [
+    assert [(keys.window_of(key), keys.name_of(key)) for key, _ in found] == [
         (300, "event ids 01000000000000000100000000 of window 300"),
         (None, "the meta record"),
         (299, "the row of SKU 's' in open window 299"),
@@ -318,11 +321,11 @@ def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk
 def test_however_many_ids_a_flush_holds_its_records_stay_small(path: Path, bulk: bool) -> None:
     many = hashed(f"{n:073d}" for n in range(300_000))
     flush = Flush(meta(), ids={(3, 0): many, (3, 1): many[:IDS_PART_BYTES], (4, 0): b"", (4, 1): many[:16]}, bulk=bulk)
-    keys = [key for number, source in flush.ids for key in flush.ids_keys(number, source)]
+    keys = [key for _, key in flush.window_keys()]
     given: list[tuple[bytes, bytes]] = []
     store = Store(path)
     store.stage(flush, also=lambda key, value: given.append((key, value)))()
-    found = [(number, source, hashes) for number, source, hashes in store.ids()]
+    found = [(number, source, hashes) for number, source, hashes in store.scan.ids()]
     store.close()
     assert max(len(key) + len(value) for key, value in given) < 100_000
     assert [key for key, _ in given if key[:1] == b"d"] == keys == sorted(keys)
@@ -335,5 +338,5 @@ def test_event_ids_that_are_cut_are_damaged_state(path: Path) -> None:
     store = Store(path)
     store.write(Flush(meta(), ids={(3, 0): hashed(["e1"])[:-1]}))
     with pytest.raises(StateCorrupt, match=f"15 bytes of event ids are no multiple of {HASH_BYTES}.*delete that"):
-        list(store.ids())
+        list(store.scan.ids())
     store.close()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features import rows
 from features.grid import WindowGrid
 from features.sku_state import SkuState
 from schemas.errors import Broken, FlushFailed, StateCorrupt, StateInaccessible, StateMismatch
-from streams.state.store import Flush, Store
+from streams.state import meta as metas
+from streams.state.flush_record import Flush
+from streams.state.store import Store
 from streams.state.store_errors import DOES_NOT_PASS, MAY_PASS, trouble, trouble_opening
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ PATH = Path("state/partition-0")
 
 
 def flush() -> Flush:
-    return Flush(rows.fresh_meta(SkuState(WindowGrid()), model="none"), skus=[([b"a"], [b"row"])], bulk=True)
+    return Flush(metas.fresh_meta(SkuState(WindowGrid()), model="none"), skus=[([b"a"], [b"row"])], bulk=True)
 
 
 def io_error(number: int) -> str:

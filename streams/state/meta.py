@@ -1,27 +1,29 @@
-"""The stored form of a partition: binary rows and one meta record, little-endian, with a format version.
+"""The meta record of a partition: what everything stored beside it has absorbed, and whether it may be used here.
 
-A SKU's row is its columns of the table one after the other, in the table's order, without padding. A row of an open
-window is `open_windows.FOLDED`. The layout's signature travels in the meta record: rows are only read by a build that
-lays them out in the same way.
+It has a format number and the signature of the row layout: rows are only read by a build that lays them out in the same
+way.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
-from features.open_windows import FOLDED
-from features.sku_state import SkuState
-from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
+from inference.live_state import LiveState
 from schemas.errors import StateCorrupt, StateMismatch
 from schemas.inputs import INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS
+from streams.state.rows import SKU_ROW
 
-FORMAT = 2
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from features.sku_state import SkuState
+
+FORMAT: Final = 2
 
 
 class _Stated(msgspec.Struct):
@@ -57,22 +59,14 @@ class SeasonState(msgspec.Struct):
     open_windows: int
 
 
-class LiveState(msgspec.Struct):
-    """How good the recent forecasts of a partition were, as it is stored: the sums of `pipeline.LiveLoss`."""
-
-    loss: dict[str, float]
-    units: float
-    covered: float
-    scored: float
-
-
 class Meta(msgspec.Struct, omit_defaults=True):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
     offsets: per input, the next offset to read; first_open: number of the oldest window not closed; newest_ms: per
     input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
     skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
-    as brokers gave one; live: how good `model` was; None where that is not known.
+    as brokers gave one. model: whose state is beside the SKU rows, `Bundle.id` or "none"; live: how good its forecasts
+    were; None where that is not known.
     """
 
     format: int
@@ -95,50 +89,6 @@ class Meta(msgspec.Struct, omit_defaults=True):
     live: LiveState | None = None
 
 
-def row_dtype(spec: Sequence[Column]) -> np.dtype[np.void]:
-    """Binary layout of one SKU's row."""
-    return np.dtype([(c.name, c.dtype, c.shape) for c in spec])
-
-
-def layout(spec: Sequence[Column]) -> str:
-    """Signature of the binary layout of SKU rows and open rows: 16 hex digits."""
-    text = repr([(c.name, c.dtype, c.shape) for c in spec]) + repr(FOLDED.descr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def pack(table: SkuTable, slots: Slots) -> list[bytes]:
-    """Lay the rows of some slots out: one bytes per slot."""
-    dtype = row_dtype(table.spec)
-    packed = np.empty(len(slots), dtype)
-    for column in table.spec:
-        packed[column.name] = table[column.name][slots]
-    return cut(packed)
-
-
-def cut(packed: np.ndarray) -> list[bytes]:
-    """Cut a structured array into the bytes of its rows."""
-    size, raw = packed.dtype.itemsize, packed.tobytes()
-    return [raw[i : i + size] for i in range(0, len(raw), size)]
-
-
-def unpack(table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
-    """Give stored SKUs a slot and their columns back. A row of another length is a `StateMismatch`."""
-    dtype = row_dtype(table.spec)
-    raw = b"".join(rows)
-    sizes = set(map(len, rows)) - {dtype.itemsize}
-    if sizes or len(rows) != len(skus):
-        msg = (
-            f"{len(rows)} rows of {len(skus)} stored SKUs, of {sorted(sizes)} bytes, expected {dtype.itemsize} each; "
-            "delete the state directory to rebuild it"
-        )
-        raise StateMismatch(msg)
-    packed = np.frombuffer(raw, dtype)
-    first = len(table)
-    table.add(skus)
-    for column in table.spec:
-        table[column.name][first : len(table)] = packed[column.name]
-
-
 def season_state(sku_state: SkuState) -> SeasonState:
     """Write the partition's season down."""
     s = sku_state.season
@@ -159,7 +109,7 @@ def fresh_meta(sku_state: SkuState, *, model: str) -> Meta:
     """Describe a partition that has absorbed nothing."""
     return Meta(
         format=FORMAT,
-        layout=layout(sku_state.table.spec),
+        layout=SKU_ROW.signature,
         grid=sku_state.grid.signature,
         sequence=0,
         offsets={},
@@ -200,7 +150,7 @@ def read_meta(raw: bytes, *, where: str) -> Meta:
 
 def check(meta: Meta, sku_state: SkuState, *, where: str) -> None:
     """Refuse state that these settings would misread (`StateMismatch`); its format is known to be ours."""
-    expected = (layout(sku_state.table.spec), sku_state.grid.signature)
+    expected = (SKU_ROW.signature, sku_state.grid.signature)
     found = (meta.layout, meta.grid)
     for name, have, want in zip(("row layout", "windows"), found, expected, strict=True):
         if have != want:
@@ -219,6 +169,16 @@ def check_count(meta: Meta, found: int, *, where: str) -> None:
     if found != meta.skus:
         msg = (
             f"the state in {where} has {found:,} SKUs, flush {meta.sequence} left {meta.skus:,}; "
+            "delete that directory to rebuild it"
+        )
+        raise StateCorrupt(msg)
+
+
+def check_model_count(meta: Meta, found: int, *, where: str) -> None:
+    """Refuse state of `meta.model` that some SKU has not, or that has more than there are SKUs (`StateCorrupt`)."""
+    if found != meta.skus:
+        msg = (
+            f"the state in {where} has {meta.skus:,} SKUs, of which {found:,} have their state in model {meta.model}; "
             "delete that directory to rebuild it"
         )
         raise StateCorrupt(msg)

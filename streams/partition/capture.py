@@ -1,0 +1,105 @@
+"""What a flush of a partition writes: all that its state in memory has over what the last one wrote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from features import stored
+from streams.state.flush_record import Flush
+from streams.state.meta import season_state
+from streams.state.rows import SKU_ROW, RowLayout, cut, model_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from streams.partition.working_state import WorkingState
+    from streams.state.meta import Meta
+
+PACK_ROWS: Final = 4_096
+BULK_ROWS: Final = 2_048
+
+
+class Capture:
+    """Collects the flushes of one partition. has_closed: whether a window has closed since the last flush."""
+
+    def __init__(self, state: WorkingState) -> None:
+        """Start where everything is stored."""
+        self._state, self._model_row = state, model_row(state.session)
+        self.has_closed = False
+        self._drops_models = False
+        self._by_key: list[int] = []  # slots in the order of their keys
+        self._retired: list[bytes] = []  # SKUs forgotten since the last flush
+
+    def retired(self, skus: Iterable[bytes]) -> None:
+        """Take note of SKUs that were forgotten, and of slots that are numbered anew."""
+        self._retired.extend(skus)
+        self._by_key = []
+
+    def drop_models(self) -> None:
+        """Let the next flush of closed windows remove the state that other models have left."""
+        self._drops_models = True
+
+    def renew(self) -> None:
+        """Let the next flush write everything, as if all of it had changed."""
+        self.has_closed = True
+        stored.renew(self._state.sku_state)
+
+    def take(self, meta: Meta) -> Flush:
+        """Make the next flush, whose meta record is `meta` brought up to date."""
+        sku_state, pipeline, watermark = self._state.sku_state, self._state.pipeline, self._state.watermark
+        meta.sequence += 1
+        meta.first_open = sku_state.windows.first_open
+        meta.watermark_ms = watermark.value_ms
+        meta.newest_ms = [clock.max_event_ms for clock in watermark.clocks]
+        meta.season = season_state(sku_state)
+        meta.prior_nu, meta.currency = sku_state.prior_nu, sku_state.currency
+        meta.expected_open = pipeline.expected_open
+        live = self._live_by_key() if self.has_closed else []
+        if self.has_closed:  # else the rows are those of an earlier flush, and so is the model of their state
+            meta.skus, meta.model = len(live), self._state.model
+            meta.live = None if pipeline.session is None else pipeline.live.state()
+        return Flush(
+            meta=meta,
+            skus=self._rows(SKU_ROW, live),
+            models=None if pipeline.session is None else self._rows(self._model_row, live),
+            folded={number: (skus, cut(sums)) for number, skus, sums in stored.take_folded(sku_state)},
+            ids=stored.take_ids(sku_state),
+            retired=self._take_retired(),
+            closed_before=meta.first_open,
+            drops_models=self._drops_models and self.has_closed,
+            bulk=len(live) >= BULK_ROWS,
+        )
+
+    def stored(self) -> None:
+        """Take note that what was taken last is stored."""
+        if self.has_closed:
+            self._drops_models = False
+        self.has_closed = False
+
+    def _take_retired(self) -> list[bytes]:
+        """Give the keys of SKUs forgotten since the last flush, but for those whose row this flush writes anew."""
+        table, first = self._state.sku_state.table, self._state.sku_state.windows.first_open or 0
+        slots = table.slots([key.decode() for key in self._retired])
+        is_back = (slots >= 0) & (table["first_number"][slots] < first)
+        retired = [key for key, back in zip(self._retired, is_back.tolist(), strict=True) if not back]
+        self._retired = []
+        return retired
+
+    def _live_by_key(self) -> list[int]:
+        """Give the slots of all SKUs that a close has moved, ascending by key."""
+        table, first = self._state.sku_state.table, self._state.sku_state.windows.first_open
+        if len(self._by_key) < len(table):
+            self._by_key.extend(range(len(self._by_key), len(table)))
+            self._by_key.sort(key=table.keys.__getitem__)  # nearly linear: all but the new ones are in order
+        order = np.array(self._by_key, np.int32)
+        live: list[int] = order[table["first_number"][order] < (first or 0)].tolist()
+        return live
+
+    def _rows(self, layout: RowLayout, live: list[int]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Give the rows of these slots, part by part."""
+        table = self._state.sku_state.table
+        for low in range(0, len(live), PACK_ROWS):
+            slots = live[low : low + PACK_ROWS]
+            yield [table.keys[slot] for slot in slots], layout.pack(table, np.array(slots, np.int32))

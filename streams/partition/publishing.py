@@ -1,0 +1,120 @@
+"""The outputs of a partition: windows, forecasts and alerts into their topics, and its metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference.alerting import open_counts
+from schemas.columns import WindowColumns
+from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from features.admission import Absorbed
+    from inference.pipeline import WindowOutputs
+    from streams.kafka.batch import RecordBatch
+    from streams.kafka.output_producer import OutputProducer
+    from streams.observe.metrics import Metrics
+    from streams.partition.working_state import WorkingState
+    from streams.settings import Settings
+    from streams.state.meta import Counts
+
+
+class Publisher:
+    """Puts the outputs of closed windows into their topics."""
+
+    def __init__(self, settings: Settings, producer: OutputProducer, metrics: Metrics) -> None:
+        """Publish through `producer`, to the topics of `settings`."""
+        self._settings, self._producer, self._metrics = settings, producer, metrics
+
+    def publish(self, closed: WindowOutputs, keys: Sequence[bytes]) -> None:
+        """Put the outputs of some SKUs of a closed window. keys: of these SKUs, (n,)."""
+        texts = sku_texts(closed.windows.sku)
+        if self._settings.silent_windows == "publish":
+            self._put("windows", keys, encode_windows(closed.windows, texts))
+        elif closed.eventful.any():
+            at = np.flatnonzero(closed.eventful)
+            self._put("windows", [keys[i] for i in at.tolist()], encode_windows(_pick(closed.windows, at)))
+        if closed.forecasts is not None:
+            self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
+        if closed.alerts:
+            alert_keys = [(a.sku or a.group or "").encode() for a in closed.alerts]
+            self._put("alerts", alert_keys, [encode_alert(a) for a in closed.alerts])
+
+    def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        self._producer.put(self._settings.output(topic), keys, values)
+        self._metrics.published.labels(topic).inc(len(values))
+
+
+class Reporter:
+    """Keeps the metrics of one partition."""
+
+    def __init__(self, partition: int, metrics: Metrics) -> None:
+        """Report under the number of the partition."""
+        self._number, self._metrics = str(partition), metrics
+
+    def absorbed(self, batch: RecordBatch, outcome: Absorbed, counts: Counts) -> None:
+        """Count what became of a batch, in `counts` of its input too."""
+        labels = (batch.topic, self._number)
+        for refusal in outcome.refused:
+            self._metrics.refusals.labels(batch.topic, refusal.code).inc()
+        for each in batch.skipped:
+            self._metrics.refusals.labels(batch.topic, each.code).inc(len(each))
+        skipped = sum(map(len, batch.skipped))
+        self._metrics.records.labels(*labels).inc(len(batch) + skipped)
+        counts.records += len(batch) + skipped
+        for name, amount in (
+            ("folded", outcome.folded),
+            ("duplicate", outcome.duplicate),
+            ("late", len(outcome.late)),
+            ("rejected", len(outcome.refused) + skipped),
+        ):
+            setattr(counts, name, getattr(counts, name) + amount)
+            self._metrics.outcomes.labels(*labels, name).inc(amount)
+
+    def closed(self, windows: int, state: WorkingState) -> None:
+        """Report that so many windows have closed."""
+        self._metrics.windows.labels(self._number).inc(windows)
+        self.standing(state)
+
+    def standing(self, state: WorkingState) -> None:
+        """Report what is true of a partition whether or not it ever closes another window."""
+        number, first = self._number, state.sku_state.windows.first_open
+        self._metrics.skus.labels(number).set(len(state.sku_state.table))
+        if first is not None:
+            self._metrics.watermark.labels(number).set(state.sku_state.grid.start_ms(first) / 1000)
+        if state.session is None:
+            return
+        self._metrics.coverage.labels(number).set(state.pipeline.live.coverage())
+        for source in state.pipeline.live.loss:
+            self._metrics.loss.labels(number, source).set(state.pipeline.live.wql(source))
+        is_open = state.sku_state.table["alert_open"][: len(state.sku_state.table)]
+        for (kind, severity), count in open_counts(is_open).items():
+            self._metrics.open_alerts.labels(number, kind, severity).set(count)
+
+
+def _pick(windows: WindowColumns, at: np.ndarray) -> WindowColumns:
+    """Pick some SKUs of a window's columns."""
+    return WindowColumns(
+        sku=[windows.sku[i] for i in at.tolist()],
+        window_start_ms=windows.window_start_ms,
+        window_end_ms=windows.window_end_ms,
+        revision=windows.revision,
+        **{
+            name: getattr(windows, name)[at]
+            for name in (
+                "order_lines",
+                "units",
+                "revenue",
+                "returned_units",
+                "free_units",
+                "views",
+                "carts",
+                "price",
+                "observed",
+            )
+        },
+    )

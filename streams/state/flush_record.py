@@ -1,0 +1,79 @@
+"""All that one flush of a partition writes, as records for RocksDB and for the changelog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streams.state import keys
+from streams.state.keys import IDS_PART_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from streams.state.meta import Meta
+
+    Rows = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
+
+
+@dataclass
+class Flush:
+    """All that one flush writes; consumed once.
+
+    skus: (SKUs, rows) parts, ascending over all of them; models: the same of their state in the model that the meta
+    record names, None without a model; folded: SKUs and rows of each open window; ids: hashes of 16 bytes each, by
+    (window, input). retired: SKUs that are forgotten. closed_before: number of the first window still open.
+    drops_models: whether the state that other models have left is removed. bulk: whether there are many SKU rows.
+    """
+
+    meta: Meta
+    skus: Rows = ()
+    models: Rows | None = None
+    folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
+    ids: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    retired: Sequence[bytes] = ()
+    closed_before: int | None = None
+    drops_models: bool = False
+    bulk: bool = False
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Give what is to be put, ascending by key."""
+        for number, source in sorted(self.ids):
+            hashes = self.ids[number, source]
+            for part, key in enumerate(self._ids_keys(number, source)):
+                yield key, hashes[part * IDS_PART_BYTES : (part + 1) * IDS_PART_BYTES]
+        if self.models is not None:
+            yield from _prefixed(keys.model_prefix(self.meta.model), self.models)
+        yield keys.META, msgspec.msgpack.encode(self.meta)
+        for number in sorted(self.folded):
+            yield from _prefixed(keys.OPEN + keys.window_bytes(number), [self.folded[number]])
+        yield from _prefixed(keys.SKU, self.skus)
+
+    def window_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Give the keys of all that goes when its window closes: (window, key)."""
+        for number, (skus, _) in self.folded.items():
+            for sku in skus:
+                yield number, keys.open_key(number, sku)
+        for number, source in self.ids:
+            for key in self._ids_keys(number, source):
+                yield number, key
+
+    def retired_keys(self) -> Iterator[bytes]:
+        """Give the keys of what is removed with the SKUs that are forgotten."""
+        model = keys.model_prefix(self.meta.model)
+        for sku in self.retired:
+            yield keys.sku_key(sku)
+            if self.models is not None:
+                yield model + sku
+
+    def _ids_keys(self, number: int, source: int) -> Iterator[bytes]:
+        size_bytes = len(self.ids[number, source])
+        return keys.ids_keys(number, source, sequence=self.meta.sequence, size_bytes=size_bytes)
+
+
+def _prefixed(prefix: bytes, parts: Rows) -> Iterator[tuple[bytes, bytes]]:
+    for names, rows in parts:
+        for name, row in zip(names, rows, strict=True):
+            yield prefix + name, row

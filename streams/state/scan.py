@@ -1,0 +1,106 @@
+"""What is stored of a partition, read family by family in the order of its keys (keys.py)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from features.id_table import HASH_BYTES
+from streams.state import keys
+from streams.state.store_errors import damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streams.state.rocks import RocksDb
+
+_AT_ONCE: Final = 1_024  # rows, few enough for the processor's cache
+_IDS_AT_ONCE: Final = 64  # records of up to `keys.IDS_PART_BYTES`
+Part = tuple[list[str], list[bytes]]
+
+
+@dataclass(frozen=True)
+class OpenRows:
+    """Stored sums of one open window."""
+
+    number: int
+    skus: list[str]
+    rows: list[bytes]
+
+
+class Scan:
+    """Reads the records of one partition; a scan sees the state as it was when it began."""
+
+    def __init__(self, db: RocksDb) -> None:
+        """Read from an open RocksDB."""
+        self._db = db
+
+    def sku_rows(self, *, at_a_time: int = _AT_ONCE) -> Iterator[Part]:
+        """Go through the SKU rows, in parts: (SKUs, rows)."""
+        for part in self._db.parts(keys.SKU, at_a_time):
+            yield [key[1:].decode() for key, _ in part], [row for _, row in part]
+
+    def sku_row(self, sku: str) -> bytes | None:
+        """Read the row of one SKU."""
+        return self._db.get(keys.sku_key(sku.encode()))
+
+    def model_rows(self, model: str, *, at_a_time: int = _AT_ONCE) -> Iterator[Part]:
+        """Go through the state of all SKUs in one model, in parts: (SKUs, rows)."""
+        prefix = keys.model_prefix(model)
+        for part in self._db.parts(prefix, at_a_time):
+            yield [key[len(prefix) :].decode() for key, _ in part], [row for _, row in part]
+
+    def model_row(self, model: str, sku: str) -> bytes | None:
+        """Read the state of one SKU in one model."""
+        return self._db.get(keys.model_prefix(model) + sku.encode())
+
+    def has_models_beside(self, model: str) -> bool:
+        """Tell whether there is state of any other model."""
+        own, end = keys.model_prefix(model), keys.after(keys.MODEL)
+        return self._db.first(keys.MODEL, own) is not None or self._db.first(keys.after(own), end) is not None
+
+    def model_keys_beside(self, model: str) -> Iterator[bytes]:
+        """Go through the keys of the state in all other models."""
+        own = keys.model_prefix(model)
+        for part in self._db.parts(keys.MODEL, _AT_ONCE):
+            for key, _ in part:
+                if not key.startswith(own):
+                    yield key
+
+    def open_rows(self) -> Iterator[OpenRows]:
+        """Go through the open windows, ascending."""
+        current: OpenRows | None = None
+        for key, row in self._records(keys.OPEN):
+            number = struct.unpack(">q", key[1:9])[0]
+            if current is None or current.number != number:
+                if current is not None:
+                    yield current
+                current = OpenRows(number, [], [])
+            current.skus.append(key[9:].decode())
+            current.rows.append(row)
+        if current is not None:
+            yield current
+
+    def ids(self) -> Iterator[tuple[int, int, bytes]]:
+        """Go through the event ids: (window, input, hashes of 16 bytes each); `StateCorrupt` if cut."""
+        for key, value in self._records(keys.IDS):
+            if len(value) % HASH_BYTES:
+                what = f"{len(value)} bytes of event ids are no multiple of {HASH_BYTES}"
+                raise damaged(self._db.path, what)
+            yield struct.unpack(">q", key[1:9])[0], key[9], value
+
+    def open_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Go through the keys of all that goes when its window closes: (window, key)."""
+        for family in (keys.IDS, keys.OPEN):
+            for key, _ in self._records(family):
+                yield struct.unpack(">q", key[1:9])[0], key
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Go through all that the changelog has too, ascending by key."""
+        for family in keys.LOGGED:
+            yield from self._records(family)
+
+    def _records(self, family: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for part in self._db.parts(family, _IDS_AT_ONCE if family == keys.IDS else _AT_ONCE):
+            yield from part
