@@ -191,7 +191,7 @@ def test_a_queue_that_is_full_is_not_waited_for_beyond_the_deadline(store: Store
 
 def test_a_settle_without_a_time_and_without_a_flush_is_a_bug() -> None:
     producer = dead()
-    with pytest.raises(ValueError, match="comes after begin"):
+    with pytest.raises(ValueError, match="needs a deadline from begin"):
         producer.commit()
     producer.close()
 
