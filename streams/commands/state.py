@@ -63,10 +63,10 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            with track_progress(f"reading {path.name}, SKUs", meta.skus) as told:
+            with track_progress(f"reading {path.name}, SKUs", meta.skus) as progress:
                 for skus, packed in store.sku_rows():
                     rows.unpack(sku_state.table, skus, packed)
-                    told(len(skus))
+                    progress(len(skus))
                 folded = sum(len(part.skus) for part in store.open_rows())
                 ids = sum(len(part[2]) // HASH_BYTES for part in store.ids())
         finally:
