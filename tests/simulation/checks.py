@@ -148,7 +148,7 @@ def at_the_end(run: Simulation) -> None:
                 _on_disk(run, process, number, calm)
         names = [*run.processes, "new"]
         if run.keeps_snapshots:
-            snapshots = Snapshots(run._settings("fetched"), Metrics(), in_background=False)  # noqa: SLF001 - as below
+            snapshots = Snapshots(run.settings_of("fetched"), Metrics(), in_background=False)
             run.tally["restored from a snapshot"] += snapshots.fetch_newest(number, run.path("fetched", number))
             names.append("fetched")
         for name in names:
@@ -189,7 +189,7 @@ def _fates(run: Simulation, oracle: Oracle) -> None:
 
 def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
     """State after the same records and closes in the same order, without flush or crash in between."""
-    settings, path = run._settings("calm"), run.path("calm", oracle.number)  # noqa: SLF001 - a part of the run
+    settings, path = run.settings_of("calm"), run.path("calm", oracle.number)
     log = Log(lambda _: None)
     process: Any = Process(
         "calm",

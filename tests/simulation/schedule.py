@@ -132,7 +132,7 @@ class Simulation:
         self.trace.append(what)
         self._say(what)
 
-    def _settings(self, name: str) -> Settings:
+    def settings_of(self, name: str) -> Settings:
         return Settings(
             state_dir=str(self.folder / name),
             window_ms=WINDOW_MS,
@@ -153,7 +153,7 @@ class Simulation:
     def _process(self, name: str) -> Process:
         return Process(
             name,
-            self._settings(name),
+            self.settings_of(name),
             self.log,
             count=self.count,
             ends=self.ends,
@@ -167,7 +167,7 @@ class Simulation:
         )
 
     def path(self, name: str, number: int) -> Path:
-        settings = self._settings(name)
+        settings = self.settings_of(name)
         return settings.partition_dir(number)
 
     # ------------------------------------------------------------------ what the world is told
@@ -497,7 +497,7 @@ class Simulation:
                 self._flush(process)
 
     def hang(self) -> None:
-        """Let the next flush wait for its brokers, until they answer or it is to hurry."""
+        """Let the next flush wait for its brokers, until they answer or its deadline is shortened."""
         process = self._any()
         if process is not None:
             process.plan = f"hang, {self.dice.choice(['', 'fail_before', 'fail_after'])}"
@@ -547,7 +547,7 @@ class Simulation:
 
     @property
     def changelog(self) -> str:
-        return self._settings("A").changelog_topic
+        return self.settings_of("A").changelog_topic
 
     def lose_disk(self) -> None:
         """Lose the copies of the state that nobody has open."""
