@@ -67,12 +67,12 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     origins = {first + i * every for i in range(count)}
     tables = []
     until_ms = grid.end_ms(max(origins) - 1)
-    with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as told:
+    with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as progress:
         for number in feed(sku_state, events, until_ms=until_ms, cross=pipeline.cross):
             for closed in pipeline.close(number, emitted_ms=grid.end_ms(number)):
                 if number + 1 in origins:
                     tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
-            told(1, dates.short_day(grid.start_ms(number), grid.timezone))
+            progress(1, dates.short_day(grid.start_ms(number), grid.timezone))
     for line in money.told():
         console.print(line, highlight=False)
     if not tables:

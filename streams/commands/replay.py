@@ -1,4 +1,4 @@
-"""The `replay` command: publish event files, and tell how far it is."""
+"""The `replay` command: publish event files, and report progress."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def replay_files(settings: Settings, files: dict[InputName, Path], speed: str) -
         replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed))
     for note in replay.notes:
         Console(stderr=True).print(note, markup=False)
-    with track_progress("replaying events", replay.total) as told:
+    with track_progress("replaying events", replay.total) as progress:
 
         def show(sent: Sent) -> None:
-            told.at(sent.sent, detail=dates.short_day(sent.event_time_ms, settings.timezone))
+            progress.at(sent.sent, detail=dates.short_day(sent.event_time_ms, settings.timezone))
 
         counts = replay.run(on_progress=show)
     for topic, count in counts.items():

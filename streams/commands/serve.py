@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from streams.worker.worker import Worker
 
 log = logging.getLogger(__name__)
-_BROKERS_WAIT_S = 30.0
+BROKERS_WAIT_S = 30.0
 _RETRY_S = 1.0
 
 
@@ -118,7 +118,7 @@ def partition_counts(settings: Settings) -> dict[str, int]:
     """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
     admin = clients.admin(settings.client)
     inputs = [settings.topic(name) for name in INPUT_NAMES]
-    deadline = time.monotonic() + _BROKERS_WAIT_S
+    deadline = time.monotonic() + BROKERS_WAIT_S
     while True:
         counts, missing = _ask(admin, inputs, settings.brokers)
         if not missing:

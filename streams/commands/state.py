@@ -66,10 +66,10 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
             if meta is None:
                 lines.append(f"{path.name}: nothing flushed yet{compared}")
                 continue
-            with track_progress(f"reading {path.name}, SKUs", meta.skus) as advance:
+            with track_progress(f"reading {path.name}, SKUs", meta.skus) as progress:
                 for skus, packed in store.scan.sku_rows():
                     SKU_ROW.unpack(sku_state.table, skus, packed)
-                    advance(len(skus))
+                    progress(len(skus))
                 folded = sum(len(part.skus) for part in store.scan.open_rows())
                 in_model = sum(len(part[0]) for part in store.scan.model_rows(meta.model))
                 ids = sum(len(part[2]) // HASH_BYTES for part in store.scan.ids())

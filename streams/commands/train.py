@@ -68,20 +68,20 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     until_ms = local_ms(until, grid) if until else None
     events = event_tables.load_telling(files)
     windows = windows_between(grid, events, until_ms=until_ms)
-    with track_progress("replaying windows through the serving code", windows) as told:
-        history = collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=lambda _: told(1))
+    with track_progress("replaying windows through the serving code", windows) as progress:
+        history = collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=lambda _: progress(1))
     for line in money.told():
         console.print(line, highlight=False)
     arrays = history.arrays
     console.print(f"{arrays.windows} windows of {len(history.skus)} SKUs")
-    with track_progress("training, iterations") as told:
+    with track_progress("training, iterations") as progress:
         try:
             result = fit(
                 arrays,
                 seed=seed,
                 until_index=arrays.windows,
                 season_length=grid.season_windows,
-                progress=lambda done, total, loss: told.at(done, total=total, detail=f"loss {loss:.4f}"),
+                progress=lambda done, total, loss: progress.at(done, total=total, detail=f"loss {loss:.4f}"),
                 iterations=iterations or DEFAULT_ITERATIONS,
             )
         except ValueError as error:

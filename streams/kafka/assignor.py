@@ -1,6 +1,6 @@
-"""Who reads what: partition p of every topic to one worker, and as few moves as possible.
+"""The group's assignor: partition p of every topic to one worker, and as few moves as possible.
 
-Kafka's group protocol lets the members bring their own assignor; the member that leads the group runs `assign` over
+Kafka's group protocol lets the members provide their own assignor; the member that leads the group runs `assign` over
 what all members said in their metadata. Ours is sticky: each member says which partition numbers it had and in which
 round, keeps as many of them as its fair share allows, and only the rest moves. aiokafka tells an assignor no
 generation, so rounds are counted in the metadata themselves: a member that slept over a rebalance comes back with an
@@ -8,8 +8,8 @@ old round and loses against those who were there.
 
 Members of one group must read the same topics: where two shops share a group by mistake, each would get some of the
 other's partition numbers and never read those of its own. The leader keeps the members that were there first, gives the
-others nothing, and tells them what the group reads; they stop. One that reads some of the topics only is let be, since
-workers of two releases differ so while they are rolled.
+others nothing but the topics that the group reads, and they stop. A member that reads only some of the topics stays,
+since workers of two releases differ so during a rolling update.
 
 The name `skutrend-co` is part of the group's protocol: a running group does not take members with another one.
 """
@@ -45,7 +45,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 def read_claim(user_data: bytes | None) -> Claim:
-    """Read a member's claim; bytes that are none of ours claim nothing."""
+    """Read a member's claim; bytes of another format claim nothing."""
     try:
         return msgspec.json.decode(user_data or b"{}", type=Claim)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -81,12 +81,14 @@ def share(numbers: Iterable[int], claims: Mapping[str, Claim]) -> dict[str, list
     return {member: sorted(held) for member, held in kept.items()}
 
 
-def strangers(subscriptions: Mapping[str, Iterable[str]], claims: Mapping[str, Claim]) -> dict[str, list[str]]:
+def members_of_other_topics(
+    subscriptions: Mapping[str, Iterable[str]], claims: Mapping[str, Claim]
+) -> dict[str, list[str]]:
     """Find the members that read other topics than the group does, and say what that reads.
 
     The group's topics are those of the members with the newest round, then the largest holdings, then the most members.
 
-    >>> strangers({"a": ["x"], "b": ["y"]}, {"a": Claim([0], 3), "b": Claim()})
+    >>> members_of_other_topics({"a": ["x"], "b": ["y"]}, {"a": Claim([0], 3), "b": Claim()})
     {'b': ['x']}
     """
     reading: defaultdict[frozenset[str], list[str]] = defaultdict(list)
@@ -111,7 +113,7 @@ class CoAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka h
     name = "skutrend-co"
 
     def __init__(self, refused: Callable[[list[str]], None] = lambda _: None) -> None:
-        """Claim nothing yet. refused: told which topics the group reads, where this member reads others."""
+        """Claim nothing yet. refused: called with the topics that the group reads, where this member reads others."""
         self.claim = Claim()
         self._refused = refused
 
@@ -132,12 +134,12 @@ class CoAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka h
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
         """Compute the assignment of the whole group; runs in the group's leader only."""
         claims = {name: read_claim(member.user_data) for name, member in members.items()}
-        refused = strangers({name: member.subscription for name, member in members.items()}, claims)
+        refused = members_of_other_topics({name: member.subscription for name, member in members.items()}, claims)
         ours = {name: member.subscription for name, member in members.items() if name not in refused}
         partitions = {topic: set(cluster.partitions_for_topic(topic) or ()) for topic in set().union(*ours.values())}
         held = share(set().union(*partitions.values()), {name: claims[name] for name in ours})
         this_round = 1 + max(claim.round for claim in claims.values())
-        _tell_of_differences(ours)
+        _warn_of_differences(ours)
         for name, group in refused.items():
             log.warning(
                 "member %s reads %s, the group reads %s: it gets nothing", name, members[name].subscription, group
@@ -156,8 +158,8 @@ class CoAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka h
         }
 
 
-def _tell_of_differences(subscriptions: Mapping[str, Iterable[str]]) -> None:
-    """Tell of members that do not read all of the group's topics: of what they own, nobody reads the others."""
+def _warn_of_differences(subscriptions: Mapping[str, Iterable[str]]) -> None:
+    """Warn of members that do not read all topics of the group: nobody reads those topics of their partitions."""
     every = set().union(*subscriptions.values())
     for name, topics in subscriptions.items():
         if every.difference(topics):

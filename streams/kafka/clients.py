@@ -1,4 +1,4 @@
-"""librdkafka's clients, made so that a property it does not know is said in a sentence, and its log is ours."""
+"""librdkafka's clients, made so that an unusable property names its setting, and its log goes to ours."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import ClusterMetadata
 
 log = logging.getLogger("librdkafka")
-_unheard = logging.getLogger("librdkafka.admin")  # what an admin client logs, its error says once more
-_unheard.addHandler(logging.NullHandler())
-_unheard.propagate = False
+_muted = logging.getLogger("librdkafka.admin")  # an admin client logs what its errors say as well
+_muted.addHandler(logging.NullHandler())
+_muted.propagate = False
 
 
-# A machine that is lost closes no connection: whoever asks it waits so long, and then asks the others who leads now.
+# A lost machine closes no connection: a client waits so long for its answer, then asks other brokers for the leader.
 # More than a quota makes a client wait (11 s), less than the 40 and 60 s that aiokafka and librdkafka would wait.
 ANSWER_MS: Final = 15_000
-_PATIENCE: Final = {"socket.timeout.ms": ANSWER_MS}
-_REFUSAL_S: Final = 2.0  # by then a refusal is known, and need not be waited for
+_TIMEOUTS: Final = {"socket.timeout.ms": ANSWER_MS}
+_REFUSAL_S: Final = 2.0  # a refusal is known by then, and the full timeout need not be waited for
 
 
 _NAMED: Final = re.compile(r'property:? "([^"]+)"')
@@ -57,15 +57,15 @@ def variable(name: str) -> str:
 
 
 class Admin(AdminClient):  # type: ignore[misc]  # confluent_kafka has no types
-    """An admin client that says so when the brokers do not let it in, which librdkafka only tells on the side."""
+    """An admin client that raises when authentication is refused, which librdkafka only reports to a callback."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """config: librdkafka properties."""
         self._config = config
         self._refusal = ""
-        super().__init__({**_PATIENCE, **config, "error_cb": self._told}, logger=_unheard)
+        super().__init__({**_TIMEOUTS, **config, "error_cb": self._reported}, logger=_muted)
 
-    def _told(self, error: KafkaError) -> None:
+    def _reported(self, error: KafkaError) -> None:
         if error.code() in broker_errors.LOGIN:
             self._refusal = error.str()
 
@@ -104,13 +104,13 @@ def admin(config: Mapping[str, Any]) -> Admin:
 def producer(config: Mapping[str, Any]) -> Producer:
     """Make a producer, likewise."""
     with setting_named(config, Producer):
-        return Producer({**_PATIENCE, **config}, logger=log)
+        return Producer({**_TIMEOUTS, **config}, logger=log)
 
 
 def consumer(config: Mapping[str, Any]) -> Consumer:
     """Make a consumer, likewise."""
     with setting_named(config, Consumer):
-        return Consumer({**_PATIENCE, **config}, logger=log)
+        return Consumer({**_TIMEOUTS, **config}, logger=log)
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def _culprit(config: Mapping[str, Any], kind: type[Producer | Consumer], reason:
     for name, value in config.items():
         if isinstance(value, str):
             try:
-                kind({**own, name: value}, logger=_unheard)
+                kind({**own, name: value}, logger=_muted)
             except KafkaException as error:
                 if found[1] in str(error.args[0].str()):
                     return name

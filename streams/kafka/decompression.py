@@ -1,8 +1,8 @@
-"""Decompression with a limit, in the place of aiokafka's.
+"""Decompression with a limit, which replaces aiokafka's.
 
 A broker looks at the size of a record batch as it is sent, which says nothing about what it decompresses to: 0.9 MB of
 gzip may be 900 MB of zeros. aiokafka decompresses whatever comes, whole and at once. The decoders here stop at a limit,
-before memory or time is spent on more, and tell what is too large (`TooLarge`) from what is damaged (`Undecodable`).
+before memory or time is spent on more, and raise `TooLarge`, as opposed to `Undecodable` for damaged bytes.
 
 aiokafka's record modules import their decoders by name, so these names are replaced there; tests hold them.
 """
@@ -60,7 +60,7 @@ class Decoders:
     def snappy(self, payload: bytes | memoryview) -> memoryview:
         """Decompress Snappy: one raw block, or the framing of xerial that Java's and many other producers use.
 
-        Each block tells its size before it is decompressed.
+        The size of each block is read before it is decompressed.
         """
         raw = bytes(payload)
         blocks = _xerial_blocks(raw) if raw.startswith(_XERIAL_MARK) else [memoryview(raw)]

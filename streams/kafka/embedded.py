@@ -65,7 +65,7 @@ class EmbeddedBroker:
         self.bootstrap = ""
 
     def make(self, topics: Iterable[str]) -> None:
-        """Bring topics into being, by asking about them."""
+        """Create topics, by asking for their metadata."""
         if self._owner is None:
             msg = "the embedded broker is not running"
             raise BrokerTrouble(msg)

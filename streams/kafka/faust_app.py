@@ -79,7 +79,7 @@ def build_app(  # all by name
         broker_check_crcs=check_crcs,
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        stream_wait_empty=True,  # before partitions go, agents finish the batch in hand
+        stream_wait_empty=True,  # before partitions are revoked, agents finish their current batch
         # Faust would create and join topics of its own
         topic_disable_leader=True,
         topic_allow_declare=False,
@@ -134,7 +134,7 @@ class _Worker(Worker):  # type: ignore[misc]  # Faust's types are not read
 def run(app: faust.App) -> None:
     """Run an app until SIGTERM or SIGINT, or until something in it crashes, which is raised from here.
 
-    Call it once, in the main thread, where no event loop is running. After a signal, agents finish the batch in hand,
+    Call it once, in the main thread, where no event loop is running. After a signal, agents finish their current batch,
     `on_before_shutdown` is awaited, the worker leaves the group, and this returns about a second later.
     """
     loop = _new_loop()
@@ -148,7 +148,7 @@ def run(app: faust.App) -> None:
         if worker.crash_reason is not None:
             raise worker.crash_reason from None
         if end.code:
-            msg = "the worker ended in an error that its log tells"
+            msg = "the worker ended in an error; its log says which"
             raise Broken(msg) from end
     finally:
         asyncio.set_event_loop(None)

@@ -1,4 +1,4 @@
-"""A member of the group that stops when the coordinator refuses it for good, and says why.
+"""A member of the group that stops when the coordinator refuses it permanently, and says why.
 
 aiokafka takes every answer it does not know for an error that may pass: it logs it and tries again for ever. That is
 how two workers of one SKUTREND_INSTANCE take the membership from each other: aiokafka's heartbeats do not carry the

@@ -20,12 +20,12 @@ AT_ONCE: Final = 10_000
 WAIT_S: Final = 0.05
 ANSWER_S: Final = 10.0
 ABSENT_S: Final = 60.0  # so long a topic must be unknown before it is taken for missing
-FIRST_ANSWER_S: Final = 1.0  # of the first try to hear the bounds, each next one waits twice as long, so that
-LAST_ANSWER_S: Final = 8.0  # whoever waits can give up meanwhile, and slow brokers are heard all the same
+FIRST_ANSWER_S: Final = 1.0  # timeout of the first request for the bounds; each next one waits twice as long, so that
+LAST_ANSWER_S: Final = 8.0  # a caller can stop in between, and slow brokers still get to answer
 RETRY_S: Final = 0.25
 SILENCE_S: Final = 60.0
 _STARTS_ANEW: Final = frozenset({
-    # the partition is no longer as `bounds` has found it: whoever asks for those again hears why
+    # the partition is no longer as `bounds` has found it: asking for the bounds again raises the reason
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes have no other names
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
@@ -34,8 +34,8 @@ _STARTS_ANEW: Final = frozenset({
 })  # fmt: skip
 
 
-class _Patience:
-    """How long errors are borne: none that is refused, `ANSWER_S` what passes, `ABSENT_S` a topic that is not known."""
+class _ErrorBudget:
+    """How long errors are retried: a refusal never, one that passes for `ANSWER_S`, an unknown topic for `ABSENT_S`."""
 
     def __init__(self) -> None:
         self._began_s = time.monotonic()
@@ -93,12 +93,12 @@ class Reader:
 
     def bounds(self) -> tuple[int, int]:
         """First offset and the one after the last; a leader that is not there yet is waited for."""
-        patience = _Patience()
+        budget = _ErrorBudget()
         while True:
             try:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(*self._at), timeout=patience.answer_s())
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(*self._at), timeout=budget.answer_s())
             except KafkaException as error:
-                if patience.is_over(error.args[0].code()):
+                if budget.is_over(error.args[0].code()):
                     raise self._trouble(error.args[0]) from error
                 self._meanwhile()
                 time.sleep(RETRY_S)
@@ -108,7 +108,7 @@ class Reader:
     def records(self, start: int, end: int) -> Iterator[list[Message]]:
         """Give the records from `start` on, in batches, up to the partition's end; none where `end` is not beyond.
 
-        While the brokers are silent (a quota, a slow network) batches are empty: whoever reads can give up.
+        While the brokers are silent (a quota, a slow network) batches are empty, so that the caller can stop.
         """
         if start >= end:
             return
@@ -133,7 +133,7 @@ class Reader:
                 raise Unavailable(msg)
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connections."""
         self._consumer.close()
 
     def _trouble(self, error: KafkaError) -> Refused | Unavailable:

@@ -1,4 +1,4 @@
-"""Whether the worker's consumer gets through to the brokers, which has a client of its own."""
+"""Whether the worker's consumer, which has a client of its own, can connect to the brokers."""
 
 from __future__ import annotations
 

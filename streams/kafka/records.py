@@ -7,7 +7,7 @@ Checksums, aborted transactions, control batches and compression stay aiokafka's
 have a limit (streams/kafka/decompression.py).
 
 A record batch that cannot be decoded is passed over by the offsets in its header, which the broker wrote, and the
-`RecordBatch` says so (`skipped`): an error would be raised at every fetch anew, and the input would never get on.
+`RecordBatch` says so (`skipped`): an error would be raised at every fetch anew, and the input would be stuck.
 It is fetched a second time before that: the connection may have damaged it.
 
 Leans on private names of that class, each held by a test: `_tp`, `next_fetch_offset`, `_records`, `_check_crcs`,
@@ -40,7 +40,7 @@ UNDECODABLE: Final = (TooLarge, Undecodable, CorruptRecordException, Unsupported
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Marks a consumer as one that wants columns; has to look like a key deserializer, but is never called.
+    """Marks a consumer whose records are read as columns; takes the place of a key deserializer, but is never called.
 
     limit_bytes: how much keys, values and headers of one fetch from one partition may take; what is beyond is fetched
     again. suspects: by topic-partition, the offset of a record batch that could not be decoded once.
@@ -55,7 +55,7 @@ class Columns:
 
 
 class _Watched:
-    """aiokafka's records of a response; tells the batch that is being read, once its header is known to be right."""
+    """aiokafka's records of a response; knows the batch that is being read, once its checksum is verified."""
 
     def __init__(self, records: Any, *, check_crcs: bool) -> None:  # noqa: ANN401  # aiokafka has no types
         self._records = records
@@ -166,12 +166,12 @@ class ColumnRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka has no 
 
 
 def _records_of(tp: Any, records: Any, aborted: Any, offset: int, *rest: Any) -> PartitionRecords:  # noqa: ANN401
-    """Stand where the fetcher expects `PartitionRecords`; `rest` begins with the key deserializer."""
+    """Replace `PartitionRecords` in the fetcher; `rest` begins with the key deserializer."""
     kind = ColumnRecords if isinstance(rest[0], Columns) else PartitionRecords
     return kind(tp, records, aborted, offset, *rest)
 
 
 def install(limit_bytes: int = decompression.DEFAULT_LIMIT_BYTES) -> None:
-    """Teach aiokafka's fetcher about columns, and its decoders the limit; more than once does no harm."""
+    """Make aiokafka's fetcher read columns, and its decoders limited; may be called more than once."""
     fetcher.PartitionRecords = _records_of
     decompression.install(limit_bytes)

@@ -1,7 +1,7 @@
 """Whether a topic is still the one it was: its id beside its name.
 
 A topic that is deleted and made again keeps its name, and once it holds more records than our offsets nothing else
-tells it from the old one (KIP-516 gave topics ids for that). Offsets are stored with the ids of the topics they are of;
+distinguishes it from the old one (KIP-516 gave topics ids for that). Offsets are stored with the ids of their topics;
 both are compared when a partition is opened, after every assignment, and every `CHECK_S` while a worker runs.
 """
 
@@ -65,10 +65,10 @@ class TopicIds:
         found = {}
         for topic, future in asked.items():
             try:
-                told = str(future.result().topic_id)
+                topic_id = str(future.result().topic_id)
             except KafkaException as error:
                 log.info("the id of topic %s is not known just now: %s", topic, error.args[0].str())
             else:
-                if told != _NONE:
-                    found[topic] = told
+                if topic_id != _NONE:
+                    found[topic] = topic_id
         return found

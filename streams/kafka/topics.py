@@ -53,7 +53,7 @@ CHANGELOG_SETTINGS: Final = {
     "min.cleanable.dirty.ratio": "0.3",
     "segment.bytes": str(64 << 20),  # what is in the active segment is not compacted
     "max.message.bytes": str(LETTER_BYTES),
-    # a disk or snapshot that is older would not hear what is gone since (24 h by default)
+    # an older disk or snapshot would miss the tombstones since (24 h by default)
     "delete.retention.ms": str(30 * DAY_MS),
 }
 _CLUSTERS_OWN: Final = -1  # what Kafka calls its default.replication.factor
@@ -190,9 +190,9 @@ def _uneven(inputs: Mapping[str, TopicMetadata]) -> list[str]:
     counts = {name: len(topic.partitions) for name, topic in inputs.items()}
     if len(set(counts.values())) <= 1:
         return []
-    told = ", ".join(f"{name} has {count}" for name, count in counts.items())
+    found = ", ".join(f"{name} has {count}" for name, count in counts.items())
     return [
-        f"the inputs differ in partitions ({told}), so that a SKU's events end up with different workers; make them "
+        f"the inputs differ in partitions ({found}), so that a SKU's events end up with different workers; make them "
         f"again with {max(counts.values())} partitions each, since adding partitions moves keys"
     ]
 

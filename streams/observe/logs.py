@@ -51,7 +51,7 @@ class Damper(logging.Filter):
 
 
 def set_up(level: str) -> None:
-    """Log from here on to stderr. level: a name that logging knows."""
+    """Log from here on to stderr. level: the name of a level of `logging`."""
     logging.basicConfig(level=level.upper())
     form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     # UTC and says so: logs of machines in different zones are read side by side

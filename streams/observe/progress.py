@@ -27,7 +27,7 @@ _COLUMNS: Final = (
 
 
 class ProgressReport:
-    """A task that is told how far it is; call it with the number of further parts done, or use `at`."""
+    """Progress of one task; call it with the number of further parts done, or use `at`."""
 
     def __init__(
         self, what: str, total: int | None, *, console: Console, bar: Progress, now_s: Callable[[], float]
@@ -81,19 +81,19 @@ class ProgressReport:
 def track_progress(
     what: str, total: int | None = None, *, now_s: Callable[[], float] = time.monotonic, ticks: bool = True
 ) -> Iterator[ProgressReport]:
-    """Tell of a task while it goes on; what takes less than `EVERY_S` stays unsaid where there is no terminal.
+    """Report the progress of a task; without a terminal nothing is printed of one that takes less than `EVERY_S`.
 
-    ticks: whether to tell also while nothing is done, from a thread.
+    ticks: whether to report also while nothing is done, from a thread.
     """
     console = Console(stderr=True)
     with Progress(*_COLUMNS, console=console, transient=True, disable=not console.is_terminal) as bar:
-        told = ProgressReport(what, total, console=console, bar=bar, now_s=now_s)
+        report = ProgressReport(what, total, console=console, bar=bar, now_s=now_s)
         over = threading.Event()
-        thread = threading.Thread(target=_tick, args=(told, over), name=f"telling of {what}", daemon=True)
+        thread = threading.Thread(target=_tick, args=(report, over), name=f"progress of {what}", daemon=True)
         if ticks:
             thread.start()
         try:
-            yield told
+            yield report
         finally:
             over.set()
             if ticks:
@@ -119,6 +119,6 @@ def _rate(per_s: float) -> str:
     return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"  # noqa: PLR2004 - two digits say enough
 
 
-def _tick(told: ProgressReport, over: threading.Event) -> None:
+def _tick(report: ProgressReport, over: threading.Event) -> None:
     while not over.wait(min(_TICK_S, EVERY_S)):
-        told.tick()
+        report.tick()

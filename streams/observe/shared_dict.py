@@ -1,4 +1,4 @@
-"""A mapping that one thread changes while others look at it, such as a probe that asks how a worker stands."""
+"""A mapping that one thread changes while others read it, such as the HTTP server that answers probes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _V = TypeVar("_V")
 
 
 class SharedDict(MutableMapping[_K, _V]):
-    """Like a dict, but that whoever goes through it sees it as it was at one moment, whatever other threads change.
+    """A dict whose iterators run over a copy of one moment, whatever other threads change meanwhile.
 
     Each key is changed by one thread only.
 
@@ -34,12 +34,12 @@ class SharedDict(MutableMapping[_K, _V]):
             return self._held.copy()
 
     def __getitem__(self, key: _K) -> _V:
-        """Give what is under a key; KeyError where there is nothing."""
+        """Give the value of a key; KeyError where there is none."""
         with self._lock:
             return self._held[key]
 
     def __setitem__(self, key: _K, value: _V) -> None:
-        """Put something under a key."""
+        """Set the value of a key."""
         with self._lock:
             self._held[key] = value
 
@@ -54,7 +54,7 @@ class SharedDict(MutableMapping[_K, _V]):
             return len(self._held)
 
     def __iter__(self) -> Iterator[_K]:
-        """Go through the keys of this moment."""
+        """Iterate over the keys of this moment."""
         return iter(self.snapshot())
 
     def keys(self) -> KeysView[_K]:

@@ -173,7 +173,7 @@ def test_what_the_cluster_refuses_is_trouble_with_the_topic_s_name(config: dict[
 def test_a_worker_without_its_inputs_says_what_to_do(
     config: dict[str, str], admin: AdminClient, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(serve, "BROKERS_WAIT_S", 0.0)
     settings = Settings(brokers=config["bootstrap.servers"], topic_prefix=topic_prefix)
     with pytest.raises(BrokerTrouble, match=rf"topic {topic_prefix}orders is not there .*`skutrend topics create`"):
         serve.partition_counts(settings)

@@ -12,7 +12,7 @@ MUST_HAVE_HAPPENED = (
     *("fail_before", "fail_after", "fenced", "zombies", "flush of a zombie", "moved", "killed"),
     *("disks lost", "compacted", "scale moved"),
     *("refused by offset", "refused as stale"),
-    *("hung", "hurried", "put off", "clock set"),
+    *("hung", "shortened", "put off", "clock set"),
     *("snapshots fetched", "snapshots damaged", "restored from a snapshot"),
     *(f"crash at {step}" for step in ("upload", "manifest", "snapshot kept")),
     *(f"crash at {step}" for step in ("open", "claim", "claimed", "apply", "applied", "ingest", "ingested")),

@@ -393,7 +393,7 @@ class Silence:
 
     partition: Partition
     answered: asyncio.Future[str]
-    under_deadline: str
+    when_shortened: str
     since_ms: int
 
 
@@ -446,17 +446,17 @@ class Process:
             raise Crash(where)
 
     async def _wait(self, call: Callable[[], None]) -> None:
-        """Let the brokers answer a flush, at once or when `answer` or `hurried` says; a worker has a thread for it.
+        """Let the brokers answer a flush, at once or when `answer` or `shortened` says; a worker has a thread for it.
 
         plan: `hang, fail_before` waits, and when its deadline is shortened does `fail_before`.
         """
-        what, _, under_deadline = self.plan.partition(", ")
+        what, _, when_shortened = self.plan.partition(", ")
         if what == "hang":
             self.plan = ""
             self.tally["hung"] += 1
             partition: Partition = call.__self__  # type: ignore[attr-defined]  # what the worker waits for is its settle
             answered = asyncio.get_running_loop().create_future()
-            silence = Silence(partition, answered, under_deadline, self.worker.environment.monotonic())
+            silence = Silence(partition, answered, when_shortened, self.worker.environment.monotonic())
             self.silences.append(silence)
             self.plan = await silence.answered
         call()
@@ -471,8 +471,8 @@ class Process:
         """End the silence that a partition waits in; one that takes place later is not concerned."""
         for silence in list(self.silences):
             if partition is silence.partition:
-                self.tally["hurried"] += 1
-                self.answer(silence, silence.under_deadline)
+                self.tally["shortened"] += 1
+                self.answer(silence, silence.when_shortened)
 
     def is_silent(self, number: int) -> bool:
         """Whether a partition waits for its brokers."""

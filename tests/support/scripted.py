@@ -104,9 +104,9 @@ class Bench:
         """Let the next batch of an input arrive; `unread` records lie behind it."""
         fetched = self.next(source, *values)
         self.consumer.ends[self.tp(source)] = fetched.next + unread
-        self.hand(source, fetched)
+        self.deliver(source, fetched)
 
-    def hand(self, source: int, fetched: RecordBatch) -> None:
+    def deliver(self, source: int, fetched: RecordBatch) -> None:
         asyncio.run(self.worker.take(source, fetched, self.consumer))
 
     def set_clock(self, by_ms: int) -> None:

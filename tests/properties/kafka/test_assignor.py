@@ -10,7 +10,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.assignor import Claim, CoAssignor, read_claim, share, strangers
+from streams.kafka.assignor import Claim, CoAssignor, members_of_other_topics, read_claim, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,14 +180,14 @@ def test_one_set_of_topics_is_the_group_s_and_whoever_was_there_first_reads_it(
     claims: dict[str, Claim], prefixes: dict[str, str]
 ) -> None:
     reading = {name: prefixed(prefixes.get(name, "a-")) for name in claims}
-    refused = strangers(reading, claims)
+    refused = members_of_other_topics(reading, claims)
     kept = {reading[name] for name in claims.keys() - refused.keys()}
     assert len(kept) == 1
     assert all(told == sorted(*kept) for told in refused.values())
     assert all(reading[name] not in kept for name in refused)
     newest = max(claim.round for claim in claims.values())
     assert any(claims[name].round == newest for name in claims.keys() - refused.keys())
-    assert strangers(dict(reversed(reading.items())), claims) == refused
+    assert members_of_other_topics(dict(reversed(reading.items())), claims) == refused
 
 
 def test_a_member_that_reads_other_topics_gets_nothing_and_is_told_while_the_others_keep_theirs() -> None:

@@ -172,7 +172,7 @@ def test_a_sku_is_found_in_whichever_partition_it_is(tmp_path: Path) -> None:
         assert set(numbers) == {0, 1}
         for number in (0, 1):
             values = [order(f"e{n}", name, T0) for n, name in enumerate(names) if numbers[n] == number]
-            bench.hand(ORDERS, batch(bench.worker.environment.topics[ORDERS], values, partition=number))
+            bench.deliver(ORDERS, batch(bench.worker.environment.topics[ORDERS], values, partition=number))
         bench.close()
     for name, number in zip(names, numbers, strict=True):
         assert show(settings, name)[0] == f"{name} is in partition-{number}, as of flush 1"

@@ -100,9 +100,9 @@ def test_what_is_quick_stays_unsaid(clock: Clock, lines: Callable[[], list[str]]
 
 def test_a_task_that_breaks_off_leaves_no_thread_behind(clock: Clock) -> None:
     with suppress(KeyError), track_progress("reading", 10, now_s=clock):
-        assert [thread for thread in threading.enumerate() if thread.name == "telling of reading"]
+        assert [thread for thread in threading.enumerate() if thread.name == "progress of reading"]
         raise KeyError
-    assert not [thread for thread in threading.enumerate() if thread.name == "telling of reading"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress of reading"]
 
 
 @given(st.floats(0, 1e9))

@@ -66,8 +66,8 @@ def test_a_batch_that_is_next_is_folded_and_one_that_is_not_is_asked_for_anew(ma
     bench = make()
     bench.take(ORDERS, order("0", "a", T0), order("1", "a", T0))
     topic = bench.worker.environment.topics[ORDERS]
-    bench.hand(ORDERS, batch(topic, [order("3", "a", T0)], start=3))  # 2 is missing
-    bench.hand(ORDERS, batch(topic, [order("1", "a", T0)], start=1))  # comes twice
+    bench.deliver(ORDERS, batch(topic, [order("3", "a", T0)], start=3))  # 2 is missing
+    bench.deliver(ORDERS, batch(topic, [order("1", "a", T0)], start=1))  # comes twice
     assert bench.consumer.sought == [{TP(topic, 0): 2}, {TP(topic, 0): 2}]
     assert bench.folded()["orders"] == 2
     bench.take(ORDERS, order("2", "a", T0))
@@ -80,14 +80,14 @@ def test_a_stale_batch_is_ignored_whatever_it_holds(make: Callable[..., Bench]) 
     for start in (0, 5):
         fetched = batch(bench.worker.environment.topics[ORDERS], [order("0", "a", T0)], start=start)
         bench.consumer.stale.append(fetched)
-        bench.hand(ORDERS, fetched)
+        bench.deliver(ORDERS, fetched)
     assert bench.folded()["orders"] == 0
     assert bench.consumer.sought == []
 
 
 def test_a_batch_of_a_partition_that_is_not_ours_is_ignored(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.hand(ORDERS, batch(bench.worker.environment.topics[ORDERS], [order("0", "a", T0)], partition=7))
+    bench.deliver(ORDERS, batch(bench.worker.environment.topics[ORDERS], [order("0", "a", T0)], partition=7))
     assert bench.folded()["orders"] == 0
     assert bench.consumer.sought == []
 
@@ -95,7 +95,7 @@ def test_a_batch_of_a_partition_that_is_not_ours_is_ignored(make: Callable[..., 
 def test_the_first_batch_of_an_input_may_begin_where_retention_has_left_off(make: Callable[..., Bench]) -> None:
     bench = make()
     topic = bench.worker.environment.topics[ORDERS]
-    bench.hand(ORDERS, batch(topic, [order("0", "a", T0)], start=1_000))
+    bench.deliver(ORDERS, batch(topic, [order("0", "a", T0)], start=1_000))
     assert bench.folded()["orders"] == 1
     assert bench.partition.next_offset(topic) == 1_001
 
@@ -104,7 +104,7 @@ def test_a_range_without_records_moves_the_offset(make: Callable[..., Bench]) ->
     bench = make()
     empty = batch(bench.worker.environment.topics[CLICKS], [])
     empty.next = 4
-    bench.hand(CLICKS, empty)
+    bench.deliver(CLICKS, empty)
     assert bench.worker.offsets([bench.tp(CLICKS)]) == {bench.tp(CLICKS): 4}
 
 
@@ -208,12 +208,12 @@ def test_a_partition_that_waits_for_its_brokers_keeps_no_other_one_waiting_and_l
     bench.tick()
     assert consumer.sought == [{bench.tp(CLICKS, 0): 0}]
     assert consumer.paused == set()
-    bench.hand(CLICKS, batches[CLICKS, 0])
+    bench.deliver(CLICKS, batches[CLICKS, 0])
     bench.tick(after_ms=1_000)
     assert worker.flushed_offsets() == {bench.tp(source, number): 1 for source in (ORDERS, CLICKS) for number in (0, 1)}
 
 
-def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
+def test_a_flush_that_waits_for_brokers_gets_a_shorter_deadline_when_the_worker_leaves(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.worker.leaving.LEAVE_S", 0.2)
@@ -236,7 +236,7 @@ def test_what_waits_for_brokers_hurries_when_the_worker_leaves(
     Store(stored).close()
 
 
-def test_a_flush_that_begins_after_the_hurry_is_to_end_by_then_too(
+def test_a_flush_that_begins_after_the_deadline_was_shortened_ends_by_then_too(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.worker.leaving.LEAVE_S", 0.2)
@@ -297,7 +297,7 @@ def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those
     Store(stored).close()
 
 
-def test_a_new_assignment_ends_the_hurry_of_the_last_one(make: Callable[..., Bench]) -> None:
+def test_a_new_assignment_ends_the_shortened_deadline_of_the_last_one(make: Callable[..., Bench]) -> None:
     bench = make()
     by_s = bench.worker.shorten_deadline()
     bench.assign([0])
@@ -423,7 +423,7 @@ def test_an_input_that_gets_nothing_but_what_moves_no_event_time_stops_holding_w
         bench.tick()  # it is seen before it is read
         fetched = bench.next(CLICKS, *{"unusable": [b"{"], "old": [click("0", "a", T0)]}.get(what, []))
         fetched.next = fetched.start + 1
-        bench.hand(CLICKS, fetched)
+        bench.deliver(CLICKS, fetched)
         bench.tick()
     lateness_ms = bench.worker.environment.settings.allowed_lateness_ms
     assert bench.partition.watermark.value_ms == at_ms - lateness_ms
@@ -509,7 +509,7 @@ def test_assigning_keeps_gives_up_and_restores(make: Callable[..., Bench]) -> No
     topic = worker.environment.topics[ORDERS]
     for number in (0, 1):
         values = [order(f"e{n}", f"{skus[number]}{n}", T0) for n in range(12)]
-        bench.hand(ORDERS, batch(topic, values, partition=number))
+        bench.deliver(ORDERS, batch(topic, values, partition=number))
     asyncio.run(worker.flush())
     folded = [worker.partitions[n].meta.counts["orders"].folded for n in (0, 1)]
     assert all(folded)
@@ -532,7 +532,7 @@ def test_partitions_of_one_worker_have_one_currency_and_stored_ones_must_agree(
         topic, skus = bench.worker.environment.topics[ORDERS], [f"s{n}" for n in range(40)]
         mine = [sku for sku in skus if partitions_of([sku.encode()], count=2)[0] == number]
         values = [order(f"{number}", mine[0], T0, currency=currency)]
-        bench.hand(
+        bench.deliver(
             ORDERS, batch(topic, values, start=bench.worker.partitions[number].next_offset(topic), partition=number)
         )
 
