@@ -169,7 +169,7 @@ def test_silence_adds_up_and_ends_with_a_sale() -> None:
 
 def test_silence_is_judged_by_how_often_the_sku_is_silent() -> None:
     rows = fresh(1)
-    for day in range(400):  # a large order every fourth day: its mean alone would make three days of nothing a wonder
+    for day in range(400):  # a large order every fourth day: by its mean alone three silent days were improbable
         observed(rows, day, 40.0 if day % 4 == 0 else 0.0, expected=10.0)
     for day in range(400, 410):
         found = observed(rows, day, 0.0, expected=10.0)
