@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -227,3 +228,9 @@ def test_a_run_of_silence_is_counted_from_the_last_sale_and_not_before_the_first
     assert [observed(rows, day, 0.0).zero_run[0] for day in range(4, 7)] == [1, 2, 3]
     assert observed(rows, 7, 0.0, season_index=0.0).zero_run[0] == 3
     assert observed(rows, 8, 1.0).zero_run[0] == 0
+
+
+@pytest.mark.parametrize(("views", "usual", "ratio"), [(30.0, 4.0, 7.5), (30.0, 0.0, math.nan), (0.0, 4.0, math.nan)])
+def test_views_are_held_against_the_usual_ones(views: float, usual: float, ratio: float) -> None:
+    window = dataclasses.replace(closed(0, 1.0), views=np.array([views]), usual_views=np.array([usual]))
+    np.testing.assert_array_equal(observe(fresh(1), window)[0].views_ratio, [ratio])
