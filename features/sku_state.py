@@ -1,4 +1,4 @@
-"""What is known of one partition's SKUs: batches are absorbed into open windows, windows close into facts and vectors.
+"""What is known of one partition's SKUs: batches are folded into open windows, closing windows move statistics on.
 
 Pure: time, batches and the partition's geometry are arguments. Everything a record can turn out to be is counted once:
 records in = folded + duplicate + late + rejected.

@@ -128,23 +128,23 @@ def judge(
 ) -> tuple[list[AlertChange], dict[str, NDArray[Any]]]:
     """Tell what changed in this window, ordered by row, ends before openings; and the new values of all `COLUMNS`.
 
-    An alert opens where p <= `ticket_p`, the impact is at least `min_impact` and the SKU is old enough (or the
-    impact is huge); a spike must
-    also exceed everything the SKU has sold before. It ends after `calm_windows` calm windows, a silence at the first
-    sale. Windows in which the shop was closed or the SKU not observed change nothing about the demand kinds.
+    An alert opens where p <= `ticket_p`, the impact is at least `min_impact` and the SKU is old enough (or the impact
+    is huge); a spike must also exceed everything the SKU has sold before. It ends after `calm_windows` calm windows, a
+    silence at the first sale. Windows in which the shop was closed or the SKU not observed change nothing about the
+    demand kinds.
     """
-    told = AlertRules() if rules is None else rules
-    case = _weigh(evidence, told)
+    rules = rules or AlertRules()
+    case = _weigh(evidence, rules)
     new = {name: rows[name].copy() for name, *_ in COLUMNS}
-    ended = _resolve(new, case, told)
+    ended = _resolve(new, case, rules)
     opened = _open(new, case, evidence.window_start_ms)
-    worse = _worsen(new, case, told, ~opened)
+    worse = _worsen(new, case, rules, ~opened)
     changes: list[AlertChange] = []
     touched = ended | opened | worse
     for row in np.flatnonzero(touched.any(axis=1)).tolist():
         for mask, status in ((ended, "resolved"), (worse, "update"), (opened, "open")):
             for kind in np.flatnonzero(mask[row]).tolist():
-                # what ended keeps the class and the worst that it had: the pager that was rung is the one to be stilled
+                # what ended is told with the class that it had: who was called for it is told that it is over
                 state = rows if status == "resolved" else new
                 changes.append(_change(evidence, case, state, (row, kind, status)))
     for name, empty in (("alert_open", CLOSED), ("alert_opened_ms", -1), ("alert_worst", 0), ("alert_impact", 0)):
@@ -152,10 +152,10 @@ def judge(
     return changes, new
 
 
-def open_counts(alarm_open: NDArray[np.uint8]) -> dict[tuple[str, str], int]:
+def open_counts(alert_open: NDArray[np.uint8]) -> dict[tuple[str, str], int]:
     """Count the open alerts by kind and severity, zeros included; alert_open: the column of that name, (n, 4)."""
     return {
-        (kind, SEVERITIES[rank]): int(np.count_nonzero(alarm_open[:, at] == rank))
+        (kind, SEVERITIES[rank]): int(np.count_nonzero(alert_open[:, at] == rank))
         for at, kind in enumerate(KINDS)
         for rank in (TICKET, PAGE)
     }
@@ -227,9 +227,9 @@ def _resolve(new: dict[str, NDArray[Any]], case: _Case, rules: AlertRules) -> ND
 def _open(new: dict[str, NDArray[Any]], case: _Case, start_ms: int) -> NDArray[np.bool_]:
     """Open what may be opened now that the ended are closed, bool (n, 4)."""
     is_open = np.asarray(new["alert_open"] > CLOSED, np.bool_)
-    taken = np.asarray(is_open[:, :PRICE].any(axis=1))
+    has_demand_alert = np.asarray(is_open[:, :PRICE].any(axis=1))
     opened = np.asarray(case.rejects & ~is_open, np.bool_)
-    opened[:, :PRICE] &= ~taken[:, None]
+    opened[:, :PRICE] &= ~has_demand_alert[:, None]
     new["alert_open"][opened] = np.where(case.pages, PAGE, TICKET)[opened]
     new["alert_opened_ms"][opened] = start_ms
     new["alert_worst"][opened] = case.strength[opened]

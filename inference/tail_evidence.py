@@ -40,7 +40,7 @@ CAUTION_SE: Final = 1.5
 """A SKU's own level is taken so many standard errors higher before more than it is called too much."""
 
 SLOW_WEIGHT: Final = 1.0 / 112.0
-"""Weight of the newest window in the slow level and the error variances: burstiness takes long to see."""
+"""Weight of the newest window in the slow level and the error variances: few windows say little of burstiness."""
 
 TRUST: Final = 1.6
 """A forecast is held against a window while its error variance is no more than so many times that of the level."""
@@ -113,10 +113,9 @@ class ClosedWindow:
 class TailEvidence:
     """What `observe` found, every field (n,).
 
-    `active`: the window counts for demand. `expected`: units, the forecast or, where that
-    has done worse, the SKU's level. `p_up`, `p_down`:
-    mid-p of so many or more, so few or fewer. `record`: more than ever seen (fading over half a year).
-    `silence_log10p`: log10 of the chance of the run of windows without a sale up to now, 0 after a sale.
+    `active`: the window counts for demand. `expected`: units, the forecast or, where that has done worse, the SKU's
+    level. `p_up`, `p_down`: mid-p of so many or more, so few or fewer. `record`: more than ever seen (fading over half
+    a year). `silence_log10p`: log10 of the chance of the run of windows without a sale up to now, 0 after a sale.
     `silence_units`: units expected over that run. `dispersion`: r of the negative binomial. `price_before`: the
     price the move started from; `price_log`: ln(after / before), 0 = no move; `price_usual`: usual size of a move;
     `price_p`: chance that a move is as large. `views_ratio`: views against usual; NaN = never viewed.
@@ -277,7 +276,7 @@ def _silence(
 ) -> dict[str, NDArray[Any]]:
     """Carry the run of windows without a sale on, or end it.
 
-    The rate held against a run is the one before the sale that preceded it: the very sale that starts the clock says
+    The rate held against a run is the one before the sale that preceded it: the very sale that starts the run says
     nothing about the rate, and would make every rare SKU look overdue. P(no sale) of a window is the larger of the
     negative binomial's and the share of windows without a sale seen; with few windows seen, at least one in so many.
     """

@@ -46,7 +46,7 @@ def happened(units: ArrayLike, **other: ArrayLike) -> WindowFacts:
     )
 
 
-def around(window: int, *, is_open: bool = True, **other: Any) -> Context:  # noqa: ANN401 - fields of Context
+def window_context(window: int, *, is_open: bool = True, **other: Any) -> Context:  # noqa: ANN401 - fields of Context
     """What the shop is like in the `window`-th window."""
     number = FIRST + window
     return dataclasses.replace(_QUIET, number=number, phase=GRID.phase(number), is_open=is_open, **other)

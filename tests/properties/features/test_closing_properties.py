@@ -14,7 +14,7 @@ from features import closing
 from features.cadence import DAY, RING
 from features.closing import SCALE_FLOOR, corrected, gains
 from features.open_windows import OpenWindow
-from tests.support.closings import FIRST, around, ewma, fresh, happened, weighted_mean
+from tests.support.closings import FIRST, ewma, fresh, happened, weighted_mean, window_context
 
 units = st.one_of(st.just(0.0), st.integers(0, 20).map(float), st.floats(0, 20, width=32))
 prices = st.sampled_from([math.nan, 0.0, 0.01, 1.0, 2.5, 400.0])
@@ -34,7 +34,7 @@ stories = st.lists(
 
 def close(rows: closing.Rows, number: int, window: Window, *, prior_nu: float = 1.0) -> None:
     facts = happened(window.units, views=window.views, price=window.price)
-    closing.advance(rows, facts, around(number, is_open=window.is_open), prior_nu=prior_nu)
+    closing.advance(rows, facts, window_context(number, is_open=window.is_open), prior_nu=prior_nu)
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,7 +14,7 @@ from features.cadence import RING
 from features.closing import SCALE_FLOOR, WindowFacts
 from features.encoding import FEATURES
 from features.season import Context
-from tests.support.closings import FIRST, GRID, around, ewma, fresh, happened, step, weighted_mean
+from tests.support.closings import FIRST, GRID, ewma, fresh, happened, step, weighted_mean, window_context
 
 AMOUNTS = np.array([0.0, 0.0, 0.0, 1e-300, 1e-6, 0.5, 1.0, 3.0, 1000.0, 1e9, 1e18, 1e36])  # 1e36: 1e18 lines of 1e18
 PRICES = np.array([np.nan, 0.0, 5e-324, 1e-300, 1e-6, 0.5, 2.5, 1e12, 1e36])  # what was paid may be 1e30 for 1e-6 units
@@ -52,7 +52,7 @@ def test_a_vector_is_finite_and_bounded_whatever_happened(
     rows["age"][:] = rows["opens"][:] = rng.choice(AGES, n)
     rows["unsold"][:] = rows["opens"] // 2
     for window in range(windows):
-        context = around(
+        context = window_context(
             window,
             is_open=bool(rng.random() < 0.8),
             season_windows=season_windows,
@@ -74,7 +74,7 @@ def test_the_vector_of_a_sku_does_not_depend_on_its_neighbours(seed: int, n: int
     chosen = rng.permutation(n)[: rng.integers(1, n)]
     together, apart = fresh(n), fresh(len(chosen))
     for window in range(windows):
-        facts, context = hostile(rng, n), around(window, is_open=bool(rng.random() < 0.8))
+        facts, context = hostile(rng, n), window_context(window, is_open=bool(rng.random() < 0.8))
         picked = WindowFacts(**{name: getattr(facts, name)[chosen] for name in WindowFacts.__dataclass_fields__})
         np.testing.assert_array_equal(step(together, facts, context)[chosen], step(apart, picked, context))
 
@@ -159,7 +159,7 @@ def test_a_vector_is_what_one_works_out_from_the_whole_history(
     rows["fractional"][:] = not integer_units
     for number, day in enumerate(story):
         past = story[: number + 1]
-        context = around(born + number, is_open=day.is_open, index=1.25, trend=-0.5)
+        context = window_context(born + number, is_open=day.is_open, index=1.25, trend=-0.5)
         context.season_next[0] = 0.75
         facts = happened(
             day.units,

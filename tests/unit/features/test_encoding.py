@@ -1,4 +1,4 @@
-"""The fingerprint that ties a model to its features, and the clips that keep a vector tame."""
+"""The fingerprint that ties a model to its features, and the bounds of what a vector holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from features import encoding
 from features.cadence import DAY
 from features.encoding import FEATURES, fingerprint
-from tests.support.closings import around, fresh, happened, step
+from tests.support.closings import fresh, happened, step, window_context
 
 TODAY = "573a5c0302be1580"
 """Every bundle in use was exported for it. If it changes on purpose, the shipped bundle is trained anew."""
@@ -19,7 +19,7 @@ TODAY = "573a5c0302be1580"
 
 def features_of(rows: dict[str, Any], window: int, **facts: float) -> dict[str, float]:
     """One more window of one SKU, by feature name."""
-    return dict(zip(FEATURES, step(rows, happened(**facts), around(window))[0].tolist(), strict=True))
+    return dict(zip(FEATURES, step(rows, happened(**facts), window_context(window))[0].tolist(), strict=True))
 
 
 def test_the_fingerprint_is_that_of_the_bundles_in_use() -> None:
@@ -71,9 +71,9 @@ def test_price_features_are_clipped_and_zero_where_a_price_is_unknown(price: flo
 def test_a_season_longer_than_the_ring_has_no_earlier_phase() -> None:
     rows = fresh(1)
     for window in range(60):
-        x = step(rows, happened(5.0), around(window, season_windows=57))
+        x = step(rows, happened(5.0), window_context(window, season_windows=57))
     assert x[0, FEATURES.index("same_phase")] == x[0, FEATURES.index("same_phase_earlier")] == 0
-    x = step(rows, happened(5.0), around(60, season_windows=56))
+    x = step(rows, happened(5.0), window_context(60, season_windows=56))
     assert x[0, FEATURES.index("same_phase")] > 0
     assert x[0, FEATURES.index("same_phase_earlier")] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_silence_adds_up_and_ends_with_a_sale() -> None:
 
 def test_silence_is_judged_by_how_often_the_sku_is_silent() -> None:
     rows = fresh(1)
-    for day in range(400):  # a large order every fourth day: its mean alone would make three days of nothing a wonder
+    for day in range(400):  # a large order every fourth day: by its mean alone three silent days were improbable
         observed(rows, day, 40.0 if day % 4 == 0 else 0.0, expected=10.0)
     for day in range(400, 410):
         found = observed(rows, day, 0.0, expected=10.0)
@@ -227,3 +228,9 @@ def test_a_run_of_silence_is_counted_from_the_last_sale_and_not_before_the_first
     assert [observed(rows, day, 0.0).zero_run[0] for day in range(4, 7)] == [1, 2, 3]
     assert observed(rows, 7, 0.0, season_index=0.0).zero_run[0] == 3
     assert observed(rows, 8, 1.0).zero_run[0] == 0
+
+
+@pytest.mark.parametrize(("views", "usual", "ratio"), [(30.0, 4.0, 7.5), (30.0, 0.0, math.nan), (0.0, 4.0, math.nan)])
+def test_views_are_held_against_the_usual_ones(views: float, usual: float, ratio: float) -> None:
+    window = dataclasses.replace(closed(0, 1.0), views=np.array([views]), usual_views=np.array([usual]))
+    np.testing.assert_array_equal(observe(fresh(1), window)[0].views_ratio, [ratio])
