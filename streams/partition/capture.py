@@ -75,7 +75,7 @@ class Capture:
     def stored(self) -> None:
         """Take note that what was taken last is stored."""
         if self.has_closed:
-            self._drops_models = False
+            self._drops_models = False  # it is done, and need not be looked for again
         self.has_closed = False
 
     def _take_retired(self) -> list[bytes]:

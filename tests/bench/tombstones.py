@@ -85,7 +85,9 @@ def main(count: int) -> None:
         before_mb, started, cpu = rss_mb("self"), time.perf_counter(), time.process_time()
         reader: Any = Tombstones(count)
         sizes: list[int] = []
-        recovery.recover(store, reader, topic="changelog", partition=0, told=lambda _: sizes.append(store.size_bytes()))
+        recovery.recover(
+            store, reader, topic="changelog", partition=0, report=lambda _: sizes.append(store.size_bytes())
+        )
         took_s, cpu = time.perf_counter() - started, time.process_time() - cpu
         sizes.append(store.size_bytes())
         store.close()

@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +111,16 @@ def test_so_does_each_error_of_opening(what: str, kind: type[Broken], remedy: st
 @contextmanager
 def no_more_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    taken: list[int] = []  # numbers that earlier tests have given back are free, too
     try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
         yield
     finally:
+        for number in taken:
+            os.close(number)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
