@@ -58,9 +58,10 @@ test: lint check
 check: $(VENV)/.dev $(KAFKA) $(BIN)/promtool
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-# the quick half: no Kafka, no child processes
+# the quick half: no Kafka, nothing that is slow by nature, fewer examples of each property; `make check` runs all
 unit: $(VENV)/.dev $(BIN)/promtool
-	$(BIN)/python -m pytest tests/unit tests/properties tests/simulation -m 'not kafka'
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest tests/unit tests/properties tests/simulation -m 'not kafka and not slow' \
+	  -n 2 --dist worksteal
 
 # thousands of schedules of crashes, zombies and lost disks; a failing one says how to replay it
 torture: $(VENV)/.dev

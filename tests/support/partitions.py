@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from features.admission import Absorbed
 from schemas.inputs import CLICKS, INPUT_NAMES, ORDERS, PRICES
@@ -168,7 +168,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
             if message.error() is None:
                 found[message.partition()].append(message)
             else:
-                assert message.error().code() == KafkaError._PARTITION_EOF  # noqa: SLF001 - so named upstream
+                assert message.error().name() == "_PARTITION_EOF"
                 ended.add(message.partition())
     consumer.close()
     return [message for number in found for message in found[number]]

@@ -91,6 +91,7 @@ def stories(draw: st.DrawFn) -> NDArray[np.float64]:
     return np.stack((units, prices))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(stories(), st.booleans())
 def test_an_alert_opens_once_and_ends_at_most_once(story: NDArray[np.float64], forecast: bool) -> None:
@@ -123,6 +124,7 @@ def test_an_alert_opens_once_and_ends_at_most_once(story: NDArray[np.float64], f
     assert still == held
 
 
+@pytest.mark.slow
 def test_the_stories_above_tell_of_every_kind_and_status() -> None:
     seen = set()
     for seed in range(12):

@@ -49,6 +49,7 @@ def skutrend(*arguments: str) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_a_bundle_for_hours_is_trained_checked_measured_and_served(orders: Path, tmp_path: Path) -> None:
     out, forecasts = tmp_path / "bundle", tmp_path / "forecasts.parquet"
     hours = ("--window-ms", str(HOUR_MS), "--iterations", "3")

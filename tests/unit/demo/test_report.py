@@ -92,6 +92,19 @@ def seen(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Collector:
     return collector
 
 
+def collected(out: Path, forecasts: list[bytes], *, last_day: int) -> Collector:
+    """Publish forecasts on a broker of their own and return what a collector has of them."""
+    with EmbeddedBroker() as embedded:
+        producer = OutputProducer({"bootstrap.servers": embedded.bootstrap, "linger.ms": "0"}, on_error=pytest.fail)
+        producer.put("forecasts", [b"sku"] * len(forecasts), forecasts)
+        producer.commit(30)
+        collector = Collector(embedded.bootstrap, GRID, first_ms=start_ms(0), last_ms=start_ms(last_day), out=out)
+        wait_for(lambda: collector.counts["forecasts"] == len(forecasts), within_s=60, told=lambda: collector.counts)
+        collector.finish()
+        producer.close()
+    return collector
+
+
 # ---------------------------------------------------------------------- what is collected
 def test_every_topic_is_counted_and_the_latest_forecast_of_each_sku_kept(seen: Collector) -> None:
     assert seen.counts == {"forecasts": DAYS + 2, "alerts": 3, "dead-letters": 1}
@@ -114,16 +127,11 @@ def test_alerts_are_written_as_they_came(seen: Collector) -> None:
 
 
 def test_more_skus_than_were_reserved_find_room_and_keep_what_was_there(
-    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.demo.collector._FIRST_SKUS", 2)
-    collector = Collector(broker, GRID, first_ms=start_ms(0), last_ms=start_ms(3), out=tmp_path)
-    collector.finish()
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    for sku in range(9):
-        raw = forecast(f"sku{sku}", 2, actual_units=float(sku))
-        assert decode(raw)["sku"] == f"sku{sku}"
-        collector._take("forecasts", raw)  # noqa: SLF001 - the thread has ended; this is what it calls
+    forecasts = [forecast(f"sku{sku}", 2, actual_units=float(sku)) for sku in range(9)]
+    collector = collected(tmp_path, forecasts, last_day=3)
     rows = [collector.skus[f"sku{n}"] for n in range(9)]
     assert collector.actual[rows, 2].tolist() == [float(n) for n in range(9)]
     assert (tmp_path / "alerts.jsonl").exists()
@@ -185,15 +193,15 @@ def test_the_summary_is_printed_whole_and_fits_a_terminal(seen: Collector, tmp_p
 
 
 def test_every_line_fits_80_columns_whatever_the_skus_and_numbers(
-    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector = Collector(broker, GRID, first_ms=start_ms(0), last_ms=start_ms(DAYS - 1), out=tmp_path)
-    collector.finish()
+    forecasts = []
     sums = {"7": [9.0, 99.0, 999.0, 98_765.4, 987_654.0, 8_765_432.0, 9_876_543.0], "14": [1.0] * len(LEVELS)}
     for n, sku in enumerate(["SKU-with-a-very-long-name", "\x1b[31mred", "X" * 500, "short"]):
         for day in range(DAYS):
             units = {"actual_units": 12_345.0 * 10**n, "mean": [12_345.0] * HORIZON, "sums": sums}
-            collector._take("forecasts", forecast(sku, day, **units))  # noqa: SLF001 - the thread has ended
+            forecasts.append(forecast(sku, day, **units))
+    collector = collected(tmp_path, forecasts, last_day=DAYS - 1)
     monkeypatch.chdir(tmp_path)
     console = Console(file=io.StringIO(), width=80)
     show(console, collector, out=Path("skutrend-demo"), trained_until_ms=start_ms(14), throughput="fast")

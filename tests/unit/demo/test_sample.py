@@ -11,6 +11,8 @@ import pytest
 from schemas.inputs import INPUT_NAMES, InputName
 from streams.events.files import read, sample_paths, survey
 
+pytestmark = pytest.mark.slow  # reads all of the sample
+
 ROOT = Path(__file__).parents[3]
 COUNTS: dict[InputName, int] = {"orders": 538_959, "clicks": 193_697, "price-changes": 2_880}
 SHARED = ["sku", "event_time_ms"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from features.duplicates import SeenIds
 from features.id_table import IdTable, hashed
@@ -83,6 +84,7 @@ def test_stored_hashes_are_the_same_in_every_build() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_id_costs_40_bytes_at_most_of_resident_memory_also_while_the_table_grows_and_when_windows_close() -> None:
     told = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)  # noqa: S603
     grown, highest, after_close = map(float, told.stdout.split())

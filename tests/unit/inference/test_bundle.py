@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,10 +19,17 @@ from schemas.errors import BundleMismatch
 from tests.support.models import bundle_in
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("bundle")
+    bundle_in(path)
+    return path
+
+
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    bundle_in(tmp_path)
-    return tmp_path
+def directory(made: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
 
 
 def change_manifest(directory: Path, **changes: object) -> None:
