@@ -50,7 +50,7 @@ _NO_CHANGE_MS = -(1 << 62)
 
 
 @dataclass(frozen=True)
-class Facts:
+class WindowFacts:
     """What happened to n SKUs in one window; arrays (n,). price_before, price: at its start and end, NaN if unknown."""
 
     order_lines: NDArray[np.int64]
@@ -65,7 +65,7 @@ class Facts:
     price_changed: NDArray[np.bool_]  # by a price change, not by what a customer happened to pay
 
 
-def facts(window: OpenWindow, slots: Slots, rows: Rows) -> Facts:
+def facts(window: OpenWindow, slots: Slots, rows: Rows) -> WindowFacts:
     """Read a closing window for some SKUs and move their price on (in `rows`)."""
     at = window.row_of(slots)
     folded = np.broadcast_to(BLANK, len(slots)).copy() if window.count == 0 else window.folded[at]
@@ -78,7 +78,7 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> Facts:
     rows["price"] = np.where(newer, folded["price"], np.where(by_change, before, paid))
     rows["price_ms"] = np.where(newer, folded["price_ms"], rows["price_ms"])
     rows["fractional"] = rows["fractional"] | folded["fractional"]
-    return Facts(
+    return WindowFacts(
         order_lines=folded["order_lines"],
         units=np.round(folded["units"], 6),
         revenue=np.round(folded["revenue"], 6),
@@ -103,7 +103,7 @@ def corrected(mean: Float32, counts: NDArray[np.int32], gain: float) -> Float32:
     return unbiased
 
 
-def advance(rows: Rows, happened: Facts, context: Context, *, prior_nu: float) -> None:
+def advance(rows: Rows, happened: WindowFacts, context: Context, *, prior_nu: float) -> None:
     """Move the statistics of n SKUs on by one closed window, in `rows` (columns of this module).
 
     A window in which the shop was closed counts as age, but says nothing about demand. prior_nu: typical scale of the

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from features.closing import FAST, GAINS, RING, SLOW, WEEKLY, Facts, Rows, corrected
+from features.closing import FAST, GAINS, RING, SLOW, WEEKLY, Rows, WindowFacts, corrected
 from features.horizon import HORIZON, LEVELS, SUM_WINDOWS
 from features.season import Context
 
@@ -34,7 +34,7 @@ FEATURES = (
     "views",  # log1p(views) - log1p(usual views)
     "carts",  # log1p(carts)
     "returned",  # log1p(returned units / nu)
-    "pieces",  # 1 where all quantities are whole
+    "integer_units",  # 1 where all quantities are whole
     "phase_sin",
     "phase_cos",
     "season_next",  # index of the next window, less 1
@@ -49,7 +49,7 @@ def fingerprint() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def encode(rows: Rows, happened: Facts, context: Context) -> Float32:
+def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
     """Encode n SKUs after `closing.advance` of the same window: float32 (n, len(FEATURES)), finite."""
     n = len(rows["nu"])
     x = np.empty((n, len(FEATURES)), np.float32)

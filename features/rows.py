@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from features.ledger import INPUT_NAMES, Ledger
 from features.open_windows import FOLDED
+from features.sku_state import INPUT_NAMES, SkuState
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
 from schemas.errors import StateCorrupt, StateMismatch
@@ -118,35 +118,35 @@ def unpack(table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
         table[column.name][first : len(table)] = packed[column.name]
 
 
-def season_state(ledger: Ledger) -> SeasonState:
+def season_state(sku_state: SkuState) -> SeasonState:
     """Write the partition's season down."""
-    s = ledger.season
+    s = sku_state.season
     return SeasonState(
         s.lines.tolist(), s.units.tolist(), s.visits.tolist(), s.missed.tolist(), s.fast, s.slow, s.open_windows
     )
 
 
-def restore_season(ledger: Ledger, stored: SeasonState) -> None:
+def restore_season(sku_state: SkuState, stored: SeasonState) -> None:
     """Put a stored season back."""
-    s = ledger.season
+    s = sku_state.season
     s.lines, s.units = np.array(stored.lines), np.array(stored.units)
     s.visits, s.missed = np.array(stored.visits, np.int64), np.array(stored.missed, np.int64)
     s.fast, s.slow, s.open_windows = stored.fast, stored.slow, stored.open_windows
 
 
-def fresh_meta(ledger: Ledger, *, model: str) -> Meta:
+def fresh_meta(sku_state: SkuState, *, model: str) -> Meta:
     """Describe a partition that has absorbed nothing."""
     return Meta(
         format=FORMAT,
-        layout=layout(ledger.table.spec),
-        grid=ledger.grid.signature,
+        layout=layout(sku_state.table.spec),
+        grid=sku_state.grid.signature,
         sequence=0,
         offsets={},
         first_open=None,
         watermark_ms=NEVER_MS,
         newest_ms=[NEVER_MS] * len(INPUT_NAMES),
-        season=season_state(ledger),
-        prior_nu=ledger.prior_nu,
+        season=season_state(sku_state),
+        prior_nu=sku_state.prior_nu,
         currency="",
         counts={name: Counts() for name in INPUT_NAMES},
         model=model,
@@ -156,9 +156,9 @@ def fresh_meta(ledger: Ledger, *, model: str) -> Meta:
     )
 
 
-def check(meta: Meta, ledger: Ledger, *, where: str) -> None:
+def check(meta: Meta, sku_state: SkuState, *, where: str) -> None:
     """Refuse state that this build or these settings would misread (`StateMismatch`)."""
-    expected = (FORMAT, layout(ledger.table.spec), ledger.grid.signature)
+    expected = (FORMAT, layout(sku_state.table.spec), sku_state.grid.signature)
     found = (meta.format, meta.layout, meta.grid)
     for name, have, want in zip(("format", "row layout", "windows"), found, expected, strict=True):
         if have != want:

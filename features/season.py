@@ -20,7 +20,7 @@ _HOLIDAYS_IN_A_ROW = 3
 
 
 @dataclass
-class Season:
+class SeasonProfile:
     """Learned per partition: order lines and units of the whole shop by phase of the season.
 
     lines, units: float64 (m,), exponentially weighted per phase. visits, missed: int64 (m,), windows learnt from, and
@@ -110,7 +110,7 @@ class Context:
     season_sums: Float32
 
 
-def context(grid: WindowGrid, season: Season, number: int, *, is_open: bool) -> Context:
+def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bool) -> Context:
     """Describe window `number`, after `season` has observed it."""
     phase = grid.phase(number)
     ahead = np.array([grid.phase(number + k) for k in range(1, HORIZON + 1)])

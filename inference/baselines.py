@@ -89,17 +89,17 @@ def values(season: NDArray[np.float32], steps: int = HORIZON) -> NDArray[np.floa
     return np.ascontiguousarray(np.maximum(full[:, columns], np.float32(0)))
 
 
-def one_step(rows: Rows, season: NDArray[np.float32], *, pieces: NDArray[np.bool_]) -> NDArray[np.float32]:
+def one_step(rows: Rows, season: NDArray[np.float32], *, integer_units: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Quantiles of the next window given that the shop is open in it, float32 (n, Q), units, ascending, >= 0.
 
-    season: as in `values`. pieces: bool (n,), rows sold in whole units: theirs are rounded.
+    season: as in `values`. integer_units: bool (n,), rows sold in whole units: theirs are rounded.
     """
     value = values(season, 1)
-    return _finish(value + np.sort(rows["naive_theta"], axis=1), pieces)
+    return _finish(value + np.sort(rows["naive_theta"], axis=1), integer_units)
 
 
 def forecast(
-    rows: Rows, season: NDArray[np.float32], open_next: NDArray[np.float32], *, pieces: NDArray[np.bool_]
+    rows: Rows, season: NDArray[np.float32], open_next: NDArray[np.float32], *, integer_units: NDArray[np.bool_]
 ) -> NaiveForecast:
     """All steps and spans. A window with `open_next` == 0 is closed: its quantiles and mean are zero.
 
@@ -110,12 +110,12 @@ def forecast(
     theta = np.sort(rows["naive_theta"], axis=1)
     opened = (open_next > 0).astype(np.float32)
     mean = values(season, len(open_next)) * opened
-    quantiles = _finish(mean[:, :, None] + theta[:, None, :], pieces)
+    quantiles = _finish(mean[:, :, None] + theta[:, None, :], integer_units)
     quantiles *= opened[None, :, None]
     sums = np.empty((len(theta), len(SUM_WINDOWS), len(LEVELS)), np.float32)
     for at, span in enumerate(SUM_WINDOWS):
         root = np.float32(np.sqrt(opened[:span].sum()))
-        sums[:, at, :] = _finish(mean[:, :span].sum(axis=1)[:, None] + root * theta, pieces)
+        sums[:, at, :] = _finish(mean[:, :span].sum(axis=1)[:, None] + root * theta, integer_units)
     return NaiveForecast(quantiles=quantiles, mean=mean, sums=sums)
 
 
@@ -144,11 +144,11 @@ def update(
     }
 
 
-def _finish(quantiles: NDArray[np.float32], pieces: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _finish(quantiles: NDArray[np.float32], integer_units: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Clip at zero, in place, and round whole-unit rows; both keep an ascending last axis ascending."""
     np.maximum(quantiles, np.float32(0), out=quantiles)
-    if pieces.all():
+    if integer_units.all():
         return np.rint(quantiles, out=quantiles)
-    if pieces.any():
-        quantiles[pieces] = np.rint(quantiles[pieces])
+    if integer_units.any():
+        quantiles[integer_units] = np.rint(quantiles[integer_units])
     return quantiles

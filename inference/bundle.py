@@ -130,7 +130,7 @@ def step_inputs(manifest: Manifest) -> Shapes:
         "scale": (None,),
         "season": (manifest.horizon,),
         "season_sums": (len(manifest.sum_windows),),
-        "pieces": (None,),
+        "integer_units": (None,),
     }
 
 

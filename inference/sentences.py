@@ -21,7 +21,7 @@ _SPANS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class AlertFacts:
     """What the sentence is made of.
 
     `observed`, `expected`, `interval`: units of the window for demand_spike and demand_drop; for silence, units of the
@@ -52,7 +52,7 @@ class Facts:
     season: float
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: AlertFacts) -> str:
     """Return the sentence of an alert's opening, update or end; printable, at most 480 characters."""
     said = _ENDS[facts.kind](facts) if facts.status == "resolved" else _SENTENCES[facts.kind](facts)
     if facts.status == "update":
@@ -60,7 +60,7 @@ def summary(facts: Facts) -> str:
     return said if len(said) <= MAX_SENTENCE else said[: MAX_SENTENCE - 1] + "…"
 
 
-def contributors(facts: Facts) -> tuple[tuple[str, float], ...]:
+def contributors(facts: AlertFacts) -> tuple[tuple[str, float], ...]:
     """Name what else was unusual: (name, value), finite values only.
 
     `price_ratio` and `views_ratio` against before and usual, `zero_run` in windows, `weekday_index` of the window.
@@ -148,23 +148,23 @@ def span(start_ms: int, end_ms: int) -> str:
     return f"{length} ms"
 
 
-def _where(f: Facts) -> str:
+def _where(f: AlertFacts) -> str:
     length = span(f.window_start_ms, f.window_end_ms).removeprefix("1 ")
     return f"in the {length} from {date(f.window_start_ms)}"
 
 
-def _range(f: Facts) -> str:
+def _range(f: AlertFacts) -> str:
     low, high = (number(v) for v in f.interval)
     return f"usual range {low}" if low == high else f"usual range {low} to {high}"
 
 
-def _odds(f: Facts) -> str:
+def _odds(f: AlertFacts) -> str:
     if f.p_value <= 1e-9:  # noqa: PLR2004
         return "chance below 1 in a billion"
     return f"chance about 1 in {number(float(f'{1.0 / f.p_value:.1g}'))}"
 
 
-def _against(f: Facts) -> str:
+def _against(f: AlertFacts) -> str:
     if f.expected <= 0:
         return f"the first it is known to sell ({_odds(f)})"
     if f.expected < 1:  # a ratio to a fraction of a unit says little
@@ -173,25 +173,25 @@ def _against(f: Facts) -> str:
     return f"about {times} times the {number(f.expected)} expected ({_range(f)}, {_odds(f)})"
 
 
-def _views(f: Facts) -> str:
+def _views(f: AlertFacts) -> str:
     return f"; views were {number(f.views_ratio)} times usual" if math.isfinite(f.views_ratio) else ""
 
 
-def _spike(f: Facts) -> str:
+def _spike(f: AlertFacts) -> str:
     return (
         f"SKU {plain(f.sku)} sold {count(f.observed, 'unit')} {_where(f)}, {_against(f)}; "
         f"the excess is worth {money(f.impact, f.currency)}{_views(f)}."
     )
 
 
-def _drop(f: Facts) -> str:
+def _drop(f: AlertFacts) -> str:
     return (
         f"SKU {plain(f.sku)} sold only {count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected "
         f"({_range(f)}, {_odds(f)}); about {money(f.impact, f.currency)} of sales are missing{_views(f)}."
     )
 
 
-def _silence(f: Facts) -> str:
+def _silence(f: AlertFacts) -> str:
     since = f" since the window of {date(f.since_ms)}" if f.since_ms >= 0 else ""
     return (
         f"SKU {plain(f.sku)} has sold nothing for {count(f.zero_run, 'window')}{since}, while "
@@ -200,7 +200,7 @@ def _silence(f: Facts) -> str:
     )
 
 
-def _price(f: Facts) -> str:
+def _price(f: AlertFacts) -> str:
     ratio = f.observed / f.expected if f.expected > 0 else math.nan
     moved = f"{number(ratio)} times" if ratio >= 2 or ratio <= 0.5 else f"{100 * (ratio - 1):+.0f} %"  # noqa: PLR2004
     return (
@@ -210,7 +210,7 @@ def _price(f: Facts) -> str:
     )
 
 
-def _over(f: Facts) -> str:
+def _over(f: AlertFacts) -> str:
     noun = "spike" if f.kind == "demand_spike" else "drop"
     if noun == "drop" and f.zero_run > 0:  # it ended because there is nothing left to drop
         return (
@@ -224,27 +224,27 @@ def _over(f: Facts) -> str:
     )
 
 
-def _sells_again(f: Facts) -> str:
+def _sells_again(f: AlertFacts) -> str:
     return (
         f"Over: SKU {plain(f.sku)} sells again, {count(f.observed, 'unit')} {_where(f)}; the silence reported for "
         f"{date(f.opened_ms)} was worth {money(f.impact, f.currency)}."
     )
 
 
-def _price_settled(f: Facts) -> str:
+def _price_settled(f: AlertFacts) -> str:
     return (
         f"Over: the price of SKU {plain(f.sku)} has not jumped again since {date(f.opened_ms)} and stands at "
         f"{money(f.observed, f.currency)}; the jump was worth {money(f.impact, f.currency)}."
     )
 
 
-_SENTENCES: Final[dict[str, Callable[[Facts], str]]] = {
+_SENTENCES: Final[dict[str, Callable[[AlertFacts], str]]] = {
     "demand_spike": _spike,
     "demand_drop": _drop,
     "silence": _silence,
     "price_jump": _price,
 }
-_ENDS: Final[dict[str, Callable[[Facts], str]]] = {
+_ENDS: Final[dict[str, Callable[[AlertFacts], str]]] = {
     "demand_spike": _over,
     "demand_drop": _over,
     "silence": _sells_again,

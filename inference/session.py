@@ -38,7 +38,7 @@ Arrays = dict[str, "NDArray[Any]"]
 class StepOutput(NamedTuple):
     """What one window close expects of n SKUs, in units, and their state after it; fresh arrays, the caller's own.
 
-    quantiles f4[n, K, Q], sums f4[n, S, Q]: ascending, >= 0, whole where `pieces`, else to 3 decimals;
+    quantiles f4[n, K, Q], sums f4[n, S, Q]: ascending, >= 0, whole where `integer_units`, else to 3 decimals;
     mean f4[n, K] >= 0 to 3 decimals; h, c f4[n, 2, H].
     """
 
@@ -81,16 +81,24 @@ class Session:
         scale: NDArray[np.float32],
         season: NDArray[np.float32],
         season_sums: NDArray[np.float32],
-        pieces: NDArray[np.bool_],
+        integer_units: NDArray[np.bool_],
     ) -> StepOutput:
         """Advance n SKUs by the window they have just closed, and forecast.
 
         x f4[n, F], h and c f4[n, 2, H], scale f4[n] (nu, units per window), season f4[K], season_sums f4[S] (season
-        summed over the first 7, 14 windows), pieces bool[n]. Inputs are left as they are; n may be 0. Wrong shapes
+        summed over the first 7, 14 windows), integer_units bool[n]. Inputs are left as they are; n may be 0. Wrong shapes
         raise ValueError; other dtypes and strides are copied.
         """
         manifest, n = self.bundle.manifest, len(x)
-        given = {"x": x, "h": h, "c": c, "scale": scale, "season": season, "season_sums": season_sums, "pieces": pieces}
+        given = {
+            "x": x,
+            "h": h,
+            "c": c,
+            "scale": scale,
+            "season": season,
+            "season_sums": season_sums,
+            "integer_units": integer_units,
+        }
         inputs = {name: _fitting(name, given[name], shape, n) for name, shape in step_inputs(manifest).items()}
         outputs = {
             name: np.empty((n, *_sizes(shape[1:])), np.float32) for name, shape in step_outputs(manifest).items()
@@ -228,14 +236,16 @@ def _fitting(
     if value.shape != wanted:
         message = f"{name} has shape {value.shape}, the model asks for {wanted}"
         raise ValueError(message)
-    dtype = np.bool_ if name == "pieces" else np.float32
+    dtype = np.bool_ if name == "integer_units" else np.float32
     return np.ascontiguousarray(value, dtype) if contiguous else np.asarray(value, dtype)
 
 
 def _zeros(shapes: Shapes, n: int) -> Arrays:
     """Make arrays of zeros for every name, each unknown dimension being n."""
     return {
-        name: np.zeros([n if size is None else size for size in shape], np.bool_ if name == "pieces" else np.float32)
+        name: np.zeros(
+            [n if size is None else size for size in shape], np.bool_ if name == "integer_units" else np.float32
+        )
         for name, shape in shapes.items()
     }
 

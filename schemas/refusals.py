@@ -1,7 +1,7 @@
 """Why a record cannot be used: the code and the sentence that go to its dead letter.
 
 The codes are stable, and all of them stand in `CODES`. A record that breaks several rules gets the first that applies
-in this order: size, JSON, SKU, the fields as declared; then what features/ledger.py judges: time, currency,
+in this order: size, JSON, SKU, the fields as declared; then what features/sku_state.py judges: time, currency,
 partition.
 
 Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to

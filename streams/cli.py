@@ -16,7 +16,7 @@ from streams import settings as settings_module
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.files import Kind
+    from streams.events.files import Kind
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -71,7 +71,7 @@ def _event_files(command: Callable[..., None]) -> Callable[..., None]:
 )
 def demo(out: Path) -> None:
     """Replay real sales through the whole service on an embedded broker, and show what it says."""
-    from streams.demo import run  # noqa: PLC0415 - commands load what they need only
+    from streams.demo.demo import run  # noqa: PLC0415 - commands load what they need only
 
     run(out)
 
@@ -82,7 +82,7 @@ def worker(ctx: click.Context) -> None:
     """Join the group and serve until SIGTERM; then flush and leave with exit code 0."""
     # until the app has handlers of its own: process 1 of a container would not even die of it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from streams.serve import serve  # noqa: PLC0415
+    from streams.commands.serve import serve  # noqa: PLC0415
 
     serve(_settings(ctx))
 
@@ -95,7 +95,7 @@ def worker(ctx: click.Context) -> None:
 @click.pass_context
 def replay(ctx: click.Context, orders: Path, clicks: Path | None, price_changes: Path | None, speed: str) -> None:
     """Publish event files to the input topics, in event-time order, keyed and partitioned by SKU."""
-    from streams.replaying import replay_files  # noqa: PLC0415
+    from streams.commands.replay import replay_files  # noqa: PLC0415
 
     replay_files(_settings(ctx), _named(orders, clicks, price_changes), speed)
 
@@ -118,7 +118,7 @@ def topics() -> None:
 @click.pass_context
 def topics_create(ctx: click.Context, partitions: int, replication: int | None) -> None:
     """Create the topics that are missing."""
-    from streams.topics import create  # noqa: PLC0415
+    from streams.kafka.topics import create  # noqa: PLC0415
 
     s = _settings(ctx)
     made = create(s.client, partitions=partitions, replication=replication, prefix=s.topic_prefix)
@@ -130,7 +130,7 @@ def topics_create(ctx: click.Context, partitions: int, replication: int | None) 
 @click.pass_context
 def topics_check(ctx: click.Context) -> None:
     """Say what is wrong with the topics; exit 1 if anything is."""
-    from streams.topics import check  # noqa: PLC0415
+    from streams.kafka.topics import check  # noqa: PLC0415
 
     s = _settings(ctx)
     problems = check(s.client, prefix=s.topic_prefix)
@@ -155,7 +155,7 @@ def topics_check(ctx: click.Context) -> None:
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Train on event files, export to ONNX, check, and write a bundle. Needs the `train` extra."""
-    from streams.learning import train_bundle  # noqa: PLC0415
+    from streams.commands.train import train_bundle  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
     train_bundle(files, money=_settings(ctx).money, **options)
@@ -177,7 +177,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - clic
 @click.pass_context
 def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Forecast at rolling origins with the code that serves, offline."""
-    from streams.backtest import run  # noqa: PLC0415
+    from streams.commands.backtest import run  # noqa: PLC0415
 
     files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
     run(files, money=_settings(ctx).money, **options)
@@ -192,7 +192,7 @@ def bundle() -> None:
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 def bundle_check(directory: Path | None) -> None:
     """Say what is in a bundle (default: the shipped one) and whether this machine can serve it."""
-    from streams.serve import check_bundle  # noqa: PLC0415
+    from streams.commands.serve import check_bundle  # noqa: PLC0415
 
     for line in check_bundle(directory):
         click.echo(line)
@@ -208,7 +208,7 @@ def state() -> None:
 @click.pass_context
 def state_show(ctx: click.Context, sku: str) -> None:
     """Show what is known about a SKU."""
-    from streams.inspection import show  # noqa: PLC0415
+    from streams.commands.state import show  # noqa: PLC0415
 
     for line in show(_settings(ctx), sku):
         click.echo(line)
@@ -219,7 +219,7 @@ def state_show(ctx: click.Context, sku: str) -> None:
 @click.pass_context
 def state_verify(ctx: click.Context, *, changelog: bool) -> None:
     """Say whether the stored state is whole; exit 1 if not."""
-    from streams.inspection import verify  # noqa: PLC0415
+    from streams.commands.state import verify  # noqa: PLC0415
 
     for line in verify(_settings(ctx), changelog=changelog):
         click.echo(line)
@@ -247,7 +247,7 @@ def dead_letters() -> None:
 @click.pass_context
 def dead_letters_list(ctx: click.Context, code: str | None, limit: int, out: Path | None) -> None:
     """Show the dead letters, newest last, and how many there are of each code."""
-    from streams.dead_letters import list_letters  # noqa: PLC0415
+    from streams.dead_letters.listing import list_letters  # noqa: PLC0415
 
     is_limit_given = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
     for line in list_letters(_settings(ctx), code=code, limit=limit, out=out, all_out=not is_limit_given):
@@ -264,7 +264,7 @@ def dead_letters_replay(ctx: click.Context, file: Path, *, force: bool) -> None:
     Letters that an earlier run has sent are skipped, however that run ended: events and markers are one transaction. An
     event whose window has closed meanwhile becomes a late event.
     """
-    from streams.resending import replay_letters  # noqa: PLC0415
+    from streams.dead_letters.resending import replay_letters  # noqa: PLC0415
 
     done = replay_letters(_settings(ctx), file, force=force)
     click.echo(f"{done.sent:,} sent, {done.skipped:,} skipped (sent before)")

@@ -1,6 +1,6 @@
-"""Build the shipped sample, `streams/sample/`, from the Online Retail data set of the UCI Machine Learning Repository.
+"""Build the shipped sample, `streams/demo/sample/`, from the Online Retail data set of the UCI Machine Learning Repository.
 
-    PYTHONPATH=. python deploy/sample/build_sample.py ONLINE_RETAIL.parquet PRICE_CHANGES.parquet --out streams/sample
+    PYTHONPATH=. python deploy/sample/build_sample.py ONLINE_RETAIL.parquet PRICE_CHANGES.parquet --out streams/demo/sample
 
 ONLINE_RETAIL.parquet has the data set's own columns. PRICE_CHANGES.parquet has day, StockCode, old_price and new_price,
 one row wherever the most frequent price of a SKU's day differs by more than 1 % from that of its last day with sales.
@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streams.files import KINDS, Kind, Times, schema
+from streams.events.files import KINDS, Kind, Times, schema
 
 TIMEZONE = "Europe/London"
 CURRENCY = "GBP"

@@ -168,7 +168,7 @@ def _example(network: Network, batch: int) -> Arrays:
         "scale": rng.uniform(100, 1000, batch).astype(np.float32),
         "season": season,
         "season_sums": sums,
-        "pieces": np.zeros(batch, np.bool_),
+        "integer_units": np.zeros(batch, np.bool_),
     }
 
 

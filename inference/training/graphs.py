@@ -50,7 +50,7 @@ class _Graph:
 
         def value(name: str, shape: tuple[int | None, ...]) -> object:
             names = list(leading[len(leading) - sum(size is None for size in shape) :])
-            kind = TensorProto.BOOL if name == "pieces" else TensorProto.FLOAT
+            kind = TensorProto.BOOL if name == "integer_units" else TensorProto.FLOAT
             return helper.make_tensor_value_info(name, kind, [names.pop(0) if s is None else s for s in shape])
 
         graph = helper.make_graph(
@@ -193,7 +193,7 @@ def _head(graph: _Graph, network: Network, weights: Weights) -> None:
 
 
 def _units(graph: _Graph, network: Network) -> None:
-    """Multiply by nu and season, round to the grid: whole units for pieces, else thousandths."""
+    """Multiply by nu and season, round to the grid: whole units for integer_units, else thousandths."""
     layout = network.layout
     levels = len(layout.levels)
     for name, value in (
@@ -211,7 +211,7 @@ def _units(graph: _Graph, network: Network) -> None:
     graph.add("Unsqueeze", ["seasons", "second_axis"], "season_rows")
     graph.add("Expand", ["season_rows", "sets_by_level"], "season_by_level")
     graph.add("Reshape", ["season_by_level", "flat_season"], "season_of_column")
-    graph.add("Where", ["pieces", "one", "fine"], "grid")
+    graph.add("Where", ["integer_units", "one", "fine"], "grid")
     graph.add("Unsqueeze", ["grid", "second_axis"], "grid_column")
     graph.add("Mul", ["scale", "grid"], "scale_in_grid")
     graph.add("Unsqueeze", ["scale_in_grid", "second_axis"], "scale_column")
@@ -221,7 +221,7 @@ def _units(graph: _Graph, network: Network) -> None:
     graph.add("Div", ["whole_grid_units", "grid_column"], "flat_units")
     graph.add("Reshape", ["flat_units", "by_group"], "units")
     graph.add("Split", ["units", "steps_and_sums"], "quantiles", "sums", axis=1)
-    # a mean of pieces is not a whole number: always thousandths
+    # a mean of integer_units is not a whole number: always thousandths
     graph.add("Mul", ["scale", "fine"], "scale_in_thousandths")
     graph.add("Unsqueeze", ["scale_in_thousandths", "second_axis"], "mean_column")
     graph.add("Mul", ["mean_column", "season"], "mean_factors")

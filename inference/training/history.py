@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from features.encoding import FEATURES, encode
 from features.horizon import HORIZON
-from features.ledger import Columns, Ledger
 from features.offline import feed
+from features.sku_state import Columns, SkuState
 from inference.training.arrays import TrainingArrays
 from schemas.errors import BadInput
 
@@ -42,7 +42,7 @@ class _Window:
 
 
 def collect(
-    ledger: Ledger,
+    sku_state: SkuState,
     events: Mapping[int, Columns],
     *,
     until_ms: int | None = None,
@@ -54,13 +54,13 @@ def collect(
     units: closing days are known in advance, so they are neither forecast nor learnt from.
     """
     closed: list[_Window] = []
-    for number in feed(ledger, events, until_ms=until_ms):
+    for number in feed(sku_state, events, until_ms=until_ms):
         parts = []
-        for chunk in ledger.close(number):
-            ledger.advance(chunk)
+        for chunk in sku_state.close(number):
+            sku_state.advance(chunk)
             x = encode(chunk.rows, chunk.facts, chunk.context)
             parts.append((chunk.slots, x, chunk.rows["nu"].copy(), chunk.facts.units.astype(np.float32), chunk.context))
-            ledger.store(chunk)
+            sku_state.store(chunk)
         if parts:
             around = parts[0][4]
             slots, x, nu, units = (np.concatenate([p[i] for p in parts]) for i in range(4))
@@ -70,8 +70,8 @@ def collect(
     if not closed:
         msg = "the order file holds no events before the given date: nothing to learn from"
         raise BadInput(msg)
-    ends_ms = ledger.grid.start_ms(ledger.windows.first_open or 0)
-    return _stack(closed, list(ledger.table.skus), ends_ms)
+    ends_ms = sku_state.grid.start_ms(sku_state.windows.first_open or 0)
+    return _stack(closed, list(sku_state.table.skus), ends_ms)
 
 
 def _stack(closed: list[_Window], skus: list[str], ends_ms: int) -> History:

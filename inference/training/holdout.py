@@ -77,7 +77,7 @@ def measure(
     levels = np.array(layout.levels)
     tallies = {"step": _Tally(), **{f"sum{windows}": _Tally() for windows in layout.sum_windows}}
     naive = SeasonalNaive(arrays, layout, until_index=until_index, season_length=season_length)
-    pieces = arrays.whole_units(until_index=until_index)
+    integer_units = arrays.whole_units(until_index=until_index)
     alive = np.flatnonzero((history.last_origin >= origins.start) & (history.first_origin < origins.stop))
     network.eval()
     for begin in range(0, len(alive), SKUS_AT_ONCE):
@@ -85,7 +85,7 @@ def measure(
         starts = np.maximum(history.first_live[skus], max(0, origins.start - crop_length))
         crop = history.cut(skus, starts, origins.stop - int(starts.min()))
         picked = crop.origin.numpy() & (crop.window >= origins.start) & (crop.window < origins.stop)
-        model = _served(network, crop, picked, pieces)
+        model = _served(network, crop, picked, integer_units)
         row, column = np.nonzero(picked)
         basis = naive.at(crop.window[row, column], skus[column])
         y = crop.y.numpy()[picked].astype(np.float64)
@@ -101,7 +101,7 @@ def measure(
 
 
 def _served(
-    network: Network, crop: Crop, picked: NDArray[np.bool_], pieces: NDArray[np.bool_]
+    network: Network, crop: Crop, picked: NDArray[np.bool_], integer_units: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quantiles [M, K, Q] and sums [M, S, Q] in units of the M picked origins."""
     mask = torch.from_numpy(picked)
@@ -110,7 +110,7 @@ def _served(
     nu, season = crop.nu[mask], crop.season[mask]
     factors = torch.cat((season, lead_sums(season, network.layout.sum_windows)), dim=1) * nu[:, None]
     units = (torch.cat((outlook.quantiles, outlook.sums), dim=1) * factors[..., None]).clamp_min(0.0)
-    by_piece = torch.from_numpy(pieces[crop.skus[np.nonzero(picked)[1]]])
+    by_piece = torch.from_numpy(integer_units[crop.skus[np.nonzero(picked)[1]]])
     units = torch.where(by_piece[:, None, None], units.round(), units)
     served = units.numpy().astype(np.float64)
     return served[:, : season.shape[1]], served[:, season.shape[1] :]

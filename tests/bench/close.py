@@ -8,8 +8,8 @@ import numpy as np
 
 from features.grid import DAY_MS
 from features.horizon import HORIZON, SUM_WINDOWS
-from features.ledger import Ledger
-from inference.desk import Desk
+from features.sku_state import SkuState
+from inference.pipeline import WindowPipeline
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 from tests.bench.shop import FIRST_MS, ledger_of, session
 
@@ -18,11 +18,11 @@ DAYS = 30
 ROUNDS = 3
 
 
-def close(ledger: Ledger, desk: Desk, day: int) -> tuple[float, int]:
+def close(sku_state: SkuState, pipeline: WindowPipeline, day: int) -> tuple[float, int]:
     """Close one day; seconds, and the size of all outputs, which as in the worker go on chunk by chunk."""
     seconds, size = 0.0, 0
     started = time.perf_counter()
-    for closed in desk.close(ledger.grid.number(FIRST_MS + day * DAY_MS), emitted_ms=0):
+    for closed in pipeline.close(sku_state.grid.number(FIRST_MS + day * DAY_MS), emitted_ms=0):
         assert closed.forecasts is not None  # there is a model
         texts = sku_texts(closed.windows.sku)
         records = [encode_windows(closed.windows, texts), encode_forecasts(closed.forecasts, texts)]
@@ -36,7 +36,7 @@ def close(ledger: Ledger, desk: Desk, day: int) -> tuple[float, int]:
 def main() -> None:
     """Print both times and their ratio: the best of three, one thread each."""
     model = session()
-    ledger, desk = ledger_of(SKUS, model, days=DAYS)
+    sku_state, pipeline = ledger_of(SKUS, model, days=DAYS)
     dice = np.random.default_rng(1)
     n, manifest = SKUS, model.bundle.manifest
     x = dice.normal(0, 1, (n, len(manifest.features))).astype(np.float32)
@@ -45,10 +45,10 @@ def main() -> None:
     bare = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        model.run_step(x, h, h, scale=np.ones(n, np.float32), pieces=np.ones(n, np.bool_), **shared)
+        model.run_step(x, h, h, scale=np.ones(n, np.float32), integer_units=np.ones(n, np.bool_), **shared)
         bare.append(time.perf_counter() - started)
-    whole = [close(ledger, desk, DAYS + i)[0] for i in range(ROUNDS)]
-    size = close(ledger, desk, DAYS + ROUNDS)[1]
+    whole = [close(sku_state, pipeline, DAYS + i)[0] for i in range(ROUNDS)]
+    size = close(sku_state, pipeline, DAYS + ROUNDS)[1]
     print(
         f"close {n:,} SKUs: {min(whole):.3f} s from state to {size / 1e6:.0f} MB of outputs "
         f"({n / min(whole):,.0f} SKUs/s); bare ONNX Runtime {min(bare):.3f} s; ratio {min(whole) / min(bare):.2f}"

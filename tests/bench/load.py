@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow.parquet as pq
 
-from streams.files import sample_paths
+from streams.events.files import sample_paths
 from tests.support.crowds import pour
 
 if TYPE_CHECKING:

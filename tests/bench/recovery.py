@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 from features.grid import WindowGrid
-from streams import changelog as changelogs
-from streams.changelog import Changelog
-from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
-from streams.reading import Reader
+from streams.kafka.output_producer import OutputProducer
+from streams.kafka.partition_reader import Reader
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
 from streams.settings import load
-from streams.store import Store
+from streams.state import changelog as changelogs
+from streams.state.changelog import Changelog
+from streams.state.store import Store
 from tests.bench.shop import FIRST_MS, session
 from tests.bench.state import batches
 from tests.bench.throughput import CORE
@@ -34,9 +34,9 @@ def main(skus: int) -> None:
         client = {"bootstrap.servers": kafka.bootstrap}
         model, settings = session(), load(None, {}, state_dir=folder)
 
-        def opened() -> tuple[Partition, changelogs.Progress, float]:
-            outbox = Outbox(client, on_error=print, transactional_id="bench")
-            outbox.claim(30)
+        def opened() -> tuple[Partition, changelogs.RecoveryProgress, float]:
+            producer = OutputProducer(client, on_error=print, transactional_id="bench")
+            producer.init_transactions(30)
             store = Store(Path(folder) / "partition-0")
             started = time.perf_counter()
             progress = changelogs.recover(
@@ -47,17 +47,17 @@ def main(skus: int) -> None:
                 Geometry(0, 1),
                 settings,
                 store=store,
-                outbox=outbox,
+                producer=producer,
                 session=model,
                 metrics=Metrics(),
-                changelog=Changelog(outbox, TOPIC, 0),
+                changelog=Changelog(producer, TOPIC, 0),
             )
             return partition, progress, read_s
 
         partition, _, _ = opened()
         for batch in batches(skus, 0):
             partition.absorb(0, batch, now_ms=1 << 61)
-        partition.watermark.value_ms = partition.ledger.grid.end_ms(WindowGrid().number(FIRST_MS))
+        partition.watermark.value_ms = partition.sku_state.grid.end_ms(WindowGrid().number(FIRST_MS))
         while partition.close_due(now_ms=0):
             pass
         started = time.perf_counter()

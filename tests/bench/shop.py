@@ -6,9 +6,9 @@ import numpy as np
 
 from features.encoding import fingerprint
 from features.grid import DAY_MS, WindowGrid
-from features.ledger import ORDERS, Ledger
+from features.sku_state import ORDERS, SkuState
 from inference import bundle
-from inference.desk import Desk, columns
+from inference.pipeline import WindowPipeline, columns
 from inference.session import Session
 from schemas.columns import OrderColumns
 
@@ -36,14 +36,14 @@ def session() -> Session:
     return Session(bundle.load(expected_fingerprint=fingerprint()), provider="cpu")
 
 
-def ledger_of(skus: int, model: Session | None, *, days: int) -> tuple[Ledger, Desk]:
+def ledger_of(skus: int, model: Session | None, *, days: int) -> tuple[SkuState, WindowPipeline]:
     """Let a shop of so many SKUs live for some days; the day after them is open and holds its orders."""
     dice = np.random.default_rng(5)
-    ledger = Ledger(WindowGrid(), extra_columns=columns(model))
-    desk = Desk(ledger, model)
+    sku_state = SkuState(WindowGrid(), extra_columns=columns(model))
+    pipeline = WindowPipeline(sku_state, model)
     for day in range(days + 1):
-        ledger.absorb(ORDERS, day_of_orders(skus, day, dice), now_ms=1 << 61)
+        sku_state.absorb(ORDERS, day_of_orders(skus, day, dice), now_ms=1 << 61)
         if day < days:
-            for _ in desk.close(ledger.grid.number(FIRST_MS + day * DAY_MS), emitted_ms=0):
+            for _ in pipeline.close(sku_state.grid.number(FIRST_MS + day * DAY_MS), emitted_ms=0):
                 pass
-    return ledger, desk
+    return sku_state, pipeline

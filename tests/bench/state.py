@@ -15,13 +15,13 @@ import msgspec
 
 from features import rows
 from features.grid import DAY_MS, WindowGrid
-from streams.batch import RecordBatch
-from streams.embedded import EmbeddedBroker
-from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
+from streams.kafka.batch import RecordBatch
+from streams.kafka.embedded import EmbeddedBroker
+from streams.kafka.output_producer import OutputProducer
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
 from streams.settings import load
-from streams.store import Store
+from streams.state.store import Store
 from tests.bench.shop import FIRST_MS, LINES_A_DAY, session
 from tests.support.kafka_broker import ROOT
 
@@ -77,25 +77,25 @@ def one(skus: int, folder: Path) -> Measured:
         client = {"bootstrap.servers": broker.bootstrap}
 
         def opened() -> Partition:
-            outbox = Outbox(client, on_error=lambda _: None)
+            producer = OutputProducer(client, on_error=lambda _: None)
             store = Store(folder / "partition-0")
             return Partition(
                 Geometry(0, 1),
                 settings,
                 store=store,
-                outbox=outbox,
+                producer=producer,
                 session=model,
                 metrics=Metrics(),
             )
 
         partition = opened()
-        partition.letters.outbox.put = lambda *_: None  # type: ignore[method-assign]  # the broker keeps all in memory
+        partition.letters.producer.put = lambda *_: None  # type: ignore[method-assign]  # the broker keeps all in memory
         before = memory_bytes("VmRSS")
         close_s = flush_s = 0.0
         for day in range(DAYS):
             for batch in batches(skus, day):
                 partition.absorb(0, batch, now_ms=1 << 61)
-            partition.watermark.value_ms = partition.ledger.grid.end_ms(WindowGrid().number(FIRST_MS + day * DAY_MS))
+            partition.watermark.value_ms = partition.sku_state.grid.end_ms(WindowGrid().number(FIRST_MS + day * DAY_MS))
             started = time.perf_counter()
             while partition.close_due(now_ms=0):
                 pass
@@ -104,16 +104,16 @@ def one(skus: int, folder: Path) -> Measured:
             partition.flush(now_ms=0)
             flush_s = time.perf_counter() - started
         after = memory_bytes("VmRSS")
-        partition.store.settle()
+        partition.store.commit()
         size = partition.store.size_bytes()
         partition.close()
         started = time.perf_counter()
         again = opened()
         restore_s = time.perf_counter() - started
-        if len(again.ledger.table) != skus:
-            sys.exit(f"{len(again.ledger.table)} SKUs came back of {skus}")
+        if len(again.sku_state.table) != skus:
+            sys.exit(f"{len(again.sku_state.table)} SKUs came back of {skus}")
         again.close()
-    row = rows.row_dtype(again.ledger.table.spec).itemsize
+    row = rows.row_dtype(again.sku_state.table.spec).itemsize
     return Measured(skus, row, before, after, memory_bytes("VmHWM"), size, close_s, flush_s, restore_s)
 
 

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from features.partitioning import partitions_of
-from streams import resending
-from streams.letter_files import Letter, as_line
-from streams.outbox import Outbox
+from streams.dead_letters import resending
+from streams.dead_letters.letter_files import Letter, as_line
+from streams.kafka.murmur2 import partitions_of
+from streams.kafka.output_producer import OutputProducer
 from streams.settings import Settings
-from streams.store import Flush, Store
+from streams.state.store import Flush, Store
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.kafka_broker import ROOT
 from tests.support.service import COMMAND, Service, environment, read_topic, skutrend, values
@@ -182,8 +182,8 @@ def test_a_replay_that_is_interrupted_is_sent_whole_by_the_next_one(
     ]
     write(file, letters)
     assert resending.replay_letters(own, put_first(file, tmp_path, 1)).sent == 1
-    killed = Outbox(own.client, on_error=lambda _: None, transactional_id=resending.transactional_id(own))
-    killed.claim(30)
+    killed = OutputProducer(own.client, on_error=lambda _: None, transactional_id=resending.transactional_id(own))
+    killed.init_transactions(30)
     for source in sources[1:]:
         killed.put_one(f"{topic_prefix}orders", b"22423", b"half", [("replayed_from", source.encode())])
         killed.put_one(resending.markers_topic(own), source.encode(), b"orders")
@@ -241,14 +241,14 @@ def test_what_is_abandoned_holds_no_reader_up_and_is_never_seen(
     kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any]
 ) -> None:
     own, topic = typed(settings), f"{topic_prefix}orders"
-    outbox = Outbox(own.client, on_error=lambda _: None, transactional_id=resending.transactional_id(own))
-    outbox.claim(30)
-    outbox.put_one(topic, b"a", b"abandoned")
-    outbox._producer.flush(30)  # noqa: SLF001  # else it would not even be written
-    outbox.abandon(30)
-    outbox.put_one(topic, b"a", b"kept")
-    outbox.settle(30)
-    outbox.close()
+    producer = OutputProducer(own.client, on_error=lambda _: None, transactional_id=resending.transactional_id(own))
+    producer.init_transactions(30)
+    producer.put_one(topic, b"a", b"abandoned")
+    producer._producer.flush(30)  # noqa: SLF001  # else it would not even be written
+    producer.abort(30)
+    producer.put_one(topic, b"a", b"kept")
+    producer.commit(30)
+    producer.close()
     assert [m.value() for m in read_topic(kafka.bootstrap, topic)] == [b"kept"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from schemas.forecasts import Forecast
 from schemas.windows import WindowClosed
-from streams.files import sample_paths
+from streams.events.files import sample_paths
 from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
 from tests.support.service import Service, new_group, read_topic, skutrend, values
 

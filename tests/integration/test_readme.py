@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from streams.kafka.topics import INPUTS, OUTPUTS
 from streams.settings import describe, load
-from streams.topics import INPUTS, OUTPUTS
 from tests.support.kafka_broker import ROOT, free_ports
 from tests.support.service import environment
 

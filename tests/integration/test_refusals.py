@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer
 
-from features.partitioning import partitions_of
+from streams.kafka.murmur2 import partitions_of
 from tests.integration.test_bad_days import send
 from tests.integration.test_trouble import DAY_MS, FIRST_MS, expected, fails, lines, told
 from tests.support.kafka_broker import KafkaBroker

@@ -16,8 +16,9 @@ from confluent_kafka.admin import (
 )
 
 from schemas.errors import BrokerTrouble
-from streams import serve, topics
-from streams.letters import DEFAULT_LIMIT_BYTES
+from streams.commands import serve
+from streams.kafka import topics
+from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.settings import Settings
 from tests.support.workers import wait_for
 

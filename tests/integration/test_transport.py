@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.embedded import EmbeddedBroker
+from streams.kafka.embedded import EmbeddedBroker
 from tests.support.counting_worker import TOPICS, Folded
 from tests.support.records import produce_all_kinds
 from tests.support.workers import Crew, wait_for

@@ -16,8 +16,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from schemas.errors import BrokerTrouble, Unavailable
-from streams import reading
-from streams.reading import Reader
+from streams.kafka import partition_reader as reading
+from streams.kafka.partition_reader import Reader
 from tests.support.hostile import GOOD
 from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
 from tests.support.service import COMMAND, Service, environment, new_group, published_once, skutrend

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from features.currency import ShopCurrency
 from features.grid import WindowGrid
-from features.ledger import ORDERS, Ledger
 from features.offline import feed
-from tests.support.ledgers import Order, close, columns, cut, day_ms
+from features.sku_state import ORDERS, SkuState
+from tests.support.sku_states import Order, close, columns, cut, day_ms
 
 # sums of these are exact in float64, and have no more than the six decimals that a window keeps
 RATES = {"GBP": 1.0, "EUR": 0.75, "JPY": 0.125, "KWD": 2.5}
@@ -52,22 +52,22 @@ def money() -> ShopCurrency:
 def test_revenue_is_the_converted_sum_in_any_order_and_any_batches(
     drawn: list[tuple[str, float, float, str]], at: list[int], dice: object
 ) -> None:
-    ledger, events = Ledger(WindowGrid(), money=money()), made(drawn)
+    sku_state, events = SkuState(WindowGrid(), money=money()), made(drawn)
     dice.shuffle(events)  # type: ignore[attr-defined]  # random.Random
     refused = 0
     for part in cut(events, at):
-        outcome = ledger.absorb(ORDERS, columns(ORDERS, part), now_ms=day_ms(1))
+        outcome = sku_state.absorb(ORDERS, columns(ORDERS, part), now_ms=day_ms(1))
         assert {refusal.code for refusal in outcome.refused} <= {"wrong_currency"}
         assert outcome.folded + len(outcome.refused) == len(part)
         refused += len(outcome.refused)
-    facts = close(ledger, ledger.grid.number(day_ms(0))).facts
+    facts = close(sku_state, sku_state.grid.number(day_ms(0))).facts
     assert {sku: each["revenue"] for sku, each in facts.items()} == expected(drawn)
-    assert refused == sum(currency in {"USD", "GBp"} for *_, currency in drawn) == ledger.money.left_out.total()
+    assert refused == sum(currency in {"USD", "GBp"} for *_, currency in drawn) == sku_state.money.left_out.total()
 
 
 @given(lines)
 def test_event_files_are_converted_as_the_worker_converts(drawn: list[tuple[str, float, float, str]]) -> None:
-    ledger = Ledger(WindowGrid(), money=money())
-    found = [close(ledger, number) for number in feed(ledger, {ORDERS: columns(ORDERS, made(drawn))})]
+    sku_state = SkuState(WindowGrid(), money=money())
+    found = [close(sku_state, number) for number in feed(sku_state, {ORDERS: columns(ORDERS, made(drawn))})]
     revenue = {sku: each["revenue"] for closed in found for sku, each in closed.facts.items()}
     assert revenue == expected(drawn)

@@ -17,12 +17,12 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
-telling = st.just(CANARY) | st.just([CANARY]) | st.just({"mail": f'"{CANARY}\\'})
+track_progress = st.just(CANARY) | st.just([CANARY]) | st.just({"mail": f'"{CANARY}\\'})
 objects = st.recursive(
     st.dictionaries(st.text(max_size=6), plain, max_size=3),
     lambda inner: st.dictionaries(st.text(max_size=6), plain | inner | st.lists(inner, max_size=2), max_size=3),
     max_leaves=4,
-).flatmap(lambda d: st.sampled_from(NAMES).flatmap(lambda name: telling.map(lambda value: {**d, name: value})))
+).flatmap(lambda d: st.sampled_from(NAMES).flatmap(lambda name: track_progress.map(lambda value: {**d, name: value})))
 records = st.builds(
     lambda value, ascii_only, indent: json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode(
         "utf-8", "surrogatepass"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from features.ledger import INPUT_NAMES
+from features.sku_state import INPUT_NAMES
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
-from streams import changelog as changelogs
-from streams.metrics import Metrics
-from streams.partition import Geometry, Partition
-from streams.snapshots import Snapshots
-from streams.store import Store
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
+from streams.state import changelog as changelogs
+from streams.state.snapshots import Snapshots
+from streams.state.store import Store
 from tests.simulation.inputs import batch_of
 from tests.simulation.oracle import INPUTS, Oracle, grouped
-from tests.simulation.world import Log, Outbox, Process, Reader
+from tests.simulation.world import Log, OutputProducer, Process, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,17 +54,17 @@ def same(found: Sequence[Any], expected: Sequence[Any], what: str) -> None:
 def compare(partition: Partition, oracle: Oracle) -> None:
     """The state in memory after a step."""
     compare_meta(partition.meta, oracle, flushed=False)
-    ledger, where = partition.ledger, f"of partition {oracle.number}"
-    equal(ledger.windows.first_open, oracle.first_open, f"first open window {where}")
+    sku_state, where = partition.sku_state, f"of partition {oracle.number}"
+    equal(sku_state.windows.first_open, oracle.first_open, f"first open window {where}")
     reached = oracle.watermark_ms
     equal(partition.watermark.value_ms, -(1 << 62) if reached is None else reached, f"watermark {where}")
-    equal(set(ledger.windows), set(oracle.windows), f"open windows {where}")
-    for number in ledger.windows:
-        window = ledger.windows.get(number)
-        found = {ledger.table.skus[window.slots[i]]: _folded(window.folded[i]) for i in range(window.count)}
+    equal(set(sku_state.windows), set(oracle.windows), f"open windows {where}")
+    for number in sku_state.windows:
+        window = sku_state.windows.get(number)
+        found = {sku_state.table.skus[window.slots[i]]: _folded(window.folded[i]) for i in range(window.count)}
         expected = {sku: _summed(sums) for sku, sums in oracle.windows[number].items()}
         equal(found, expected, f"open window {number} {where}")
-    for source, seen in enumerate(ledger.seen):
+    for source, seen in enumerate(sku_state.seen):
         ids = seen._seen  # noqa: SLF001 - nothing else shows what is remembered
         equal(ids, set(oracle.seen[source]), f"ids of input {source} {where}")
 
@@ -147,7 +147,7 @@ def at_the_end(run: Simulation) -> None:
         names = [*run.processes, "new"]
         if run.keeps_snapshots:
             snapshots = Snapshots(run._settings("fetched"), Metrics(), in_background=False)  # noqa: SLF001 - as below
-            run.tally["restored from a snapshot"] += snapshots.bring(number, run.path("fetched", number))
+            run.tally["restored from a snapshot"] += snapshots.fetch_newest(number, run.path("fetched", number))
             names.append("fetched")
         for name in names:
             equal(_recovered(run, name, number), calm, f"state of {number} as {name} would restore it")
@@ -201,9 +201,9 @@ def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
         eager=False,
     )
     store: Any = Store(path)
-    outbox: Any = Outbox(log, process, None)
+    producer: Any = OutputProducer(log, process, None)
     geometry = Geometry(oracle.number, run.count)
-    partition = Partition(geometry, settings, store=store, outbox=outbox, session=None, metrics=Metrics())
+    partition = Partition(geometry, settings, store=store, producer=producer, session=None, metrics=Metrics())
     for kind, *what in oracle.journal:
         if kind == "close":
             partition.watermark.value_ms = what[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from streams.batch import RecordBatch
+from streams.kafka.batch import RecordBatch
 from tests.simulation.oracle import INPUTS, LATENESS_MS, MAX_AHEAD_MS, WINDOW_MS, Event, Record
 from tests.support.java_murmur2 import java_murmur2
 from tests.support.partitions import click, order, price_change

@@ -25,7 +25,7 @@ from faust.types import TP
 from features.rows import Meta
 from schemas.errors import Fenced, FlushFailed
 from streams.settings import Settings
-from streams.store import META, Store
+from streams.state.store import META, Store
 from tests.simulation import checks
 from tests.simulation.checks import require
 from tests.simulation.inputs import Inputs, batch_of
@@ -36,7 +36,7 @@ from tests.simulation.world import Crash, Log, Process, Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from streams.partition import Partition
+    from streams.partition.partition import Partition
 
 START_MS: Final = 1_700_000_000_000 // WINDOW_MS * WINDOW_MS
 FLUSH_MS: Final = 1_000
@@ -59,10 +59,10 @@ WEIGHTS: Final = {
 }
 FAULTS: Final = ("doom", "silence", "hang", "rebalance", "again", "compact", "lose_disk")
 LIMITS: Final = (
-    "streams.partition._BULK_ROWS",
-    "streams.partition._PACK_ROWS",
-    "streams.changelog.SPILL_BYTES",
-    "features.ledger._MATURE_OPENS",
+    "streams.partition.partition._BULK_ROWS",
+    "streams.partition.partition._PACK_ROWS",
+    "streams.state.changelog.SPILL_BYTES",
+    "features.sku_state._MATURE_OPENS",
 )
 JUMPS_MS: Final = (1, 300, 1_000, 1_000, 5_000, 20_000, IDLE_MS, WINDOW_MS // 2, 2 * WINDOW_MS + 1)
 
@@ -121,7 +121,7 @@ class Simulation:
             f"{self.count} partitions, {len(self.processes)} workers, "
             f"{'exactly_once' if self.exactly_once else 'at_least_once'}, silent windows: {self.silent}, "
             f"{'snapshots' if self.keeps_snapshots else 'no snapshots'}, "
-            f"{'small' if self.small else 'large'} limits, fenced {'at once' if self.eager else 'at the next settle'}"
+            f"{'small' if self.small else 'large'} limits, fenced {'at once' if self.eager else 'at the next commit'}"
         )
 
     def note(self, what: str) -> None:
@@ -239,7 +239,9 @@ class Simulation:
         with ExitStack() as stack:
             stack.callback(self.close)
             stack.enter_context(
-                mock.patch("streams.snapshots.uuid.uuid4", side_effect=lambda: uuid.UUID(int=tags.getrandbits(128)))
+                mock.patch(
+                    "streams.state.snapshots.uuid.uuid4", side_effect=lambda: uuid.UUID(int=tags.getrandbits(128))
+                )
             )
             if self.small:
                 for name in LIMITS:
@@ -254,7 +256,7 @@ class Simulation:
 
     def close(self) -> None:
         for process in self.processes.values():
-            process.bury()
+            process.dead_letter()
         self.thread.shutdown()
         self.loop.close()
 
@@ -303,7 +305,7 @@ class Simulation:
             if task.done():
                 task.exception()  # is known
         self.thread.submit(int).result()  # what was being opened has met its end as well
-        process.bury()
+        process.dead_letter()
         self.note(f"       {process.name} has died at {process.died_at!r}")
         self.dead.add(process.name)
         for key in [key for key in self.oracles if key[0] is process]:
@@ -422,7 +424,7 @@ class Simulation:
     def _ticked(self, process: Process, tended: list[Oracle], held_up: bool) -> None:
         """Follow the turns of a tick, those that go on once they are over."""
         for oracle in tended:
-            turn = process.worker._hands._turns.get(oracle.number)  # noqa: SLF001 - nothing else shows it
+            turn = process.worker._locks._turns.get(oracle.number)  # noqa: SLF001 - nothing else shows it
             if turn is None:
                 self._close_all(process, oracle, held_up)
             else:

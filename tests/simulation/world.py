@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from faust.types import TP
 
 from schemas.errors import Fenced, FlushFailed
-from streams.opening import Opener
-from streams.snapshots import Snapshots
-from streams.store import Store
-from streams.worker import Worker
+from streams.state.snapshots import Snapshots
+from streams.state.store import Store
+from streams.worker.opening import Opener
+from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from streams.batch import RecordBatch
-    from streams.partition import Partition
+    from streams.kafka.batch import RecordBatch
+    from streams.partition.partition import Partition
     from streams.settings import Settings
-    from streams.store import Flush
+    from streams.state.store import Flush
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -59,7 +59,7 @@ class Transaction:
     """What an owner of an id has put since its last settle: (topic, partition, record), and who it was."""
 
     puts: list[tuple[str, int, Entry]] = field(default_factory=list)
-    owner: Outbox | None = None
+    owner: OutputProducer | None = None
 
 
 class Log:
@@ -69,10 +69,10 @@ class Log:
         self.committed = committed
         self.visible: dict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.ends: dict[tuple[str, int], int] = defaultdict(int)
-        self.owners: dict[str, Outbox] = {}
+        self.owners: dict[str, OutputProducer] = {}
         self.open: dict[str, Transaction] = {}
 
-    def claim(self, name: str, owner: Outbox) -> None:
+    def init_transactions(self, name: str, owner: OutputProducer) -> None:
         """Give an id to a new owner; what the last one left open never happened."""
         left = self.open.pop(name, None)
         if left is not None:
@@ -110,8 +110,8 @@ class Log:
         return {key: value for key, value in found.items() if key is not None and value is not None}
 
 
-class Outbox:
-    """Stands in for streams.outbox.Outbox.
+class OutputProducer:
+    """Stands in for streams.kafka.output_producer.OutputProducer.
 
     Of its process it asks where to die (`point`), what the next settle of a transaction is to do (`plan`), and whether
     a fenced producer hears of it at the next put already, not only when it settles (`eager`).
@@ -124,7 +124,7 @@ class Outbox:
         self._mark: int | None = None
         self._spoilt = False
 
-    def claim(self, timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
+    def init_transactions(self, timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
         assert self.transactional_id is not None
         meanwhile()
         assert timeout_s > 0
@@ -133,7 +133,7 @@ class Outbox:
             self.process.plan = ""
             msg = "the claim got no answer"
             raise FlushFailed(msg)
-        self.log.claim(self.transactional_id, self)
+        self.log.init_transactions(self.transactional_id, self)
         self.process.point("claimed")
 
     def put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes | None], partition: int = -1) -> None:
@@ -165,7 +165,7 @@ class Outbox:
         return self.transactional_id is None or self.log.owners.get(self.transactional_id) is self
 
     def _check(self, *, at_put: bool) -> None:
-        assert not self._spoilt, "an outbox that failed is used again"
+        assert not self._spoilt, "a producer that failed is used again"
         if not self._is_owner and (self.process.eager or not at_put):
             self._spoilt = True
             self.process.tally["fenced"] += 1
@@ -176,7 +176,7 @@ class Outbox:
     def marked_offset(self) -> int | None:
         return self._marked
 
-    def settle(self, timeout_s: float) -> int:
+    def commit(self, timeout_s: float) -> int:
         """Commit. By the process's plan it fails instead, `fail_before` without and `fail_after` with a commit."""
         assert timeout_s > 0
         self.process.point("settle")
@@ -198,9 +198,9 @@ class Outbox:
         self.process.point("settled")
         return count
 
-    def hurry(self, by_s: float) -> None:
+    def shorten_deadline(self, by_s: float) -> None:
         """Let whoever waits for the brokers in vain hear of it."""
-        self.process.hurried(self)
+        self.process.shortened(self)
 
     def _fail(self, plan: str) -> None:
         self._spoilt = True
@@ -223,7 +223,7 @@ class Outbox:
 
 
 class Reader:
-    """Stands in for streams.changelog.Reader. meanwhile: what others do before the end is known, and after."""
+    """Stands in for streams.state.changelog.Reader. meanwhile: what others do before the end is known, and after."""
 
     def __init__(
         self, log: Log, topic: str, partition: int, *, at_once: int, meanwhile: Callable[[], None] = lambda: None
@@ -330,8 +330,8 @@ class Openings(Opener):
 
     def snapshots(self) -> Snapshots:
         snapshots = Snapshots(self._worker.settings, self._worker.metrics, in_background=False)
-        shelf = snapshots._shelf  # noqa: SLF001 - nobody else wants to be in between
-        shelf.fs = CrashingShelf(shelf.fs, self._process.point)
+        repository = snapshots._repository  # noqa: SLF001 - nobody else wants to be in between
+        repository.fs = CrashingShelf(repository.fs, self._process.point)
         return snapshots
 
     def _fetch(self, path: Path, number: int) -> bool:
@@ -339,8 +339,8 @@ class Openings(Opener):
         self._process.tally["snapshots fetched"] += is_fetched
         return is_fetched
 
-    def outbox(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - stands in for another class
-        made = Outbox(self._process.log, self._process, transactional_id)
+    def producer(self, transactional_id: str | None = None) -> Any:  # noqa: ANN401 - stands in for another class
+        made = OutputProducer(self._process.log, self._process, transactional_id)
         self._process.held.append(made)
         return made
 
@@ -384,7 +384,7 @@ class Consumer:
 
 @dataclass
 class Silence:
-    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `Outbox.settle`."""
+    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `OutputProducer.settle`."""
 
     partition: Partition
     answered: asyncio.Future[str]
@@ -424,7 +424,7 @@ class Process:
         self.doom: int | None = None
         self.died_at = ""
         self.worker = Worker(
-            settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), apart=self._wait
+            settings, None, count, tp=TP, clock=clock, opener=partial(Openings, self), run_blocking=self._wait
         )
 
     def point(self, where: str) -> None:
@@ -459,10 +459,10 @@ class Process:
         self.missed(self, silence.partition.number, self.worker.clock() - silence.since_ms)
         silence.answered.set_result(how)
 
-    def hurried(self, outbox: Outbox) -> None:
-        """End the silence that an outbox waits in; one that takes place later is not concerned."""
+    def shortened(self, producer: OutputProducer) -> None:
+        """End the silence that a producer waits in; one that takes place later is not concerned."""
         for silence in list(self.silences):
-            if outbox is silence.partition.outbox:
+            if producer is silence.partition.producer:
                 self.tally["hurried"] += 1
                 self.answer(silence, silence.in_a_hurry)
 
@@ -480,7 +480,7 @@ class Process:
         tps = [TP(topic, number) for number in self.worker.partitions for topic in self.worker.topics]
         self.consumer.positions.update(self.worker.offsets(tps))
 
-    def bury(self) -> None:
+    def dead_letter(self) -> None:
         """Let go of what the operating system takes back from the dead: locks, and what was on the wire."""
         self.died_at = self.died_at or "killed"
         for thing in self.held:

@@ -1,4 +1,4 @@
-"""Closing windows of made-up facts, without a ledger around them."""
+"""Closing windows of made-up facts, without a SKU state around them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features import closing, encoding
-from features.closing import Facts, Rows
+from features.closing import Rows, WindowFacts
 from features.grid import WindowGrid
-from features.season import Context, Season, context
+from features.season import Context, SeasonProfile, context
 
 GRID = WindowGrid()
 FIRST = GRID.number(1_299_456_000_000)  # Monday 2011-03-07
-_QUIET = context(GRID, Season(GRID.season), FIRST, is_open=True)
+_QUIET = context(GRID, SeasonProfile(GRID.season), FIRST, is_open=True)
 
 
 def fresh(n: int) -> Rows:
@@ -23,7 +23,7 @@ def fresh(n: int) -> Rows:
     return {c.name: np.full((n, *c.shape), c.fill, c.dtype) for c in closing.COLUMNS}
 
 
-def happened(units: ArrayLike, **other: ArrayLike) -> Facts:
+def happened(units: ArrayLike, **other: ArrayLike) -> WindowFacts:
     """Facts of as many SKUs as `units` has: sold at 2.50, nothing else, unless told."""
     y = np.atleast_1d(np.asarray(units, np.float64))
 
@@ -31,7 +31,7 @@ def happened(units: ArrayLike, **other: ArrayLike) -> Facts:
         return np.broadcast_to(np.asarray(other.get(name, default)), y.shape).astype(dtype)
 
     price = filled("price", 2.5, np.float64)
-    return Facts(
+    return WindowFacts(
         order_lines=filled("order_lines", (y > 0).astype(int), np.int64),
         units=y,
         revenue=filled("revenue", y * np.nan_to_num(price), np.float64),
@@ -51,7 +51,7 @@ def around(window: int, *, is_open: bool = True, **other: Any) -> Context:  # no
     return dataclasses.replace(_QUIET, number=number, phase=GRID.phase(number), is_open=is_open, **other)
 
 
-def step(rows: Rows, facts: Facts, context: Context, *, prior_nu: float = 1.0) -> NDArray[np.float32]:
+def step(rows: Rows, facts: WindowFacts, context: Context, *, prior_nu: float = 1.0) -> NDArray[np.float32]:
     """Move on by one window and encode it."""
     closing.advance(rows, facts, context, prior_nu=prior_nu)
     return encoding.encode(rows, facts, context)

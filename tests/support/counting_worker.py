@@ -1,6 +1,6 @@
 """A worker in miniature, run as a child process: counts the records of three topics and remembers how far it came.
 
-It follows the three rules of streams/transport.py. What it folded of a partition lies in one file of the shared folder,
+It follows the three rules of streams/kafka/transport.py. What it folded of a partition lies in one file of the shared folder,
 replaced at once as a whole, as the real worker's flush does; the test adds the files up.
 """
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streams.faust_app import batch_topic, build_app, run
+from streams.kafka.faust_app import batch_topic, build_app, run
 
 if TYPE_CHECKING:
     from faust.types import TP
 
-    from streams.batch import RecordBatch
+    from streams.kafka.batch import RecordBatch
 
 TOPICS = ("orders", "clicks", "price-changes")
 

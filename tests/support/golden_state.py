@@ -16,37 +16,37 @@ import numpy as np
 
 from features import rows
 from features.grid import WindowGrid
-from features.ledger import CLICKS, ORDERS, PRICES, Ledger
-from tests.support.ledgers import Click, Order, Price, close_due, columns, day_ms
+from features.sku_state import CLICKS, ORDERS, PRICES, SkuState
+from tests.support.sku_states import Click, Order, Price, close_due, columns, day_ms
 
 STATE = Path(__file__).parents[1] / "golden" / "state"
 SKU = "85123A"
 TIMEZONE = "Europe/London"
 
 
-def story() -> Ledger:
+def story() -> SkuState:
     """Nine days of one SKU beside another, the last two of them still open."""
-    ledger = Ledger(WindowGrid(timezone=TIMEZONE))
+    sku_state = SkuState(WindowGrid(timezone=TIMEZONE))
     for day, quantity in enumerate([6, 2, 0.5, 0, 12, 1, 0, 3, 4]):
         lines = [
             Order(f"{day}-1", SKU, quantity, 2.55, day_ms(day, 9)),
             Order(f"{day}-2", SKU, -1 if day == 4 else 1, 0.0 if day == 7 else 2.1, day_ms(day, 17)),
             Order(f"{day}-3", "22423", 1, 12.75, day_ms(day, 12)),
         ]
-        ledger.absorb(ORDERS, columns(ORDERS, lines[:2] if day % 7 != 6 else lines[2:]), now_ms=day_ms(30))
+        sku_state.absorb(ORDERS, columns(ORDERS, lines[:2] if day % 7 != 6 else lines[2:]), now_ms=day_ms(30))
         clicks = [Click(f"{day}-{n}", SKU, n % 3, day_ms(day, 8 + n)) for n in range(day)]
-        ledger.absorb(CLICKS, columns(CLICKS, clicks), now_ms=day_ms(30))
+        sku_state.absorb(CLICKS, columns(CLICKS, clicks), now_ms=day_ms(30))
     changes = [Price("p1", SKU, 2.95, day_ms(5, 1)), Price("p2", SKU, 3.25, day_ms(8, 1))]
-    ledger.absorb(PRICES, columns(PRICES, changes), now_ms=day_ms(30))
-    close_due(ledger, day_ms(7))
-    return ledger
+    sku_state.absorb(PRICES, columns(PRICES, changes), now_ms=day_ms(30))
+    close_due(sku_state, day_ms(7))
+    return sku_state
 
 
-def meta_of(ledger: Ledger) -> rows.Meta:
+def meta_of(sku_state: SkuState) -> rows.Meta:
     """Describe the story's end, with a value other than its default in every field."""
-    meta = rows.fresh_meta(ledger, model="lstm-1d 1")
+    meta = rows.fresh_meta(sku_state, model="lstm-1d 1")
     meta.sequence, meta.offsets = 41, {"orders": 18, "clicks": 36, "price-changes": 2}
-    meta.first_open, meta.watermark_ms = ledger.windows.first_open, day_ms(7, 1)
+    meta.first_open, meta.watermark_ms = sku_state.windows.first_open, day_ms(7, 1)
     meta.newest_ms = [day_ms(8, 17), day_ms(8, 15), day_ms(8, 1)]
     meta.prior_nu, meta.currency, meta.expected_open, meta.windows_closed = 1.5, "GBP", True, 7
     meta.skus = 2
@@ -64,20 +64,20 @@ def plain(value: np.ndarray) -> Any:  # noqa: ANN401 - JSON
 
 def write(folder: Path) -> None:
     """Write the four files."""
-    ledger = story()
-    slots = ledger.table.slots([SKU])
-    number = ledger.windows.last
+    sku_state = story()
+    slots = sku_state.table.slots([SKU])
+    number = sku_state.windows.last
     assert number is not None
-    window = ledger.windows.get(number)
+    window = sku_state.windows.get(number)
     folded = window.folded[window.row_of(slots)]
-    meta = meta_of(ledger)
+    meta = meta_of(sku_state)
     said = {
-        "sku": {c.name: plain(ledger.table[c.name][slots[0]]) for c in ledger.table.spec},
+        "sku": {c.name: plain(sku_state.table[c.name][slots[0]]) for c in sku_state.table.spec},
         "open": {name: plain(folded[name][0]) for name in folded.dtype.names or ()},
         "meta": msgspec.to_builtins(meta),
     }
     folder.mkdir()
-    (folder / "sku.row").write_bytes(rows.pack(ledger.table, slots)[0])
+    (folder / "sku.row").write_bytes(rows.pack(sku_state.table, slots)[0])
     (folder / "open.row").write_bytes(rows.cut(folded)[0])
     (folder / "meta.msgpack").write_bytes(msgspec.msgpack.encode(meta))
     (folder / "expected.json").write_text(json.dumps(said, indent=1) + "\n")

@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inference import alarms, baselines, scoring, surprise
-from inference.alarms import AlarmRules, AlertChange
+from inference import alerting, baselines, scoring, tail_evidence
+from inference.alerting import AlertChange, AlertRules
 
 DAY_MS = 86_400_000
 
 
 def fresh(n: int) -> dict[str, NDArray[Any]]:
     """Columns of all judging modules for n new SKUs."""
-    specs = [spec for module in (surprise, alarms, scoring, baselines) for spec in module.COLUMNS]
+    specs = [spec for module in (tail_evidence, alerting, scoring, baselines) for spec in module.COLUMNS]
     return {name: np.full((n, *shape), fill, dtype) for name, dtype, shape, fill in specs}
 
 
 def closed(
     day: int, units: ArrayLike, *, price: ArrayLike = 5.0, season: float = 1.0, observed: bool = True
-) -> surprise.Closed:
+) -> tail_evidence.ClosedWindow:
     """Window number `day`, a UTC day, of as many SKUs as `units` has."""
     y = np.atleast_1d(np.asarray(units, np.float64))
-    return surprise.Closed(
+    return tail_evidence.ClosedWindow(
         start_ms=day * DAY_MS,
         units=y,
         price=np.broadcast_to(np.asarray(price, np.float64), y.shape),
@@ -38,7 +38,7 @@ def closed(
 class Shop:
     """n SKUs; `day()` closes one window of all of them and keeps every alert change."""
 
-    def __init__(self, n: int, *, rules: AlarmRules | None = None, skus: list[str] | None = None) -> None:
+    def __init__(self, n: int, *, rules: AlertRules | None = None, skus: list[str] | None = None) -> None:
         self.rows, self.day_no, self.n, self.rules = fresh(n), 0, n, rules
         self.skus = skus or [f"S{i}" for i in range(n)]
         self.changes: list[AlertChange] = []
@@ -50,9 +50,9 @@ class Shop:
         window = closed(self.day_no, np.broadcast_to(units, (self.n,)), price=price, season=season)
         mean = np.broadcast_to(np.asarray(expected, np.float64), (self.n,))
         before = {name: column.copy() for name, column in self.rows.items()}
-        found, learnt = surprise.observe(self.rows, window, mean)
+        found, learnt = tail_evidence.observe(self.rows, window, mean)
         evidence = evidence_of(window, found, skus=self.skus, age=self.day_no, mean=mean)
-        changes, new = alarms.judge(evidence, self.rows, self.rules)
+        changes, new = alerting.judge(evidence, self.rows, self.rules)
         assert_same(self.rows, before)  # neither may write into what it was given
         self.rows |= learnt | new
         self.changes += changes
@@ -65,12 +65,17 @@ class Shop:
 
 
 def evidence_of(
-    window: surprise.Closed, found: surprise.Surprise, *, skus: list[str], age: int, mean: NDArray[np.float64]
-) -> alarms.Evidence:
-    """What the alarms are shown of a window."""
+    window: tail_evidence.ClosedWindow,
+    found: tail_evidence.TailEvidence,
+    *,
+    skus: list[str],
+    age: int,
+    mean: NDArray[np.float64],
+) -> alerting.Evidence:
+    """What the alerts are shown of a window."""
     n = len(skus)
     unknown = np.full(n, np.nan)
-    return alarms.Evidence(
+    return alerting.Evidence(
         skus=skus,
         currencies=["GBP"] * n,
         window_start_ms=window.start_ms,
@@ -82,7 +87,7 @@ def evidence_of(
         price=window.price,
         units7=7 * np.nan_to_num(mean, nan=1.0),
         season=window.season,
-        surprise=found,
+        tail_evidence=found,
     )
 
 

@@ -93,5 +93,5 @@ def step_arrays(n: int, *, seed: int = 0, n_features: int = len(FEATURES)) -> di
         "scale": np.exp(rng.normal(0, 2, n)).astype(np.float32),
         "season": season,
         "season_sums": np.array([season[:7].sum(), season.sum()], np.float32),
-        "pieces": rng.random(n) < 0.5,
+        "integer_units": rng.random(n) < 0.5,
     }

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
-from features.ledger import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed
-from streams.batch import RecordBatch
-from streams.embedded import PARTITIONS
-from streams.metrics import Metrics
-from streams.outbox import Outbox
-from streams.partition import Geometry, Partition
+from features.sku_state import CLICKS, INPUT_NAMES, ORDERS, PRICES, Absorbed
+from streams.kafka.batch import RecordBatch
+from streams.kafka.embedded import PARTITIONS
+from streams.kafka.output_producer import OutputProducer
+from streams.observe.metrics import Metrics
+from streams.partition.partition import Geometry, Partition
 from streams.settings import Settings
-from streams.store import Store
+from streams.state.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,18 +104,18 @@ def open_partition(
 ) -> Partition:
     """Open it as a worker would; `count=1` owns every SKU."""
     store = Store(Path(settings.state_dir) / settings.group / f"partition-{number}")
-    outbox = Outbox(settings.client, on_error=lambda _: None)
+    producer = OutputProducer(settings.client, on_error=lambda _: None)
     try:
         return Partition(
             Geometry(number, count),
             settings,
             store=store,
-            outbox=outbox,
+            producer=producer,
             session=session,
             metrics=metrics or Metrics(),
         )
     except BaseException:
-        outbox.close()
+        producer.close()
         store.close()
         raise
 

@@ -1,4 +1,4 @@
-"""A worker whose consumer does what the test says; stores, outboxes and the broker behind them are real."""
+"""A worker whose consumer does what the test says; stores, producers and the broker behind them are real."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from features.ledger import INPUT_NAMES
-from streams.worker import Worker
+from features.sku_state import INPUT_NAMES
+from streams.worker.worker import Worker
 from tests.support.partitions import NOW_MS, batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from streams.batch import RecordBatch
+    from streams.kafka.batch import RecordBatch
     from streams.settings import Settings
 
 ALWAYS_MS = 1 << 62

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from confluent_kafka import Producer
 
-from features.partitioning import partitions_of
-from streams.files import sample_paths
+from streams.events.files import sample_paths
+from streams.kafka.murmur2 import partitions_of
 from streams.personal import Masker
 from tests.support.group_by import assert_equal, local_day_ms, measures, published, whole_grid
 from tests.support.hostile import GOOD, Hostile, order

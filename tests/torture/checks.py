@@ -12,9 +12,9 @@ import msgspec
 import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
 
-from features.ledger import INPUT_NAMES
 from features.rows import Counts
-from streams.store import Store
+from features.sku_state import INPUT_NAMES
+from streams.state.store import Store
 from tests.support.group_by import assert_equal, measures, published, whole_grid
 from tests.support.service import read_topic, skutrend
 from tests.support.shop import KINDS, TIMEZONE, Tables, assert_buried

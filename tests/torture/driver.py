@@ -31,7 +31,7 @@ from tests.support.shop import (
 )
 from tests.support.workers import wait_for
 from tests.torture.checks import Checker, Sent
-from tests.torture.trouble import SESSION_TIMEOUT_S, Hands, timetable
+from tests.torture.trouble import SESSION_TIMEOUT_S, FaultInjector, timetable
 
 DAYS: Final = 28  # of the sample's month, which is one round
 ROUND_S: Final = 40.0
@@ -102,7 +102,7 @@ class _Torture:
         self.sample = month()
         self.sent = Sent()
         self.service = Service(self.settings, folder, apart=True)
-        self.hands = Hands(self.service, kafka, say)
+        self.faults = FaultInjector(self.service, kafka, say)
         self.checker = Checker(kafka, PREFIX, self.sent, may_repeat=plan.guarantee == "at_least_once")
 
     def run(self) -> None:
@@ -118,7 +118,7 @@ class _Torture:
                     closed_ms = self._round(number, 60 * self.plan.minutes / rounds, closed_ms, pool)
                 self._end()
             finally:
-                self.hands.end()
+                self.faults.end()
 
     def _round(self, number: int, lasts_s: float, closed_ms: int, pool: ThreadPoolExecutor) -> int:
         """Send a month while things go wrong, then compare; returns up to where windows have closed."""
@@ -131,13 +131,13 @@ class _Torture:
         steps = timetable(self.dice, lasts_s=lasts_s, workers=self.names)
         self.say(f"round {number}: {len(records):,} records over {lasts_s:.0f} s, {len(steps)} steps")
         sending = pool.submit(send, self.kafka, PREFIX, records, over_s=lasts_s)
-        self.hands.follow(steps)
+        self.faults.follow(steps)
         closing = pulses(PARTITIONS, [end_ms + LATENESS_MS + HOUR_MS])
         self.sent.records += sending.result() + send(self.kafka, PREFIX, disordered(closing, by_ms=0, duplicates=0.0))
         self.sent.parts += [tables, closing]
         self.sent.hostile += hostile
         began_s = time.monotonic()
-        count = self.checker.windows(from_ms=closed_ms, until_ms=end_ms, tended=self.hands.look_after)
+        count = self.checker.windows(from_ms=closed_ms, until_ms=end_ms, tended=self.faults.look_after)
         self.checker.letters()
         self.say(f"round {number}: {count:,} windows as they should be, {time.monotonic() - began_s:.0f} s")
         return end_ms

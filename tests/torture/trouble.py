@@ -80,7 +80,7 @@ def timetable(dice: random.Random, *, lasts_s: float, workers: list[str]) -> lis
 
 
 @dataclass
-class Hands:
+class FaultInjector:
     """Carries steps out, one at a time."""
 
     service: Service

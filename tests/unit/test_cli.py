@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 
 from inference.bundle import SHIPPED
 from streams.cli import cli
-from streams.embedded import EmbeddedBroker
+from streams.kafka.embedded import EmbeddedBroker
+from streams.kafka.topics import names
 from streams.settings import Settings, describe
-from streams.topics import names
 from tests.support.partitions import T0, order, settings_for
 from tests.support.scripted import Bench
 from tests.support.service import environment
@@ -277,8 +277,8 @@ def test_a_replay_of_microseconds_does_not_end_in_a_traceback(broker: str, tmp_p
 def run_impatiently(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command as a process of its own that gives brokers half a second."""
     code = (
-        "import sys, streams.topics, streams.replay, streams.serve\n"
-        "streams.topics.ANSWER_S = streams.replay._BROKER_TIMEOUT_S = 0.5\n"
+        "import sys, streams.kafka.topics, streams.events.replay, streams.commands.serve\n"
+        "streams.kafka.topics.ANSWER_S = streams.events.replay._BROKER_TIMEOUT_S = 0.5\n"
         "from streams.cli import main\n"
         "sys.argv[0] = 'skutrend'; main()"
     )

@@ -1,0 +1,101 @@
+"""The `backtest` command: what live would have served, at rolling origins, from event files.
+
+The same SKU state, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
+missing. An origin is the start of the first forecast window; the forecast there is made when the window before it
+closes, from that and earlier windows alone. Which days the shop is closed is known in advance, as the calendar is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+from features.currency import ShopCurrency
+from features.encoding import fingerprint
+from features.grid import DAY_MS, WindowGrid
+from features.horizon import LEVELS, SUM_WINDOWS
+from features.offline import feed
+from features.sku_state import SkuState
+from inference import bundle as bundles
+from inference.pipeline import WindowOutputs, WindowPipeline, columns
+from inference.session import Session
+from schemas.errors import BadInput
+from streams.commands.train import local_ms
+from streams.events import tables as event_tables
+from streams.events.files import Kind
+
+QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
+
+
+def run(  # noqa: PLR0913 - the command's options, all by name
+    files: Mapping[Kind, Path],
+    *,
+    out: Path,
+    bundle: Path | None,
+    first_origin: datetime,
+    every: int,
+    count: int,
+    horizon: int,
+    timezone: str,
+    money: ShopCurrency | None = None,
+) -> None:
+    """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made)."""
+    if not out.parent.is_dir():
+        msg = f"there is no directory {out.parent} to write {out.name} to"
+        raise BadInput(msg)
+    console = Console(stderr=True)
+    grid = WindowGrid(window_ms=DAY_MS, timezone=timezone)
+    session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
+    with console.status("reading events"):
+        events = event_tables.load(files)
+    money = money or ShopCurrency()
+    sku_state = SkuState(grid, extra_columns=columns(session), money=money)
+    pipeline = WindowPipeline(sku_state, session)
+    first = grid.number(local_ms(first_origin, grid))
+    origins = {first + i * every for i in range(count)}
+    tables = []
+    windows = feed(sku_state, events, until_ms=grid.end_ms(max(origins) - 1))
+    for number in track(windows, "closing windows", console=console, total=None):
+        for closed in pipeline.close(number, emitted_ms=grid.end_ms(number)):
+            if number + 1 in origins:
+                tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+    for line in money.told():
+        console.print(line, highlight=False)
+    if not tables:
+        msg = (
+            f"no origin lies within the events: the first is {first_origin:%Y-%m-%d}, "
+            "the events do not reach it or begin after it"
+        )
+        raise BadInput(msg)
+    pq.write_table(pa.concat_tables(tables), out)
+    console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")
+
+
+def forecast_rows(closed: WindowOutputs, *, origin_ms: int, horizon: int) -> pa.Table:
+    """Lay the forecasts of one chunk out as rows: a step 1..horizon, or -7 / -14 for the sums over so many windows."""
+    made = closed.forecasts
+    assert made is not None  # noqa: S101 - a pipeline with a session forecasts
+    n = len(made.sku)
+    parts = [(step, made.quantiles[:, step - 1], made.mean[:, step - 1]) for step in range(1, horizon + 1)]
+    for at, span in enumerate(SUM_WINDOWS):
+        if span <= horizon:
+            parts.append((-span, made.sums[:, at], made.mean[:, :span].sum(axis=1)))
+    tables = []
+    for step, quantiles, mean in parts:
+        columns_: dict[str, Any] = {
+            "sku": pa.array(made.sku),
+            "origin_ms": pa.array(np.full(n, origin_ms, np.int64)),
+            "step": pa.array(np.full(n, step, np.int32)),
+            **{name: pa.array(quantiles[:, i]) for i, name in enumerate(QUANTILES)},
+            "mean": pa.array(mean),
+        }
+        tables.append(pa.table(columns_))
+    return pa.concat_tables(tables)

@@ -1,0 +1,180 @@
+"""The `dead-letters replay` command: mended letters go back to where they came from, each of them once.
+
+The events and, per letter, a marker under its source are one Kafka transaction. Whoever runs the command claims the
+transactional id of the group before reading the markers: a run before it is then over, and what that has sent is either
+marked, or was never sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, KeysView, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from schemas.decoding import DECODERS
+from schemas.errors import BadInput
+from schemas.refusals import DECODE_ERRORS, sku_complaint
+from streams.dead_letters import letter_files
+from streams.kafka import topics
+from streams.kafka.output_producer import OutputProducer
+from streams.kafka.partition_reader import Reader
+from streams.observe.progress import track_progress
+
+if TYPE_CHECKING:
+    from streams.dead_letters.letter_files import Mended
+    from streams.settings import Settings
+
+REPLAYED_FROM: Final = "replayed_from"
+CLAIM_S: Final = 60.0
+SETTLE_S: Final = 60.0
+ABANDON_S: Final = 10.0
+_NAMED: Final = 5
+
+
+class _AboutSku(msgspec.Struct):
+    sku: str
+
+
+_SKU: Final = msgspec.json.Decoder(_AboutSku)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a replay has done. skipped: letters that had been sent before."""
+
+    sent: int
+    skipped: int
+
+
+def replay_letters(settings: Settings, path: Path, *, force: bool = False) -> Outcome:
+    """Send the letters of a file again, each once however often this is called.
+
+    force: also those whose value the decoder of their topic still refuses. `BadInput` where the file cannot be used,
+    before anything is sent; `BrokerTrouble`, `FlushFailed` and `Fenced` (by another run) leave nothing sent either.
+    """
+    checked = _checked(settings, path, force=force)
+    for topic in sorted({source.partition("[")[0] for source in checked}):
+        topics.partition_count(settings.client, topic)  # one that is missing is said before anything is sent
+    producer = OutputProducer(
+        {**settings.client, "partitioner": "murmur2_random"},
+        on_error=lambda _: None,  # what matters comes back from `init_transactions` and `commit`
+        transactional_id=transactional_id(settings),
+    )
+    try:
+        producer.init_transactions(CLAIM_S)
+        done = _marked(settings, checked.keys())
+        try:
+            return _send(settings, path, producer, checked=checked, done=done)
+        except BaseException:
+            producer.abort(ABANDON_S)
+            raise
+    finally:
+        producer.close()
+
+
+def transactional_id(settings: Settings) -> str:
+    """Name what only one replay of a group can hold at a time."""
+    return f"{settings.topic_prefix}{settings.group}-replay"
+
+
+def markers_topic(settings: Settings) -> str:
+    """Name the compacted topic that holds a record per letter that was sent again, under its source."""
+    return settings.topic(f"skutrend-{settings.group}-replayed")
+
+
+def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]:
+    """Read the whole file and give each source's digest; `BadInput` tells what is wrong with it."""
+    kinds = {settings.topic(name): name for name in topics.INPUTS}
+    seen: dict[str, bytes] = {}
+    unusable: list[str] = []
+    for letter in _read(path, "checking"):
+        kind = kinds.get(letter.source.topic)
+        if kind is None:
+            msg = (
+                f"line {letter.line} of {path} comes from {letter.source}, which is none of the inputs "
+                f"({', '.join(kinds)}); see SKUTREND_TOPIC_PREFIX, or take the line out"
+            )
+            raise BadInput(msg)
+        digest = _digest(letter)
+        if seen.setdefault(str(letter.source), digest) != digest:
+            # the same twice is what a crash of the worker may leave
+            msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
+            raise BadInput(msg)
+        for refusal in DECODERS[kind]([letter.value])[1]:
+            unusable.append(f"{letter.source} in line {letter.line} ({refusal.code}: {refusal.error})")
+    if unusable and not force:
+        more = f" and {len(unusable) - _NAMED:,} more" if len(unusable) > _NAMED else ""
+        msg = (
+            f"nothing was sent, since {path} has letters that are still unusable: "
+            f"{'; '.join(unusable[:_NAMED])}{more}; "
+            "mend them, take their lines out, or send them as they are with --force"
+        )
+        raise BadInput(msg)
+    return seen
+
+
+def _digest(letter: Mended) -> bytes:
+    return hashlib.sha256(msgspec.msgpack.encode((letter.key, letter.value))).digest()
+
+
+def _marked(settings: Settings, sources: KeysView[str]) -> set[str]:
+    """Give those of the sources that carry a marker."""
+    topic = markers_topic(settings)
+    found: set[str] = set()
+    for number in range(topics.ensure_replayed(settings.client, topic)):
+        reader = Reader(settings.client, topic, number, what="the topic")
+        try:
+            low, high = reader.bounds()
+            with track_progress(f"reading {topic}", high - low) as advance:
+                for messages in reader.records(low, high):
+                    found |= sources & {(message.key() or b"").decode("utf-8", "replace") for message in messages}
+                    advance(len(messages))
+        finally:
+            reader.close()
+    return found
+
+
+def _send(
+    settings: Settings, path: Path, producer: OutputProducer, *, checked: Mapping[str, bytes], done: set[str]
+) -> Outcome:
+    markers = markers_topic(settings)
+    sent = skipped = 0
+    for letter in _read(path, "sending"):
+        source = str(letter.source)
+        if checked.get(source) != _digest(letter):
+            msg = f"nothing was sent, since {path} was changed at line {letter.line} meanwhile; run this again"
+            raise BadInput(msg)
+        if source in done:
+            skipped += 1
+            continue
+        done.add(source)
+        key = sku_of(letter.value) or letter.key
+        producer.put_one(letter.source.topic, key, letter.value, [(REPLAYED_FROM, source.encode())])
+        producer.put_one(markers, source.encode(), letter.source.topic.encode())
+        sent += 1
+    producer.commit(SETTLE_S)
+    return Outcome(sent, skipped)
+
+
+def _read(path: Path, doing: str) -> Iterator[Mended]:
+    with track_progress(f"{doing} {path.name} (bytes)", path.stat().st_size) as advance:
+        for letter in letter_files.read(path):
+            advance(letter.size)
+            yield letter
+
+
+def sku_of(value: bytes | None) -> bytes | None:
+    """Find the SKU in a value, also in one that is no event otherwise; None where there is none that could serve.
+
+    >>> sku_of(b'{"sku": "22423", "quantity": "?"}')
+    b'22423'
+    """
+    try:
+        sku = _SKU.decode(value or b"").sku
+    except DECODE_ERRORS:
+        return None
+    return None if sku_complaint(sku) else sku.encode()

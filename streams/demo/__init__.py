@@ -1,0 +1,1 @@
+"""The `demo` command and the sample of real sales that it replays."""

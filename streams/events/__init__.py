@@ -1,0 +1,1 @@
+"""Event files: read, merged in event-time order, published."""

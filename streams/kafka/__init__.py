@@ -1,0 +1,1 @@
+"""The protocol: brokers, topics, batches, producers and readers; knows nothing of SKUs."""

@@ -1,0 +1,1 @@
+"""How a worker and the commands can be watched: metrics, logs, progress."""

@@ -1,0 +1,1 @@
+"""One partition's life: absorb, close, publish, flush, restore."""

@@ -1,0 +1,1 @@
+"""What survives a restart: the store, the changelog, snapshots, and how they are verified."""

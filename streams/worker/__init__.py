@@ -1,0 +1,1 @@
+"""Many partitions: the consumer group, the clock, opening and giving up."""

@@ -1,0 +1,91 @@
+"""Which files `dead-letters replay` refuses; that happens before a broker is asked, so none runs here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from schemas.errors import BadInput
+from streams.dead_letters.letter_files import Letter, as_line
+from streams.dead_letters.resending import replay_letters, sku_of
+from streams.settings import Settings
+from tests.support.partitions import T0, click, order, price_change
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = Settings(brokers="127.0.0.1:1", topic_prefix="shop.")
+
+
+def written(path: Path, *letters: tuple[str, bytes | None]) -> Path:
+    lines = [as_line(Letter((0, 0, 0), source, "not_json", "?", b"k", value)) for source, value in letters]
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "letters.jsonl"
+
+
+@pytest.mark.parametrize("topic", ["orders", "shop.windows", "shop.dead-letters", "shop.late-events"])
+def test_a_letter_of_another_topic_than_the_inputs_is_refused(file: Path, topic: str) -> None:
+    written(file, ("shop.orders[0]@1", order("1", "a", T0)), (f"{topic}[0]@7", order("2", "a", T0)))
+    with pytest.raises(BadInput, match=rf"line 2 .* comes from {topic}\[0\]@7, which is none of the inputs \(shop\.or"):
+        replay_letters(SETTINGS, file, force=True)
+
+
+def test_letters_that_are_still_unusable_are_refused_by_name(file: Path) -> None:
+    good = [("shop.orders", order("1", "a", T0)), ("shop.clicks", click("1", "a", T0))]
+    good.append(("shop.price-changes", price_change("1", "a", T0, 2.0)))
+    letters = [(f"{topic}[0]@{n}", value) for n, (topic, value) in enumerate(good)]
+    bad = [("shop.orders[1]@8", click("1", "a", T0)), ("shop.clicks[1]@9", None)]
+    written(file, *letters, *bad)
+    with pytest.raises(BadInput) as refused:
+        replay_letters(SETTINGS, file)
+    told = str(refused.value)
+    assert "shop.orders[1]@8 in line 4 (wrong_type: `order_id` must be" in told
+    assert "shop.clicks[1]@9 in line 5 (empty: " in told
+    assert "[0]@" not in told, "the others are fine"
+    assert "--force" in told
+
+
+def test_of_many_unusable_letters_the_first_are_named_and_the_others_counted(file: Path) -> None:
+    written(file, *((f"shop.orders[0]@{n}", b"?") for n in range(5_007)))
+    with pytest.raises(BadInput, match=r"@4 in line 5 \(.*\) and 5,002 more; ") as refused:
+        replay_letters(SETTINGS, file)
+    assert "@5 in" not in str(refused.value)
+
+
+def test_one_letter_mended_in_two_ways_is_refused(file: Path) -> None:
+    written(file, ("shop.orders[0]@1", order("1", "a", T0)), ("shop.orders[0]@01", order("1", "b", T0)))
+    with pytest.raises(BadInput, match=r"shop\.orders\[0\]@1 is in .* more than once, and line 2 differs"):
+        replay_letters(SETTINGS, file, force=True)
+
+
+def test_a_file_that_cannot_be_read_is_refused(file: Path) -> None:
+    file.write_bytes(b"{")
+    with pytest.raises(BadInput, match=r"line 1 of .* cannot be read"):
+        replay_letters(SETTINGS, file)
+
+
+@pytest.mark.parametrize(
+    ("value", "sku"),
+    [
+        (order("1", "a", T0), b"a"),
+        ('{"sku": "b\N{DEGREE SIGN}"}'.encode(), "b\N{DEGREE SIGN}".encode()),
+        (b'{"sku": "first", "sku": "last"}', b"last"),
+        (b'{"sku": " "}', None),
+        (b'{"sku": 22423}', None),
+        (rb'{"sku": "a\u001bb"}', None),
+        (b'{"sku": "' + b"x" * 5_000 + b'"}', None),
+        (b'{"sku": "torn"', None),
+        (b"[" * 100_000, None),
+        (b"\xff", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_the_key_is_the_sku_where_the_value_has_one(value: bytes | None, sku: bytes | None) -> None:
+    assert sku_of(value) == sku

@@ -1,0 +1,395 @@
+"""One partition over real RocksDB, writing to the embedded broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from features.sku_state import CLICKS, ORDERS, PRICES
+from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from streams.commands.serve import open_session
+from streams.kafka.embedded import EmbeddedBroker
+from streams.kafka.murmur2 import partitions_of
+from streams.observe.metrics import Metrics
+from streams.settings import Settings
+from tests.support.partitions import (
+    HOUR_MS,
+    MINUTE_MS,
+    NOW_MS,
+    T0,
+    batch,
+    click,
+    close_all,
+    inputs,
+    open_partition,
+    order,
+    price_change,
+    published,
+    reach,
+    read_topic,
+    settings_for,
+    take,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from streams.partition.partition import Partition
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with EmbeddedBroker() as embedded:
+        yield embedded.bootstrap
+
+
+@pytest.fixture
+def settings(broker: str, tmp_path: Path) -> Settings:
+    return settings_for(broker, tmp_path)
+
+
+@pytest.fixture
+def partition(settings: Settings) -> Iterator[Partition]:
+    opened = open_partition(settings)
+    yield opened
+    opened.close()
+
+
+def test_a_dormant_sku_is_forgotten_with_its_row_and_starts_anew_when_it_returns(settings: Settings) -> None:
+    settings = msgspec.structs.replace(settings, dormant_after_ms=3 * HOUR_MS)
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "old", T0), order("2", "busy", T0))
+    reach(opened, T0 + HOUR_MS + 11 * MINUTE_MS)
+    opened.flush(now_ms=NOW_MS)
+    assert opened.store.sku_row("old") is not None
+    for hour in range(2, 7):
+        take(opened, ORDERS, order(f"busy{hour}", "busy", T0 + hour * HOUR_MS))
+        reach(opened, T0 + hour * HOUR_MS + 11 * MINUTE_MS)
+    assert set(opened.sku_state.table.skus) == {"busy", "clock"}
+    opened.flush(now_ms=NOW_MS)
+    assert opened.store.sku_row("old") is None
+    assert opened.store.sku_row("busy") is not None
+    opened.close()
+
+    again = open_partition(settings)
+    assert set(again.sku_state.table.skus) == {"busy", "clock"}
+    take(again, ORDERS, order("3", "old", T0 + 7 * HOUR_MS))
+    reach(again, T0 + 8 * HOUR_MS + 11 * MINUTE_MS)
+    assert again.sku_state.table["age"][again.sku_state.table.index["old"]] == 1
+    again.flush(now_ms=NOW_MS)
+    assert again.store.sku_row("old") is not None
+    again.close()
+
+
+@pytest.mark.parametrize("change", [1, -1], ids=["a row too many", "a row too few"])
+def test_a_row_that_should_be_gone_or_there_is_noticed_and_never_folded_on(settings: Settings, change: int) -> None:
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "old", T0), order("2", "busy", T0))
+    reach(opened, T0 + HOUR_MS + 11 * MINUTE_MS)
+    opened.flush(now_ms=NOW_MS)
+    left = opened.meta.skus
+    opened.store.apply({b"sgone": opened.store.sku_row("busy")} if change > 0 else {b"sbusy": None})
+    opened.close()
+    with pytest.raises(StateCorrupt, match=rf"has {left + change} SKUs, flush 1 left {left}; delete that"):
+        open_partition(settings)
+
+
+def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
+    partition.flush(now_ms=NOW_MS)
+    return [w for w in published(partition.settings, "windows") if w["sku"] == sku]
+
+
+def test_a_window_says_what_happened_in_it_and_the_next_one_that_nothing_did(partition: Partition) -> None:
+    take(
+        partition,
+        ORDERS,
+        order("1", "a", T0, quantity=2, unit_price=2.5),
+        order("2", "a", T0 + 1, quantity=3, unit_price=3.0),
+        order("3", "a", T0 + 2, quantity=-1),
+        order("4", "a", T0 + 3, quantity=4, unit_price=0),
+    )
+    take(partition, CLICKS, click("1", "a", T0), click("2", "a", T0, "cart"), click("3", "a", T0))
+    take(partition, PRICES, price_change("1", "a", T0 + 5, 9.75), price_change("2", "a", T0 + 4, 8.0))
+    reach(partition, T0 + 2 * HOUR_MS + 20 * MINUTE_MS)
+    first, second = windows_of(partition, "a")
+    assert first == {
+        "id": f"a/{T0}/0",
+        "sku": "a",
+        "window_start_ms": T0,
+        "window_end_ms": T0 + HOUR_MS,
+        "revision": 0,
+        "order_lines": 2,
+        "units": 5.0,
+        "revenue": 14.0,
+        "returned_units": 1.0,
+        "free_units": 4.0,
+        "views": 2,
+        "carts": 1,
+        "price": 9.75,
+        "observed": True,
+    }
+    assert (second["window_start_ms"], second["units"], second["price"]) == (T0 + HOUR_MS, 0.0, 9.75)
+
+
+def test_a_window_closes_when_the_slowest_input_and_the_lateness_have_passed_its_end(partition: Partition) -> None:
+    end_ms = T0 + HOUR_MS
+    take(partition, ORDERS, order("1", "a", T0), order("2", "a", end_ms + 10 * MINUTE_MS))
+    take(partition, CLICKS, click("1", "a", end_ms + 10 * MINUTE_MS))
+    take(partition, PRICES, price_change("1", "a", end_ms + 10 * MINUTE_MS - 1, 1.0))
+    assert partition.advance_watermark(now_ms=NOW_MS) == end_ms - 1
+    assert not partition.close_due(now_ms=NOW_MS)
+    take(partition, PRICES, price_change("2", "a", end_ms + 10 * MINUTE_MS, 1.0))
+    assert partition.advance_watermark(now_ms=NOW_MS) == end_ms
+    assert partition.close_due(now_ms=NOW_MS)
+    assert not partition.close_due(now_ms=NOW_MS)
+
+
+def test_windows_without_events_may_be_left_out_of_the_output_but_not_of_the_state(broker: str, tmp_path: Path) -> None:
+    partition = open_partition(settings_for(broker, tmp_path, silent_windows="skip"))
+    take(partition, ORDERS, order("1", "a", T0))
+    take(partition, CLICKS, click("1", "b", T0 + 2 * HOUR_MS, "purchase"), click("2", "c", T0 + 2 * HOUR_MS))
+    take(
+        partition, PRICES, price_change("1", "a", T0 + 3 * HOUR_MS, 2.0), price_change("2", "a", T0 + 4 * HOUR_MS, 3.0)
+    )
+    reach(partition, T0 + 6 * HOUR_MS + 10 * MINUTE_MS)
+    partition.flush(now_ms=NOW_MS)
+    said = {(w["sku"], (w["window_start_ms"] - T0) // HOUR_MS) for w in published(partition.settings, "windows")}
+    assert said >= {("a", 0), ("b", 2), ("c", 2), ("a", 3), ("a", 4)}, "whatever the event was"
+    assert not said & {("a", 1), ("a", 2), ("a", 5), ("c", 3)}
+    table = partition.sku_state.table
+    assert table["age"][table.slots(["a", "c"])].tolist() == [6, 4], "silence has aged them all the same"
+    partition.close()
+
+
+def test_a_duplicate_is_one_within_a_batch_across_batches_and_across_a_restart(settings: Settings) -> None:
+    partition = open_partition(settings)
+    outcome = take(partition, ORDERS, order("1", "a", T0), order("1", "a", T0 + 1), order("2", "a", T0))
+    assert (outcome.folded, outcome.duplicate) == (2, 1)
+    assert take(partition, ORDERS, order("2", "a", T0 + 5)).duplicate == 1
+    assert take(partition, CLICKS, click("1", "a", T0)).folded == 1, "ids of another input are others"
+    partition.flush(now_ms=NOW_MS)
+    partition.close()
+    again = open_partition(settings)
+    outcome = take(again, ORDERS, order("1", "a", T0), order("3", "a", T0))
+    assert (outcome.folded, outcome.duplicate) == (1, 1)
+    reach(again, T0 + 2 * HOUR_MS)
+    assert windows_of(again, "a")[0]["units"] == 3.0
+    again.close()
+
+
+def test_a_sku_of_another_partition_is_refused_with_the_remedy(broker: str, tmp_path: Path) -> None:
+    names = [f"sku{n}" for n in range(40)]
+    numbers = partitions_of([name.encode() for name in names], count=4).tolist()
+    partition = open_partition(settings_for(broker, tmp_path), number=2, count=4)
+    outcome = take(partition, ORDERS, *(order(f"e{n}", name, T0) for n, name in enumerate(names)))
+    assert outcome.folded == numbers.count(2) > 0
+    assert {refusal.code for refusal in outcome.refused} == {"wrong_partition"}
+    assert {refusal.row for refusal in outcome.refused} == {n for n, number in enumerate(numbers) if number != 2}
+    assert "murmur2" in outcome.refused[0].error
+    partition.close()
+
+
+def test_every_record_is_counted_once_in_the_state_and_in_the_metrics(settings: Settings) -> None:
+    metrics = Metrics()
+    partition = open_partition(settings, metrics=metrics)
+    take(partition, ORDERS, order("1", "a", T0), order("1", "a", T0), b"?", order("9", "a", NOW_MS * 2))
+    take(partition, CLICKS, click("1", "a", T0), b"?")
+    reach(partition, T0 + 3 * HOUR_MS)
+    take(partition, ORDERS, order("late", "a", T0), order("2", "a", T0 + 3 * HOUR_MS))
+    partition.flush(now_ms=NOW_MS)
+    orders = partition.meta.counts["orders"]
+    assert (orders.records, orders.folded, orders.duplicate, orders.late, orders.rejected) == (7, 3, 1, 1, 2)
+    assert all(counts.balance == 0 for counts in partition.meta.counts.values())
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            if sample.name in {"skutrend_records_total", "skutrend_outcomes_total"}:
+                key = sample.labels["topic"] + sample.labels.get("outcome", "")
+                totals[key] = totals.get(key, 0) + sample.value
+    for topic in inputs(partition):
+        parts = [totals[topic + outcome] for outcome in ("folded", "duplicate", "late", "rejected")]
+        assert totals[topic] == sum(parts)
+    assert totals[inputs(partition)[ORDERS] + "rejected"] == 2
+    partition.close()
+    metrics = Metrics()
+    again = open_partition(settings, metrics=metrics)
+    assert again.meta.counts["orders"] == orders, "the counts go on where they were"
+    first = again.sku_state.windows.first_open
+    assert first is not None
+    shown = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+    assert shown["skutrend_skus"] == len(again.sku_state.table)
+    assert shown["skutrend_watermark_ms"] == again.sku_state.grid.start_ms(first), "without waiting for the next close"
+    again.close()
+
+
+def test_offsets_are_flushed_with_the_state_and_a_batch_of_nothing_moves_them(settings: Settings) -> None:
+    partition = open_partition(settings)
+    topic = inputs(partition)[ORDERS]
+    assert partition.next_offset(topic) == 0
+    take(partition, ORDERS, order("1", "a", T0), order("2", "a", T0))
+    partition.absorb(ORDERS, batch(topic, [], start=2), now_ms=NOW_MS)
+    empty = batch(topic, [], start=2)
+    empty.next = 9  # a range of transaction markers
+    partition.absorb(ORDERS, empty, now_ms=NOW_MS)
+    assert partition.next_offset(topic) == 9
+    assert partition.flushed_offsets == {}
+    partition.flush(now_ms=NOW_MS)
+    assert partition.flushed_offsets == {topic: 9}
+    take(partition, ORDERS, order("3", "a", T0))
+    assert partition.flushed_offsets == {topic: 9}
+    partition.close()
+    again = open_partition(settings)
+    assert again.next_offset(topic) == 9
+    again.close()
+
+
+def test_the_watermark_does_not_go_back_over_a_restart(settings: Settings) -> None:
+    partition = open_partition(settings)
+    take(partition, ORDERS, order("1", "a", T0))
+    for source in range(3):
+        partition.watermark.quiet(source, now_ms=NOW_MS, could_speak=True)
+    silent_ms = NOW_MS + settings.idle_timeout_ms
+    reached = partition.advance_watermark(now_ms=silent_ms)
+    assert reached >= T0 + HOUR_MS, "closed by the clock, not by an event"
+    close_all(partition, now_ms=silent_ms)
+    partition.flush(now_ms=silent_ms)
+    partition.close()
+    again = open_partition(settings)
+    assert again.advance_watermark(now_ms=silent_ms) == reached
+    again.close()
+
+
+def test_a_flush_is_due_when_something_changed_and_the_interval_is_over(partition: Partition) -> None:
+    assert not partition.flush_due(now_ms=NOW_MS)
+    take(partition, ORDERS, order("1", "a", T0))
+    assert partition.flush_due(now_ms=NOW_MS)
+    partition.flush(now_ms=NOW_MS)
+    sequence = partition.meta.sequence
+    partition.flush(now_ms=NOW_MS)
+    assert partition.meta.sequence == sequence, "nothing changed, nothing is written"
+    take(partition, ORDERS, order("2", "a", T0))
+    assert not partition.flush_due(now_ms=NOW_MS + 999)
+    assert partition.flush_due(now_ms=NOW_MS + 1_000)
+
+
+def test_outputs_that_do_not_get_out_leave_the_stored_state_as_it_was(broker: str, tmp_path: Path) -> None:
+    good = settings_for(broker, tmp_path)
+    partition = open_partition(good)
+    take(partition, ORDERS, order("1", "a", T0))
+    partition.flush(now_ms=NOW_MS)
+    partition.close()
+    cut_off = msgspec.structs.replace(good, brokers="127.0.0.1:1")
+    partition = open_partition(cut_off)
+    take(partition, ORDERS, order("2", "a", T0), b"?")
+    with pytest.raises(FlushFailed):
+        partition.flush(now_ms=NOW_MS, within_s=0.3)
+    partition.close()
+    again = open_partition(good)
+    assert again.next_offset(inputs(again)[ORDERS]) == 1
+    assert take(again, ORDERS, order("2", "a", T0)).duplicate == 0
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({"window_ms": 2 * HOUR_MS}, "windows"), ({"bundle": "shipped"}, "layout")]
+)
+def test_state_of_other_settings_is_refused_with_the_operator_s_action(
+    settings: Settings, change: dict[str, Any], told: str
+) -> None:
+    partition = open_partition(settings)
+    take(partition, ORDERS, order("1", "a", T0))
+    partition.flush(now_ms=NOW_MS)
+    partition.close()
+    other = msgspec.structs.replace(settings, **change)
+    with pytest.raises(StateMismatch, match=rf"{told} .*start it with the settings .* or delete that directory"):
+        open_partition(other, session=open_session(other))
+    open_partition(settings).close()
+
+
+def test_a_model_forecasts_every_live_sku_and_says_who_did_it(broker: str, tmp_path: Path) -> None:
+    settings = settings_for(broker, tmp_path, bundle="shipped")
+    session = open_session(settings)
+    assert session is not None
+    partition = open_partition(settings, session=session)
+    take(partition, ORDERS, order("1", "a", T0), order("2", "b", T0 + 2 * HOUR_MS))
+    reach(partition, T0 + 4 * HOUR_MS)
+    partition.flush(now_ms=NOW_MS)
+    made = [f for f in published(settings, "forecasts") if f["sku"] in "ab"]
+    closed = [w for w in published(settings, "windows") if w["sku"] in "ab"]
+    assert sorted(f["id"] for f in made) == sorted(w["id"] for w in closed)
+    for forecast in made:
+        assert (forecast["model"], forecast["provider"]) == (session.model, "CPU")
+        assert all(step == sorted(step) for step in forecast["quantiles"])
+        assert forecast["emitted_ms"] == NOW_MS
+    partition.close()
+
+
+def test_a_batch_that_breaks_off_half_way_is_never_flushed(partition: Partition) -> None:
+    take(partition, ORDERS, order("0", "a", T0))
+    partition.flush(now_ms=NOW_MS)
+    topic = inputs(partition)[ORDERS]
+    torn = batch(topic, [order("1", "a", T0), b"not json"], start=1)
+    torn.keys.clear()  # the letter cannot be written, when the order is folded already
+    with pytest.raises(IndexError):
+        partition.absorb(ORDERS, torn, now_ms=NOW_MS)
+    with pytest.raises(FlushFailed, match="in the midst of a change"):
+        partition.flush(now_ms=NOW_MS)
+    assert partition.flushed_offsets == {topic: 1}
+
+
+def test_the_shop_s_currency_is_kept_and_money_in_another_one_never_added(settings: Settings) -> None:
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "a", T0, unit_price=100, quantity=1))
+    take(opened, ORDERS, order("2", "a", T0, unit_price=15_000, quantity=1, currency="JPY"))
+    opened.flush(now_ms=NOW_MS)
+    opened.close()
+    again = open_partition(settings)
+    assert again.sku_state.currency == "GBP"
+    take(again, ORDERS, order("3", "a", T0, unit_price=15_000, quantity=1, currency="JPY"))
+    reach(again, T0 + 2 * HOUR_MS)
+    (window, *_) = windows_of(again, "a")
+    assert (window["units"], window["revenue"]) == (1.0, 100.0)
+    letters = [dict(m.headers()) for m in read_topic(settings.brokers, settings.topic("dead-letters"))]
+    assert [letter["code"] for letter in letters] == [b"wrong_currency"] * 2
+    assert all(b"JPY" in letter["error"] and b"GBP" in letter["error"] for letter in letters)
+    again.close()
+
+
+def test_money_is_converted_by_the_rates_of_the_settings(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "rates.toml").write_text("[rates]\nJPY = 0.005\n")
+    settings = msgspec.structs.replace(settings, currency="GBP", rates=str(tmp_path / "rates.toml"))
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "a", T0, unit_price=15_000, quantity=2, currency="JPY"))
+    reach(opened, T0 + 2 * HOUR_MS)
+    assert windows_of(opened, "a")[0]["revenue"] == 150.0
+    opened.close()
+
+
+def test_state_of_another_currency_stops_with_the_remedy(settings: Settings) -> None:
+    opened = open_partition(settings)
+    take(opened, ORDERS, order("1", "a", T0))
+    opened.flush(now_ms=NOW_MS)
+    opened.close()
+    open_partition(msgspec.structs.replace(settings, currency="GBP")).close()
+    with pytest.raises(StateMismatch, match=r"has its money in GBP, SKUTREND_CURRENCY is EUR: .* SKUTREND_GROUP"):
+        open_partition(msgspec.structs.replace(settings, currency="EUR"))
+
+
+def test_a_currency_that_is_not_set_is_told_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    opened = open_partition(settings)
+    take(opened, CLICKS, click("1", "a", T0))
+    assert not caplog.messages
+    for number in range(3):
+        take(opened, ORDERS, order(f"{number}", "a", T0))
+    (message,) = caplog.messages
+    assert "taken to be in GBP" in message
+    assert "set SKUTREND_CURRENCY" in message
+    opened.close()

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from features import rows
+from features.grid import WindowGrid
+from features.sku_state import SkuState
+from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from streams.state.store import Flush, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BULK = pytest.mark.parametrize("bulk", [False, True], ids=["batch", "bulk"])
+
+
+def meta(sequence: int = 1, **changes: Any) -> rows.Meta:  # noqa: ANN401 - any field
+    described = rows.fresh_meta(SkuState(WindowGrid()), model="none")
+    return msgspec.structs.replace(described, sequence=sequence, **changes)
+
+
+def part(*keys: str, mark: bytes = b"") -> tuple[list[bytes], list[bytes]]:
+    return [key.encode() for key in keys], [b"row of " + key.encode() + mark for key in keys]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "group" / "partition-0"
+
+
+def contents(store: Store) -> dict[str, Any]:
+    return {
+        "meta": store.meta(),
+        "skus": [pair for names, packed in store.sku_rows() for pair in zip(names, packed, strict=True)],
+        "open": {o.number: dict(zip(o.skus, o.rows, strict=True)) for o in store.open_rows()},
+        "ids": list(store.ids()),
+    }
+
+
+def test_a_new_store_holds_nothing(path: Path) -> None:
+    store = Store(path)
+    assert contents(store) == {"meta": None, "skus": [], "open": {}, "ids": []}
+    assert store.sku_row("a") is None
+    store.close()
+
+
+@BULK
+def test_what_was_flushed_is_there_after_opening_again(path: Path, bulk: bool) -> None:
+    store = Store(path)
+    flushed = meta(offsets={"orders": 7}, first_open=3, watermark_ms=-5, currency="GBP", prior_nu=0.25)
+    flush = Flush(
+        flushed,
+        skus=iter([part("Größe 7", "a"), part("b", "é/x")]),
+        folded={4: part("b", mark=b"4"), 3: part("a", "s", mark=b"3")},
+        ids={(3, 0): ["e1", "e2"], (3, 2): ["p1"], (300, 1): ["c1"]},
+        closed_before=3,
+        bulk=bulk,
+    )
+    store.write(flush)
+    store.close()
+    again = Store(path)
+    assert contents(again) == {
+        "meta": flushed,
+        "skus": [(sku, b"row of " + sku.encode()) for sku in ("Größe 7", "a", "b", "é/x")],
+        "open": {3: {"a": b"row of a3", "s": b"row of s3"}, 4: {"b": b"row of b4"}},
+        "ids": [(3, 0, ["e1", "e2"]), (3, 2, ["p1"]), (300, 1, ["c1"])],
+    }
+    assert again.sku_row("Größe 7") == "row of Größe 7".encode()
+    assert again.sku_row("Größe") is None
+    again.close()
+
+
+@BULK
+def test_rows_and_ids_of_closed_windows_vanish_and_those_of_open_ones_stay(path: Path, bulk: bool) -> None:
+    store = Store(path)
+    for number in (254, 255, 256, 257):
+        store.write(Flush(meta(number), folded={number: part("a")}, ids={(number, 0): [f"e{number}"]}))
+    store.write(Flush(meta(300, first_open=256), skus=[part("a")], closed_before=256, bulk=bulk))
+    assert list(contents(store)["open"]) == [256, 257]
+    assert contents(store)["ids"] == [(256, 0, ["e256"]), (257, 0, ["e257"])]
+    assert contents(store)["skus"] == [("a", b"row of a")]
+    store.close()
+
+
+@BULK
+def test_a_later_row_takes_the_place_of_an_earlier_one_and_others_stay(path: Path, bulk: bool) -> None:
+    store = Store(path)
+    store.write(Flush(meta(1), skus=[part("a", "b")], folded={3: part("a", "b")}, ids={(3, 0): ["e1"]}))
+    newer = Flush(meta(2), skus=[part("b", mark=b"!")], folded={3: part("a", mark=b"!")}, ids={(3, 0): ["e2"]})
+    newer.bulk = bulk
+    store.write(newer)
+    found = contents(store)
+    assert found["skus"] == [("a", b"row of a"), ("b", b"row of b!")]
+    assert found["open"] == {3: {"a": b"row of a!", "b": b"row of b"}}
+    assert found["ids"] == [(3, 0, ["e1"]), (3, 0, ["e2"])], "ids of two flushes add up"
+    store.close()
+
+
+@BULK
+def test_batches_and_bulk_flushes_follow_each_other_in_order(path: Path, bulk: bool) -> None:
+    store = Store(path)
+    for sequence in range(1, 7):
+        kind = bulk == bool(sequence % 2)
+        store.write(Flush(meta(sequence), skus=[part("a", mark=b"%d" % sequence)], closed_before=sequence, bulk=kind))
+    assert contents(store)["skus"] == [("a", b"row of a6")]
+    assert store.meta() == meta(6)
+    store.close()
+
+
+@BULK
+def test_a_flush_that_dies_half_way_leaves_the_one_before(path: Path, bulk: bool) -> None:
+    class Dead(Exception):  # noqa: N818 - stands for the end of the process
+        pass
+
+    def dying() -> Iterator[tuple[list[bytes], list[bytes]]]:
+        yield part(*(f"sku{n:05d}" for n in range(5_000)), mark=b"new" * 50)
+        raise Dead
+
+    store = Store(path)
+    store.write(Flush(meta(1, first_open=3), skus=[part("a")], folded={3: part("a")}, ids={(3, 0): ["e1"]}))
+    before = contents(store)
+    torn = Flush(meta(2), skus=dying(), folded={4: part("a")}, ids={(4, 0): ["e2"]}, closed_before=4, bulk=bulk)
+    with pytest.raises(Dead):
+        store.write(torn)
+    assert contents(store) == before
+    store.close()
+    again = Store(path)
+    assert contents(again) == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name], "nothing is left beside the directory"
+    again.write(Flush(meta(2), skus=[part("b")], bulk=bulk))
+    assert contents(again)["skus"] == [("a", b"row of a"), ("b", b"row of b")]
+    again.close()
+
+
+def test_many_rows_come_back_in_parts_of_the_asked_size(path: Path) -> None:
+    store = Store(path)
+    names = [f"sku{n:04d}" for n in range(1_000)]
+    store.write(Flush(meta(), skus=[part(*names)], bulk=True))
+    parts = list(store.sku_rows(at_a_time=300))
+    assert [len(found) for found, _ in parts] == [300, 300, 300, 100]
+    assert [sku for found, _ in parts for sku in found] == names
+    store.close()
+
+
+def test_an_unreadable_meta_record_says_what_to_do(path: Path) -> None:
+    store = Store(path)
+    store._db[b"m"] = b"\xc1 no msgpack"  # noqa: SLF001 - damage is done from outside
+    with pytest.raises(StateMismatch, match=r"damaged \(its meta record is unreadable.* delete that directory"):
+        store.meta()
+    store._db[b"m"] = msgspec.msgpack.encode({"format": 1})  # noqa: SLF001
+    with pytest.raises(StateMismatch, match=r"delete that directory"):
+        store.meta()
+    store.close()
+
+
+def test_a_directory_that_another_process_holds_is_refused_until_it_ends(path: Path) -> None:
+    holder = (
+        "import sys; from pathlib import Path; from streams.state.store import Store\n"
+        "store = Store(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-c", holder, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(StateMismatch, match=r"cannot open the state in .*another worker using SKUTREND_STATE_DIR"):
+            Store(path)
+        process.kill()
+    Store(path).close()
+
+
+def test_a_database_that_rocksdb_cannot_read_says_what_to_do(path: Path) -> None:
+    store = Store(path)
+    store.write(Flush(meta()))
+    store.close()
+    (path / "CURRENT").write_text("nonsense")
+    with pytest.raises(StateCorrupt, match=r"the state in .* is damaged .* delete that directory to rebuild it"):
+        Store(path)
+
+
+def test_a_path_that_can_be_no_directory_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "group").write_text("a file")
+    with pytest.raises(StateMismatch, match="SKUTREND_STATE_DIR"):
+        Store(tmp_path / "group" / "partition-0")
+
+
+def test_a_disk_that_takes_no_more_is_a_failed_flush(path: Path) -> None:
+    store = Store(path)
+    shutil.rmtree(path.parent)
+    try:
+        with pytest.raises(FlushFailed):
+            store.write(Flush(meta(), skus=[part("a")], bulk=True))
+    finally:
+        store.close()
+
+
+def test_settling_writes_everything_to_files_and_the_size_is_theirs(path: Path) -> None:
+    store = Store(path)
+    empty = store.size_bytes()
+    noise = [bytes((n * 7 + k * k) % 251 for k in range(200)) for n in range(4_000)]
+    keys = [f"sku{n:05d}".encode() for n in range(4_000)]
+    for sequence in range(4):
+        store.write(Flush(meta(sequence), skus=[(keys, noise)]))
+    store.commit()
+    tables = sum(each.stat().st_size for each in path.glob("*.sst"))
+    assert tables > 0
+    assert store.size_bytes() == sum(each.stat().st_size for each in path.iterdir())
+    assert empty < tables
+    assert len(contents(store)["skus"]) == 4_000
+    store.close()
+
+
+def test_destroying_removes_all_and_nothing_twice(path: Path) -> None:
+    store = Store(path)
+    store.write(Flush(meta()))
+    store.close()
+    Store.destroy(path)
+    assert not path.exists()
+    Store.destroy(path)
+    fresh = Store(path)
+    assert fresh.meta() is None
+    fresh.close()
+
+
+@BULK
+def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk: bool) -> None:
+    store = Store(path)
+    given: dict[bytes, bytes] = {}
+    flush = Flush(
+        meta(), skus=[part("a", "é/x")], folded={299: part("s"), 300: part("a")}, ids={(300, 1): ["c1"]}, bulk=bulk
+    )
+    store.stage(flush, also=given.__setitem__)()
+    store.set_position(7)
+    found = list(store.records())
+    store.close()
+    assert found == sorted(given.items())
+    assert [(Store.window_of(key), Store.name_of(key)) for key, _ in found] == [
+        (300, "event ids 010000000000000001 of window 300"),
+        (None, "the meta record"),
+        (299, "the row of SKU 's' in open window 299"),
+        (300, "the row of SKU 'a' in open window 300"),
+        (None, "the row of SKU 'a'"),
+        (None, "the row of SKU 'é/x'"),
+    ]
