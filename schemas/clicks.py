@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from schemas.fields import EventId, EventTimeMs, Sku, Text
+from schemas.fields import EventId, EventTimeMs, SessionId, Sku
 
 CLICK_KINDS: Final = ("view", "cart", "purchase")
 """The position of a kind is its number in `ClickColumns.kind`."""
@@ -24,7 +24,7 @@ class Click(msgspec.Struct, frozen=True, gc=False):
     """One thing a visitor did with one SKU. Unknown further fields are ignored."""
 
     event_id: EventId
-    session_id: Text
+    session_id: SessionId
     sku: Sku
     kind: ClickKind
     event_time_ms: EventTimeMs

@@ -1,7 +1,8 @@
 """The field types that the input messages share: what each may hold, and how a refusal names it to a person.
 
-`extra` holds two things for schemas/refusals.py: `must_be` completes the sentence "`field` must be ...", and `shape` is
-the JSON form (str, float or int) that separates a value of the wrong type from one that is only out of range.
+`extra` holds things for schemas/refusals.py: `must_be` completes the sentence "`field` must be ...", and `shape` is the
+JSON form (str, float or int) that separates a value of the wrong type from one that is only out of range. What is found
+in a field that is `personal` is never quoted.
 """
 
 from __future__ import annotations
@@ -89,5 +90,7 @@ PreviousPrice = Annotated[
         extra={"must_be": "a number or null", "shape": float},
     ),
 ]
+SessionId = Annotated[str, Meta(extra={"must_be": "text", "shape": str, "personal": True})]
+CustomerId = Annotated[str | None, Meta(extra={"must_be": "text or null", "shape": str, "personal": True})]
 Text = Annotated[str, Meta(extra={"must_be": "text", "shape": str})]
 OptionalText = Annotated[str | None, Meta(extra={"must_be": "text or null", "shape": str})]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.fields import Currency, EventId, EventTimeMs, OptionalText, Quantity, Sku, Text, UnitPrice
+from schemas.fields import Currency, CustomerId, EventId, EventTimeMs, OptionalText, Quantity, Sku, Text, UnitPrice
 
 
 class OrderLine(msgspec.Struct, frozen=True, gc=False):
@@ -17,6 +17,6 @@ class OrderLine(msgspec.Struct, frozen=True, gc=False):
     unit_price: UnitPrice
     currency: Currency
     event_time_ms: EventTimeMs
-    customer_id: OptionalText = None
+    customer_id: CustomerId = None
     channel: OptionalText = None
     category: OptionalText = None

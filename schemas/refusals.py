@@ -5,7 +5,8 @@ in this order: size, JSON, SKU, the fields as declared; then what features/ledge
 partition.
 
 Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to
-name the field and quote what was found, and rests on no error text of the decoder.
+name the field and quote what was found, and rests on no error text of the decoder. Nothing is quoted that may tell of a
+person, since dead letters are kept.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 import msgspec
 
 from schemas.fields import MAX_SKU_BYTES
+from schemas.personal import UNREADABLE, as_raw_fields, may_tell_of_a_person
 
 MAX_VALUE_BYTES: Final = 256 * 1024
-DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""All that msgspec raises for bytes: RecursionError is deep nesting, UnicodeDecodeError text that is not UTF-8."""
-
 CODES: Final = (
     "empty",
     "too_large",
@@ -38,6 +37,9 @@ CODES: Final = (
     "wrong_partition",
 )
 """Every code that a dead letter may carry; the README tells what each means."""
+
+DECODE_ERRORS: Final = UNREADABLE
+"""All that msgspec raises for bytes."""
 
 _SHAPES: Final = {
     str: re.compile(rb'"'),
@@ -54,7 +56,6 @@ _REMEMBERED_BYTES: Final = 24
 # Also said of half a surrogate pair near the end, which is no truncation
 _REASONS: Final = {"Input data was truncated": "it ends too early, or within an escape"}
 
-_as_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _as_text = msgspec.json.Decoder(str).decode
 
 
@@ -66,6 +67,7 @@ class FieldRule:
     required: bool
     must_be: str
     shape: re.Pattern[bytes]
+    is_personal: bool
     decode: Callable[[bytes], Any]
 
 
@@ -86,6 +88,7 @@ def _rule(name: str, hint: object, *, required: bool) -> FieldRule:
         required=required,
         must_be=extra["must_be"],
         shape=_SHAPES[extra["shape"]],
+        is_personal=extra.get("personal", False),
         decode=msgspec.json.Decoder(hint).decode,
     )
 
@@ -128,11 +131,12 @@ def diagnose(value: bytes | None, rules: tuple[FieldRule, ...], why: Exception) 
     if len(value) > MAX_VALUE_BYTES:
         return "too_large", f"the value has {len(value):,} bytes; at most {MAX_VALUE_BYTES:,} are read"
     try:
-        fields = _as_raw_fields(value)
+        fields = as_raw_fields(value)
     except msgspec.ValidationError:
-        return "wrong_type", f"the value must be a JSON object, found {_found(value)}"
+        return "wrong_type", f"the value must be a JSON object, found {_kind(value)}"
     except DECODE_ERRORS as error:
-        return "not_json", _not_json(value, error)
+        is_quoted = b"session" not in value and not may_tell_of_a_person(value)
+        return "not_json", _not_json(value, error, is_quoted=is_quoted)
     return _about_sku(fields) or _about_fields(fields, rules, value) or _contradiction(why)
 
 
@@ -160,9 +164,10 @@ def _about_fields(fields: dict[str, msgspec.Raw], rules: tuple[FieldRule, ...], 
             rule.decode(raw)
         except msgspec.ValidationError:
             code = "out_of_range" if rule.shape.match(raw) else "wrong_type"
-            return code, f"`{rule.name}` must be {rule.must_be}, found {_found(raw)}"
+            return code, f"`{rule.name}` must be {rule.must_be}, found {(_kind if rule.is_personal else _found)(raw)}"
         except DECODE_ERRORS as error:
-            return "not_json", f"`{rule.name}` cannot be read: {_not_json(raw, error)}"
+            said = _not_json(raw, error, is_quoted=not rule.is_personal)
+            return "not_json", f"`{rule.name}` cannot be read: {said}"
     return None
 
 
@@ -171,22 +176,31 @@ def _contradiction(why: Exception) -> tuple[str, str]:
     return "wrong_type", f"the value names a field twice, once wrongly: {why}"
 
 
-def _not_json(value: bytes, error: Exception) -> str:
+def _not_json(value: bytes, error: Exception, *, is_quoted: bool = True) -> str:
     if isinstance(error, RecursionError):
         return "the value is nested too deeply to be read"
     try:
         value.decode()
     except UnicodeDecodeError as broken:
         at = broken.start
-        return f"the value is not UTF-8: byte 0x{value[at]:02x} at {at:,}{_around(value, at)}"
+        return f"the value is not UTF-8: byte 0x{value[at]:02x} at {at:,}{_around(value, at) if is_quoted else ''}"
     reason = _REASONS.get(str(error), str(error).removeprefix("JSON is malformed: "))
     place = re.search(r"\(byte (\d+)\)", reason)
-    return f"the value is not JSON: {reason}{_around(value, int(place[1]) if place else len(value))}"
+    at = int(place[1]) if place else len(value)
+    return f"the value is not JSON: {reason}{_around(value, at) if is_quoted else ''}"
 
 
 def _around(value: bytes, position: int) -> str:
     start = max(0, position - _REMEMBERED_BYTES)
     return f", found {_quoted(value[start : position + _REMEMBERED_BYTES].decode('utf-8', 'replace'))}"
+
+
+def _kind(raw: bytes) -> str:
+    """Tell of a value that may be personal no more than what kind of JSON it is, and its length."""
+    raw = raw.strip()
+    kinds = {ord('"'): "text", ord("{"): "an object", ord("["): "an array", ord("t"): "true", ord("f"): "false"}
+    kind = "null" if raw == b"null" else kinds.get(raw[0], "a number")
+    return kind if kind in {"null", "true", "false"} else f"{kind} of {len(raw):,} bytes"
 
 
 def _found(raw: bytes) -> str:

@@ -11,6 +11,7 @@ from schemas.errors import Malformed
 from schemas.provenance import Source, read_dead_letter_headers
 from streams import letter_files, topics
 from streams.letter_files import Letter, Newest
+from streams.personal import REMOVED_BYTES
 from streams.reading import Reader
 from streams.telling import moment, telling
 
@@ -26,6 +27,7 @@ WIDTH: Final = 80
 UNREADABLE: Final = "unreadable_headers"
 """Code shown of records among the dead letters that no worker has put there."""
 _INDENT: Final = " " * 4
+_SIZE_DIGITS: Final = 9
 
 
 def list_letters(
@@ -95,7 +97,12 @@ def as_letter(message: Message) -> Letter:
     except Malformed as trouble:
         own = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
         source, code, error = str(own), UNREADABLE, str(trouble)
-    return Letter(place, source, code, error, key=message.key(), value=message.value())
+    return Letter(place, source, code, error, message.key(), message.value(), _removed_bytes(message))
+
+
+def _removed_bytes(message: Message) -> int | None:
+    said = dict(message.headers() or []).get(REMOVED_BYTES) or b""
+    return int(said) if said.isdigit() and len(said) <= _SIZE_DIGITS else None
 
 
 def describe(letter: Letter) -> Iterator[str]:
@@ -105,7 +112,10 @@ def describe(letter: Letter) -> Iterator[str]:
         f"{moment(letter.place[0], '%Y-%m-%d %H:%M:%S UTC')}  {letter.code}  {letter.source}  {key}", later=_INDENT
     )
     yield from _wrapped(letter.error, first=_INDENT, later=_INDENT)
-    yield _INDENT + _value(letter.value)
+    if letter.value is None and letter.removed_bytes is not None:
+        yield f"{_INDENT}({letter.removed_bytes:,} bytes removed that may tell of a person; see the source)"
+    else:
+        yield _INDENT + _value(letter.value)
 
 
 def _value(value: bytes | None) -> str:

@@ -294,6 +294,7 @@ def _csv_batches(path: Path, header: list[str], types: dict[str, Any], batch_row
                 yield _empty_to_null(batch.slice(start, batch_rows))
     except pa.ArrowInvalid as error:
         msg = re.sub(r"CSV column #(\d+)", lambda match: f"column {header[int(match[1])]}", str(error))
+        msg = re.sub(r"(columns, got \d+):.*", r"\1", msg, flags=re.DOTALL)  # the row, with whom it tells of
         msg = f"{path}: {msg}"
         raise BadInput(msg) from error
 

@@ -25,7 +25,10 @@ _MARK: Final = b"\xef\xbb\xbf"  # some editors begin a file with it
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter. place: (written_ms, partition, offset) among the dead letters, the order of their age."""
+    """One dead letter. place: (written_ms, partition, offset) among the dead letters, the order of their age.
+
+    removed_bytes: length of a value that was removed, since it may tell of a person.
+    """
 
     place: tuple[int, int, int]
     source: str
@@ -33,6 +36,7 @@ class Letter:
     error: str
     key: bytes | None
     value: bytes | None
+    removed_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
 """Records that go out again as they came: dead letters and late events.
 
-The original key, bytes and headers are kept, and headers of ours are added (schemas/provenance.py). A record that would
+The original key, bytes and headers are kept, but for personal data (streams/personal.py), and headers of ours are added
+(schemas/provenance.py). A record that would
 not fit into its topic any more with those is cut to what fits, and says so in the header `cut_from_bytes`: a record
 that cannot be written would otherwise stop the worker at the same offset for ever.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from schemas.provenance import Source, dead_letter_headers, late_event_headers
+from streams.personal import Masker
 
 if TYPE_CHECKING:
     from features.ledger import Late
@@ -26,12 +28,16 @@ _FRAME_BYTES: Final = 256  # a batch of one record, and the length of each heade
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Where such records go. limit_bytes: `max.message.bytes` of the topics, the smaller one."""
+    """Where such records go. limit_bytes: `max.message.bytes` of the topics, the smaller one.
+
+    masker: hides personal data.
+    """
 
     outbox: Outbox
     dead_letters: str
     late_events: str
     limit_bytes: int = DEFAULT_LIMIT_BYTES
+    masker: Masker = field(default_factory=Masker)
 
     def bury(self, batch: RecordBatch, refusal: Refusal) -> None:
         """Send an unusable record to the dead letters."""
@@ -46,8 +52,10 @@ class Letters:
         self._forward(self.late_events, batch, late.row, ours)
 
     def _forward(self, topic: str, batch: RecordBatch, row: int, ours: Headers) -> None:
-        key, value = batch.keys[row], batch.values[row]
-        headers = [*batch.headers.get(row, ()), *ours]
+        record = self.masker.mask(batch.keys[row], batch.values[row], batch.headers.get(row, ()))
+        key, value = record.key, record.value
+        ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
+        headers = [*record.headers, *ours]
         room = self.limit_bytes - _FRAME_BYTES - len(key or b"") - sum(_size(each) for each in headers)
         if value is not None and len(value) > room:
             headers = [*ours, (CUT_FROM, b"%d" % len(value))]

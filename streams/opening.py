@@ -124,6 +124,7 @@ class Opener:
                 changelog=changelog,
                 keeper=None if self._snapshots is None else self._snapshots.keeper(number),
                 money=worker.money,
+                masker=worker.masker,
             )
         except Broken:
             outbox.close()

@@ -34,6 +34,7 @@ from streams.changelog import Changelog
 from streams.letters import DEFAULT_LIMIT_BYTES, Letters
 from streams.metrics import Metrics
 from streams.outbox import Outbox
+from streams.personal import Masker
 from streams.settings import Settings
 from streams.snapshots import Keeper
 from streams.store import Flush, Store
@@ -77,12 +78,13 @@ class Partition:
         changelog: Changelog | None = None,
         keeper: Keeper | None = None,
         money: ShopCurrency | None = None,
+        masker: Masker | None = None,
     ) -> None:
         """Restore what the store holds (`StateMismatch` when it is another's), else start empty.
 
         changelog: None keeps state on this machine only. Its outbox may be `outbox`: then outputs and state are one
-        transaction. keeper: takes snapshots after flushes. money: shared by all partitions of a worker; None: as the
-        settings say.
+        transaction. keeper: takes snapshots after flushes. money: shared by all partitions of a worker. masker: of
+        personal data in letters. None of these two: as the settings say.
         """
         self.number = geometry.number
         self.settings = settings
@@ -92,7 +94,11 @@ class Partition:
         self.changelog = changelog
         self.keeper = keeper
         self.letters = Letters(
-            outbox, settings.topic("dead-letters"), settings.topic("late-events"), geometry.letter_limit_bytes
+            outbox,
+            settings.topic("dead-letters"),
+            settings.topic("late-events"),
+            geometry.letter_limit_bytes,
+            masker or settings.masker,
         )
         self.ledger = Ledger(
             settings.grid,

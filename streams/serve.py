@@ -33,6 +33,8 @@ _RETRY_S = 1.0
 def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logs.set_up(settings.log_level)
+    if settings.personal == "pseudonym" and not settings.personal_key_file:
+        log.info("customer_id is removed from letters: SKUTREND_PERSONAL_KEY_FILE names no key for pseudonyms")
     session = open_session(settings)
     app, worker = build(settings, session, partition_counts(settings))
     if settings.changelog == "on":

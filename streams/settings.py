@@ -21,6 +21,7 @@ from msgspec import Meta
 from features.currency import ShopCurrency
 from features.grid import DAY_MS, WindowGrid
 from schemas.errors import BadSetting
+from streams.personal import Masker, masker
 from streams.rates import read as read_rates
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "0.86 of the shop's currency; empty: no rates"
         ),
     ] = ""
+    personal: Annotated[
+        Literal["pseudonym", "remove", "keep"],
+        Meta(
+            description="what becomes of `customer_id` in dead letters and late events: `pseudonym`: a keyed hash, or "
+            "null without a key; `remove`: null; `keep`: as it came"
+        ),
+    ] = "pseudonym"
+    personal_key_file: Annotated[
+        str,
+        Meta(
+            description="file with the key of the pseudonyms, at least 16 bytes, the same on all workers; empty: none"
+        ),
+    ] = ""
     alert_min_impact: Annotated[
         float, Meta(ge=0, description="money at stake, in the shop's currency, below which nothing is alerted")
     ] = 50.0
@@ -165,6 +179,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def money(self) -> ShopCurrency:
         """What these settings say of the shop's currency; reads the file of rates (`BadSetting`)."""
         return ShopCurrency(self.currency, read_rates(Path(self.rates)) if self.rates else {})
+
+    @property
+    def masker(self) -> Masker:
+        """What these settings make of personal data in letters; reads the key file (`BadSetting`)."""
+        return masker(self.personal, self.personal_key_file)
 
     @property
     def client(self) -> dict[str, Any]:
@@ -195,7 +214,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     except msgspec.ValidationError as error:
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
-    _ = settings.grid, settings.money
+    _ = settings.grid, settings.money, settings.masker
     if settings.guarantee == "exactly_once" and settings.changelog == "off":
         msg = (
             "SKUTREND_GUARANTEE is exactly_once, which needs the changelog: set SKUTREND_CHANGELOG=on, or at_least_once"

@@ -1,7 +1,9 @@
 """The topics of the service: their names, how they are made, and what is wrong with them.
 
-All are made with `retention.ms=-1`. Kafka deletes by a record's own timestamp: with a finite retention, a replay of
-last year's events vanishes within minutes of being written, from the inputs and from whatever was made of them.
+All but the letters are made with `retention.ms=-1`. Kafka deletes by a record's own timestamp: with a finite retention,
+a replay of last year's events vanishes within minutes of being written, from the inputs and from whatever was made of
+them. Letters are stamped when they are written, and hold what producers have sent by mistake, personal data perhaps:
+they are kept for 28 days.
 """
 
 from __future__ import annotations
@@ -40,7 +42,13 @@ LETTERS: Final = (LATE_EVENTS, DEAD_LETTERS)
 
 TOPIC_SETTINGS: Final[Mapping[str, str]] = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 LETTER_BYTES: Final = 8 << 20
-LETTER_SETTINGS: Final = {**TOPIC_SETTINGS, "max.message.bytes": str(LETTER_BYTES)}
+LETTER_DAYS: Final = 28
+LETTER_SETTINGS: Final = {
+    **TOPIC_SETTINGS,
+    "retention.ms": str(LETTER_DAYS * DAY_MS),
+    "segment.ms": str(DAY_MS),  # a segment goes as a whole, once its newest record is old enough
+    "max.message.bytes": str(LETTER_BYTES),
+}
 """Of the topics that take foreign records as they came, with headers added."""
 CHANGELOG_SETTINGS: Final = {
     "cleanup.policy": "compact",
@@ -108,7 +116,9 @@ def check(config: Mapping[str, Any], *, prefix: str = "") -> list[str]:
     inputs = {name: known[name] for name in (prefix + each for each in INPUTS) if name in known}
     problems += _uneven(inputs)
     present = {name: known[name] for name in names(prefix) if name in known}
+    letters = {prefix + name for name in LETTERS}
     for name, settings in _settings(admin, present).items():
+        problems += _kept_too_long(name, settings) if name in letters else []
         problems += _unsuitable(name, settings, replicas=_replicas(present[name]), is_input=name in inputs)
     problems += _single(present, brokers=len(cluster.brokers))
     return problems
@@ -208,6 +218,23 @@ def _unsuitable(name: str, settings: Mapping[str, str], *, replicas: int, is_inp
         problems.append(
             f"topic {name} demands {in_sync} in-sync replicas but has {replicas}, so that every write is refused; "
             "lower min.insync.replicas or add replicas"
+        )
+    return problems
+
+
+def _kept_too_long(name: str, settings: Mapping[str, str]) -> list[str]:
+    problems = []
+    retention_ms = int(settings.get("retention.ms", "-1"))
+    if not 0 <= retention_ms <= LETTER_DAYS * DAY_MS:
+        kept = "for ever" if retention_ms < 0 else f"for {retention_ms / DAY_MS:g} days"
+        problems.append(
+            f"topic {name} keeps {kept} what producers have sent by mistake, personal data perhaps "
+            f"(retention.ms={retention_ms}); set retention.ms={LETTER_DAYS * DAY_MS} ({LETTER_DAYS} days)"
+        )
+    if settings.get("cleanup.policy", "delete") != "delete":
+        problems.append(
+            f"topic {name} has cleanup.policy={settings['cleanup.policy']}, so that personal data may stay for ever; "
+            "set cleanup.policy=delete"
         )
     return problems
 

@@ -84,7 +84,7 @@ class Worker:
         """Say which model serves."""
         if self.session is not None:
             self.metrics.provider.labels(self.session.model, self.session.provider).set(1)
-        self.money = self.settings.money
+        self.money, self.masker = self.settings.money, self.settings.masker
         self._opener = self.opener(self)
         self._hands = Hands(self.partition_count, self.apart)
         self.topics = tuple(self.settings.topic(name) for name in INPUT_NAMES)

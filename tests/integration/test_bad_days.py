@@ -44,6 +44,7 @@ def test_a_bad_month_counts_every_event_once_and_buries_every_hostile_record(
         topic_prefix,
         partitions=PARTITIONS,
         timezone=TIMEZONE,
+        personal="keep",
         idle_timeout_ms=5_000,
         allowed_lateness_ms=3 * HOUR_MS,
         flush_interval_ms=100,

@@ -82,7 +82,8 @@ def test_all_topics_are_made_once_and_are_as_they_should_be(
     assert {len(known[name].partitions) for name in names} == {3}
     for name in names:
         found = settings_of(admin, name)
-        assert (found["cleanup.policy"], found["retention.ms"], found["retention.bytes"]) == ("delete", "-1", "-1")
+        kept_ms = str(28 * 86_400_000) if name.endswith(("dead-letters", "late-events")) else "-1"
+        assert (found["cleanup.policy"], found["retention.ms"], found["retention.bytes"]) == ("delete", kept_ms, "-1")
     assert topics.create(config, partitions=5, replication=1, prefix=topic_prefix) == [(name, False) for name in names]
     assert {len(admin.list_topics(timeout=30).topics[name].partitions) for name in names} == {3}, "left as they are"
     assert topics.check(config, prefix=topic_prefix) == []
@@ -120,6 +121,9 @@ def test_missing_topics_are_told_each_with_the_remedy(
     assert topics.check(config, prefix=topic_prefix) == missing[1:]
 
 
+WRONG = ("orders", "price-changes", "windows", "forecasts", "late-events", "dead-letters")
+
+
 def test_everything_that_is_wrong_is_told_and_nothing_else(
     config: dict[str, str], admin: AdminClient, topic_prefix: str
 ) -> None:
@@ -131,6 +135,8 @@ def test_everything_that_is_wrong_is_told_and_nothing_else(
     set_config(admin, topic_prefix + "windows", retention_ms="60000")
     set_config(admin, topic_prefix + "alerts", retention_ms=str(8 * 86_400_000))  # long enough for its readers
     set_config(admin, topic_prefix + "forecasts", retention_ms="-1", min_insync_replicas="2")
+    set_config(admin, topic_prefix + "late-events", retention_ms="-1")
+    set_config(admin, topic_prefix + "dead-letters", retention_ms=str(29 * 86_400_000))
     uneven, *others = topics.check(config, prefix=topic_prefix)
     p = topic_prefix
     assert uneven.startswith(
@@ -138,8 +144,11 @@ def test_everything_that_is_wrong_is_told_and_nothing_else(
     )
     assert "with 3 partitions each" in uneven
     by_topic = {sentence.split()[1]: sentence for sentence in others}
-    assert by_topic.keys() == {p + name for name in ("orders", "price-changes", "windows", "forecasts")}
-    assert len(others) == 4
+    assert by_topic.keys() == {p + name for name in WRONG}
+    assert len(others) == len(WRONG)
+    assert "keeps for ever what producers have sent by mistake" in by_topic[p + "late-events"]
+    assert "keeps for 29 days" in by_topic[p + "dead-letters"]
+    assert "set retention.ms=2419200000 (28 days)" in by_topic[p + "dead-letters"]
     assert "cleanup.policy=compact" in by_topic[p + "orders"]
     assert "set cleanup.policy=delete" in by_topic[p + "orders"]
     assert "1 days after their own timestamp (retention.ms=86400000)" in by_topic[p + "price-changes"]

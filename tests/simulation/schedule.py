@@ -141,6 +141,7 @@ class Simulation:
             bundle="none",
             guarantee="exactly_once" if self.exactly_once else "at_least_once",
             silent_windows=self.silent,
+            personal="keep",  # letters are told apart by their values
             snapshot_dir=str(self.folder / "snapshots") if self.keeps_snapshots else "",
             snapshot_interval_ms=FLUSH_MS,
         )

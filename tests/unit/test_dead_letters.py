@@ -79,6 +79,11 @@ def test_no_line_is_wider_than_the_screen_or_broken(value: bytes | None, key: by
         assert line.isprintable()
 
 
+def test_a_value_that_was_removed_is_told_with_its_length() -> None:
+    told = list(describe(Letter((T0, 0, 0), SOURCE, "not_json", "?", b"k", None, removed_bytes=300_000)))
+    assert told[-1] == "    (300,000 bytes removed that may tell of a person; see the source)"
+
+
 # ---------------------------------------------------------------------- in a file
 @given(st.lists(st.tuples(st.none() | st.binary(), st.none() | st.binary() | st.text().map(str.encode))))
 def test_a_file_gives_keys_and_values_back_byte_for_byte(

@@ -258,6 +258,14 @@ def test_a_file_without_rows_is_read_as_no_batches_and_spans_no_time(tmp_path: P
             event_time_span(path)
 
 
+def test_a_row_of_another_length_is_told_without_whom_it_tells_of(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.csv", ROWS["orders"])
+    path.write_text(path.read_text() + "e,o,1,jane.doe@example.com\n")
+    with pytest.raises(BadInput, match=r"columns, got 4$") as told:
+        rows_of(path, "orders")
+    assert "jane.doe" not in str(told.value)
+
+
 def test_a_csv_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = write(tmp_path / "events.csv", ROWS["orders"])
     path.write_bytes("\N{ZERO WIDTH NO-BREAK SPACE}".encode() + path.read_bytes())

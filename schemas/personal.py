@@ -1,0 +1,115 @@
+"""Which parts of an input record tell of a person, found in its bytes.
+
+`customer_id` does by contract; a producer may write it in another way (`customerId`), or nest it. Names are compared by
+their letters alone. What further fields hold, which nobody declared, cannot be known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for bytes: RecursionError is deep nesting, UnicodeDecodeError text that is not UTF-8."""
+
+_NAMES: Final = {"customerid", "customer"}
+_BLANK: Final = b" \t\r\n"
+_TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_NAME_OR_TEXT: Final = re.compile(rb"(" + _TEXT + rb")(\s*:\s*)?", re.DOTALL)
+_NAME_TEXT_OR_NUMBER: Final = re.compile(rb"(" + _TEXT + rb"|[-0-9][-+.0-9eE]*+)(\s*:\s*)?", re.DOTALL)
+_TEXT_OR_BRACKET: Final = re.compile(_TEXT + rb"|[{}\[\]]", re.DOTALL)
+_SCALAR: Final = re.compile(rb"[^,}\]\s]+")
+# of a record that cannot be read: the name with nothing behind it, whole or torn off at the end
+_NOBODY: Final = re.compile(
+    rb'"customer_id"\s*+:\s*+(?:null(?![a-z0-9_])|""|(?:n|nu|nul)?\Z)|"cust(?:o(?:m(?:e(?:r[_id]*+)?)?)?)?"?\s*+\Z'
+)
+_SOMEBODY: Final = re.compile(rb"cust|omer")  # either half: the name itself may be what is damaged
+_SPELT: Final = re.compile(rb"\\u00[4-7]")  # an ASCII letter as an escape
+
+as_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_as_text: Final = msgspec.json.Decoder(str).decode
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalValue:
+    """Where a value that tells of a person lies in a record: `record[start:end]`, JSON.
+
+    text: what it says. parts: the texts and numbers it is made of, which may stand elsewhere by themselves.
+    """
+
+    start: int
+    end: int
+    text: bytes
+    parts: tuple[bytes, ...]
+
+
+def is_personal(name: str) -> bool:
+    """Whether a field or header of this name tells of a person.
+
+    >>> is_personal("customer_id"), is_personal("customerId"), is_personal("sku")
+    (True, True, False)
+    """
+    return "".join(filter(str.isalpha, name.lower())) in _NAMES
+
+
+def personal_values(record: bytes) -> Iterator[PersonalValue]:
+    """Find what tells of a person in a JSON object that `as_raw_fields` can read, at any depth; null and "" do not."""
+    at = 0
+    while (found := _NAME_OR_TEXT.search(record, at)) is not None:
+        at = found.end()
+        if found[2] is None or not _is_personal_name(found[1]):
+            continue
+        at = _end_of_value(record, found.end())
+        raw = record[found.end() : at]
+        if raw not in {b"null", b'""'}:
+            yield PersonalValue(found.end(), at, _said(raw), tuple(_parts(raw)))
+
+
+def may_tell_of_a_person(record: bytes) -> bool:
+    """Whether a record that cannot be read as a JSON object may tell of a person.
+
+    It may, unless it begins like an object and has the word `customer`, or half of it, only as a name with null or
+    nothing behind it.
+    """
+    if not record.lstrip(_BLANK).startswith(b"{") or _SPELT.search(record):
+        return True
+    plain = record.replace(b"\0", b"").lower()  # without the zeros of UTF-16
+    return _SOMEBODY.search(_NOBODY.sub(b"", plain)) is not None
+
+
+def _is_personal_name(raw: bytes) -> bool:
+    if b"\\" not in raw and b"ustomer" not in raw.lower():
+        return False
+    try:
+        return is_personal(_as_text(raw))
+    except UNREADABLE:  # a name that cannot be read may be any
+        return True
+
+
+def _end_of_value(record: bytes, start: int) -> int:
+    if record[start] not in b'{["':
+        found = _SCALAR.match(record, start)
+        return found.end() if found else start
+    depth = 0
+    for token in _TEXT_OR_BRACKET.finditer(record, start):
+        depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.end()
+    return len(record)
+
+
+def _parts(raw: bytes) -> Iterator[bytes]:
+    for found in _NAME_TEXT_OR_NUMBER.finditer(raw):
+        if found[2] is None:
+            yield _said(found[1])
+
+
+def _said(raw: bytes) -> bytes:
+    try:
+        return _as_text(raw).encode()
+    except UNREADABLE:
+        return raw

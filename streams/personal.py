@@ -1,0 +1,123 @@
+"""Personal data in dead letters and late events: who a record tells of is replaced by a pseudonym, or removed.
+
+A JSON object keeps all bytes but those of such a value. A record that cannot be read as one keeps its bytes only where
+they cannot tell of anybody; else its value is removed, and headers say how long it was: the original lies where the
+header `source` says, among the inputs, under their access rights.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from schemas.errors import BadSetting
+from schemas.personal import UNREADABLE, as_raw_fields, is_personal, may_tell_of_a_person, personal_values
+
+Headers = list[tuple[str, bytes | None]]
+REMOVED_BYTES: Final = "removed_bytes"
+REMOVED_HMAC: Final = "removed_hmac"
+PSEUDONYM: Final = b"hm1:"
+_PSEUDONYM_DIGITS: Final = 32
+_LEAST_KEY_BYTES: Final = 16
+_MOST_SOUGHT: Final = 64  # a record tells of one person; one that tells of many is not searched for each of them
+_LEAST_SOUGHT_BYTES: Final = 6  # shorter ones would be found in what has nothing to do with them
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record that may be kept. ours: headers about what was removed. hidden: what stands for whom."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    ours: list[tuple[str, bytes]] = field(default_factory=list)
+    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    def hide(self, text: bytes) -> bytes:
+        """Replace those whom the record tells of also in a text about it."""
+        for said, instead in self.hidden.items():
+            if text == said:
+                return instead
+            if len(said) >= _LEAST_SOUGHT_BYTES:
+                text = text.replace(said, instead)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Masker:
+    """What is done with personal data in letters. key: of the pseudonyms; empty: it is removed. is_off: all is kept."""
+
+    key: bytes = field(default=b"", repr=False)
+    is_off: bool = False
+
+    def mask(self, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Record:
+        """Give the record as it may be kept."""
+        if self.is_off or not value:
+            return Record(key, value, list(headers))
+        try:
+            value.decode()  # names deeper down are not decoded by what follows
+            sku = bytes(as_raw_fields(value).get("sku", b""))
+        except UNREADABLE:
+            return self._removed(key, value) if may_tell_of_a_person(value) else Record(key, value, list(headers))
+        masked, hidden = self._masked(value)
+        if len(hidden) > _MOST_SOUGHT:
+            return self._removed(key, value)
+        record = Record(key, masked, [], hidden=hidden)
+        kept = [(name, self._header(name, each, record)) for name, each in headers]
+        if key is not None and sku != b'"%b"' % key:
+            key = record.hide(key) or None
+        return Record(key, masked, kept, hidden=hidden)
+
+    def _removed(self, key: bytes | None, value: bytes) -> Record:
+        ours = [(REMOVED_BYTES, b"%d" % len(value))]
+        # a plain hash would give short records away: they can be guessed
+        ours += [(REMOVED_HMAC, self._pseudonym(value))] if self.key else []
+        return Record(key, None, [], ours)
+
+    def _masked(self, value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+        parts: list[bytes] = []
+        hidden: dict[bytes, bytes] = {}
+        at = 0
+        for found in personal_values(value):
+            pseudonym = self._pseudonym(found.text)
+            parts += [value[at : found.start], b'"%b"' % pseudonym if pseudonym else b"null"]
+            hidden |= {part: self._pseudonym(part) for part in found.parts if part}
+            at = found.end
+        return b"".join([*parts, value[at:]]), hidden
+
+    def _header(self, name: str, value: bytes | None, record: Record) -> bytes | None:
+        if value is None:
+            return None
+        return self._pseudonym(value) if is_personal(name) else record.hide(value)
+
+    def _pseudonym(self, text: bytes) -> bytes:
+        """Give the same pseudonym for the same text; one that is a pseudonym already stays."""
+        if not self.key:
+            return b""
+        if text.startswith(PSEUDONYM) and len(text) == len(PSEUDONYM) + _PSEUDONYM_DIGITS:
+            return text
+        return PSEUDONYM + hmac.digest(self.key, text, "sha256").hex().encode()[:_PSEUDONYM_DIGITS]
+
+
+def masker(personal: Literal["pseudonym", "remove", "keep"], key_file: str) -> Masker:
+    """Make what the settings ask for; a key file that cannot be used is a `BadSetting`."""
+    key = _key(Path(key_file)) if key_file else b""
+    return Masker(key if personal == "pseudonym" else b"", is_off=personal == "keep")
+
+
+def _key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        msg = f"cannot read the file {path} of SKUTREND_PERSONAL_KEY_FILE: {error.strerror}"
+        raise BadSetting(msg) from error
+    if len(key) < _LEAST_KEY_BYTES:
+        msg = (
+            f"the file {path} of SKUTREND_PERSONAL_KEY_FILE holds {len(key)} bytes; a key has at least "
+            f"{_LEAST_KEY_BYTES}, such as `openssl rand -hex 32` gives"
+        )
+        raise BadSetting(msg)
+    return key
