@@ -20,10 +20,14 @@ _NAMES: Final = {"customerid", "customer"}
 _BLANK: Final = b" \t\r\n"
 _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NAME_OR_TEXT: Final = re.compile(rb"(" + _TEXT + rb")(\s*:\s*)?", re.DOTALL)
+_NAME_TEXT_OR_NUMBER: Final = re.compile(rb"(" + _TEXT + rb"|[-0-9][-+.0-9eE]*+)(\s*:\s*)?", re.DOTALL)
 _TEXT_OR_BRACKET: Final = re.compile(_TEXT + rb"|[{}\[\]]", re.DOTALL)
 _SCALAR: Final = re.compile(rb"[^,}\]\s]+")
 # of a record that cannot be read: the name with nothing behind it, whole or torn off at the end
-_NOBODY: Final = re.compile(rb'"customer_id"\s*+:\s*+(?:null(?![a-z0-9_])|""|(?:n|nu|nul)?\Z)|"customer[_id]*+"?\s*+\Z')
+_NOBODY: Final = re.compile(
+    rb'"customer_id"\s*+:\s*+(?:null(?![a-z0-9_])|""|(?:n|nu|nul)?\Z)|"cust(?:o(?:m(?:e(?:r[_id]*+)?)?)?)?"?\s*+\Z'
+)
+_SOMEBODY: Final = re.compile(rb"cust|omer")  # either half: the name itself may be what is damaged
 _SPELT: Final = re.compile(rb"\\u00[4-7]")  # an ASCII letter as an escape
 
 as_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -32,11 +36,15 @@ _as_text: Final = msgspec.json.Decoder(str).decode
 
 @dataclass(frozen=True, slots=True)
 class PersonalValue:
-    """Where a value that tells of a person lies in a record: `record[start:end]`, JSON. text: what it says."""
+    """Where a value that tells of a person lies in a record: `record[start:end]`, JSON.
+
+    text: what it says. parts: the texts and numbers it is made of, which may stand elsewhere by themselves.
+    """
 
     start: int
     end: int
     text: bytes
+    parts: tuple[bytes, ...]
 
 
 def is_personal(name: str) -> bool:
@@ -58,18 +66,19 @@ def personal_values(record: bytes) -> Iterator[PersonalValue]:
         at = _end_of_value(record, found.end())
         raw = record[found.end() : at]
         if raw not in {b"null", b'""'}:
-            yield PersonalValue(found.end(), at, _said(raw))
+            yield PersonalValue(found.end(), at, _said(raw), tuple(_parts(raw)))
 
 
 def may_tell_of_a_person(record: bytes) -> bool:
     """Whether a record that cannot be read as a JSON object may tell of a person.
 
-    It may, unless it begins like an object and has the word `customer` only as a name with null or nothing behind it.
+    It may, unless it begins like an object and has the word `customer`, or half of it, only as a name with null or
+    nothing behind it.
     """
     if not record.lstrip(_BLANK).startswith(b"{") or _SPELT.search(record):
         return True
     plain = record.replace(b"\0", b"").lower()  # without the zeros of UTF-16
-    return b"customer" in _NOBODY.sub(b"", plain)
+    return _SOMEBODY.search(_NOBODY.sub(b"", plain)) is not None
 
 
 def _is_personal_name(raw: bytes) -> bool:
@@ -91,6 +100,12 @@ def _end_of_value(record: bytes, start: int) -> int:
         if depth == 0:
             return token.end()
     return len(record)
+
+
+def _parts(raw: bytes) -> Iterator[bytes]:
+    for found in _NAME_TEXT_OR_NUMBER.finditer(raw):
+        if found[2] is None:
+            yield _said(found[1])
 
 
 def _said(raw: bytes) -> bytes:

@@ -22,7 +22,7 @@ REMOVED_HMAC: Final = "removed_hmac"
 PSEUDONYM: Final = b"hm1:"
 _PSEUDONYM_DIGITS: Final = 32
 _LEAST_KEY_BYTES: Final = 16
-_MOST_PERSONS: Final = 16  # a record tells of one; one that tells of many is not searched for each of them
+_MOST_SOUGHT: Final = 64  # a record tells of one person; one that tells of many is not searched for each of them
 _LEAST_SOUGHT_BYTES: Final = 6  # shorter ones would be found in what has nothing to do with them
 
 
@@ -58,11 +58,12 @@ class Masker:
         if self.is_off or not value:
             return Record(key, value, list(headers))
         try:
+            value.decode()  # names deeper down are not decoded by what follows
             sku = bytes(as_raw_fields(value).get("sku", b""))
         except UNREADABLE:
             return self._removed(key, value) if may_tell_of_a_person(value) else Record(key, value, list(headers))
         masked, hidden = self._masked(value)
-        if len(hidden) > _MOST_PERSONS:
+        if len(hidden) > _MOST_SOUGHT:
             return self._removed(key, value)
         record = Record(key, masked, [], hidden=hidden)
         kept = [(name, self._header(name, each, record)) for name, each in headers]
@@ -77,11 +78,13 @@ class Masker:
         return Record(key, None, [], ours)
 
     def _masked(self, value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-        parts, hidden, at = [], {}, 0
+        parts: list[bytes] = []
+        hidden: dict[bytes, bytes] = {}
+        at = 0
         for found in personal_values(value):
             pseudonym = self._pseudonym(found.text)
             parts += [value[at : found.start], b'"%b"' % pseudonym if pseudonym else b"null"]
-            hidden[found.text] = pseudonym
+            hidden |= {part: self._pseudonym(part) for part in found.parts if part}
             at = found.end
         return b"".join([*parts, value[at:]]), hidden
 

@@ -59,4 +59,5 @@ def test_a_damaged_record_loses_its_customer_too(record: bytes, at: int, gone: i
             is_named = any(name in NAMES for name in json.loads(cut))
         except (ValueError, RecursionError, TypeError):
             is_named = True
-        assert CANARY.encode() not in kept or not is_named or b"ustomer" not in cut.lower()
+        is_named &= b"cust" in cut.lower() or b"omer" in cut.lower()  # else nothing is left of the name
+        assert CANARY.encode() not in kept or not is_named

@@ -118,6 +118,8 @@ def test_no_spelling_gets_past(value: bytes) -> None:
         order()[:-9],
         order() + b"x",
         order().replace(b'"e"', b"NaN"),
+        order().replace(b'"e"', b'"\xff"'),
+        b'{"sku": "a", "x": {"custo\x80r_id": "' + WHO.encode() + b'"}}',
         order().decode().encode("utf-16-le"),
         order().decode().encode("utf-16"),
         b"\xef\xbb\xbf" + order(),
@@ -132,7 +134,7 @@ def test_no_spelling_gets_past(value: bytes) -> None:
         b"\x00\x01" + WHO.encode(),
         json.dumps({f"{n}": {"customer_id": f"{WHO}{n}"} for n in range(100)}).encode(),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_a_record_that_cannot_be_picked_apart_is_removed_with_its_length_told(value: bytes) -> None:
     for by in (MASKER, REMOVER):
@@ -152,6 +154,11 @@ def test_the_key_the_headers_and_the_sentence_are_looked_through_too() -> None:
         True,
     )
     assert who not in record.hide(b"event of " + who)
+    for nested in ({"mail": WHO, "n": ["x"]}, [[WHO]], {"a": {"b": WHO}}):
+        for by in (MASKER, REMOVER):
+            found = by.mask(who, order(customer_id=nested), [("trace", b"of " + who)])
+            assert WHO not in f"{found.key!r} {found.value!r} {found.headers!r} {found.hide(who)!r}"
+    assert REMOVER.mask(b"17850123", order(customer_id={"id": 17850123}), []).key is None
     assert REMOVER.mask(who, order(), []).key is None
     assert MASKER.mask(b"22423", order(customer_id="22423"), []).key == b"22423", "a SKU that a customer is called too"
     assert MASKER.mask(b"17850-x", order(customer_id="1"), [("n", b"101")]).headers == [("n", b"101")]
