@@ -74,7 +74,7 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> WindowFacts:
     listed_before = rows["price_ms"] != NO_PRICE_CHANGE_MS
     rows["price"] = np.where(newer, folded["price"], np.where(listed_before, before, paid))
     rows["price_ms"] = np.where(newer, folded["price_ms"], rows["price_ms"])
-    rows["fractional"] = rows["fractional"] | folded["fractional"]
+    rows["fractional"] = rows["fractional"] | (folded["fractional"] != 0)
     return WindowFacts(
         order_lines=folded["order_lines"],
         units=np.round(folded["units"], 6),

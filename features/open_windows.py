@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from features.table import Slots
 
-# One row per SKU that had an event in the window; also its binary layout in the store (little-endian).
+# One row per SKU that had an event in the window; also its binary layout in the store (little-endian). All fields are
+# aligned: on others `np.add.at` takes thirty times as long.
 FOLDED = np.dtype(
     [
         ("order_lines", "<i8"),
@@ -21,7 +22,7 @@ FOLDED = np.dtype(
         ("carts", "<i8"),
         ("price", "<f8"),  # of the newest price change in the window; NaN when there was none
         ("price_ms", "<i8"),  # when it took effect; NO_PRICE_CHANGE_MS when there was none
-        ("fractional", "<u1"),  # whether a quantity was no whole number
+        ("fractional", "<i8"),  # 1 where a quantity was no whole number; as wide as the rest, so that all are aligned
     ]
 )
 _FIRST_ROWS = 64

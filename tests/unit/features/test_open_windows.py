@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.open_windows import OpenWindow, OpenWindows
+from features.open_windows import FOLDED, OpenWindow, OpenWindows
 
 
 def slots(*numbers: int) -> np.ndarray:
@@ -53,3 +53,8 @@ def test_closing_takes_a_window_out_and_opens_the_next() -> None:
     assert windows.pop(6).count == 0
     assert windows.first_open == 7
     assert list(windows) == []
+
+
+def test_every_field_is_aligned_for_numpy_adds_to_others_are_slow() -> None:
+    assert all(offset % dtype.itemsize == 0 for dtype, offset in FOLDED.fields.values())
+    assert FOLDED.itemsize % 8 == 0
