@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.kafka.topic_ids import TopicIds
 from tests.integration.test_trouble import FIRST_MS, expected, fails, lines, told
-from tests.support.service import Service, skutrend
+from tests.support.service import Service, skutrend, values
 from tests.support.shop import send
 from tests.support.workers import wait_for
 
@@ -66,7 +66,9 @@ def test_an_input_that_was_made_again_and_has_grown_beyond_our_offset_stops_the_
         service.start("w")
         service.await_closed(FIRST_MS + 8 * DAY_MS, partitions=2)
         service.stop("w")
-    assert expected(range(2, 8)).items() <= told(kafka, topic_prefix).items()
+    # a worker that runs may have closed windows of the new topic before it noticed: they are the same
+    published = {window["id"]: window["units"] for window in values(kafka.bootstrap, f"{topic_prefix}windows")}
+    assert expected(range(2, 8)).items() <= published.items()
     assert after in fails(settings, tmp_path)
 
 
@@ -130,7 +132,7 @@ def test_a_worker_that_reads_other_topics_than_its_group_stops_and_the_group_goe
 def test_of_two_workers_of_one_instance_the_older_ends_and_names_the_cause(
     kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    with Service({**settings, "instance": "worker-0"}, tmp_path, run_blocking=True) as service:
+    with Service({**settings, "instance": "worker-0"}, tmp_path, apart=True) as service:
         service.start("older")
         service.await_records(send(kafka, topic_prefix, lines(range(2))))
         service.start("newer", wait=False)
@@ -208,7 +210,7 @@ def test_a_changelog_that_was_made_again_and_has_grown_beyond_our_position_stops
     kafka: KafkaBroker, topic_prefix: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     changelog = f"{topic_prefix}skutrend-{settings['group']}-changelog"
-    with Service(settings, tmp_path, run_blocking=True) as service:
+    with Service(settings, tmp_path, apart=True) as service:
         service.start("w")
         service.await_records(send(kafka, topic_prefix, lines(range(1))))
         service.stop("w")

@@ -44,7 +44,7 @@ def test_records_larger_than_their_topic_takes(
     kafka.make_topics([topic], partitions=1, config={"max.message.bytes": "1000"})
     writing = producer(kafka, f"{topic_prefix}id" if is_transactional else None)
     writing.put(topic, [b"k"], [os.urandom(3_000)])
-    with pytest.raises(Refused, match=r"MSG_SIZE_TOO_LARGE.*raise max\.message\.bytes of that topic") as refused:
+    with pytest.raises(Refused, match=r"MSG_SIZE_TOO_LARGE.*raise max\.message\.bytes of the topic") as refused:
         writing.commit(30)
     assert topic in str(refused.value)
     writing.abort(10)
@@ -94,7 +94,7 @@ def test_a_worker_whose_outputs_are_too_large_stops_and_says_so(
     sentence = fails({**settings, "guarantee": guarantee}, tmp_path)
     assert f"{topic_prefix}windows" in sentence
     assert "MSG_SIZE_TOO_LARGE" in sentence
-    assert "raise max.message.bytes of that topic" in sentence
+    assert "raise max.message.bytes of the topic" in sentence
 
 
 def test_a_worker_whose_output_topic_is_gone_stops_and_says_so(
@@ -106,4 +106,4 @@ def test_a_worker_whose_output_topic_is_gone_stops_and_says_so(
     send(kafka, topic_prefix, lines(range(3)))
     sentence = fails({**settings, "kafka_topic_metadata_propagation_max_ms": 2_000}, tmp_path)
     assert f"{topic_prefix}windows" in sentence
-    assert "make it with `skutrend topics create`" in sentence
+    assert "make it (`skutrend topics create`)" in sentence

@@ -33,6 +33,7 @@ OUTPUTS: Final = ("windows", "forecasts", "alerts", "late-events", "dead-letters
 def least_rights(settings: dict[str, Any]) -> dict[str, Right]:
     """Rights of a worker, by a name for each; `create` only until the changelog topic is there."""
     prefix, group = settings["topic_prefix"], settings["group"]
+    group_id = f"{prefix}{group}"
     changelog = f"{prefix}skutrend-{group}-changelog"
     topic = ResourceType.TOPIC
     return {
@@ -41,7 +42,7 @@ def least_rights(settings: dict[str, Any]) -> dict[str, Right]:
         "read changelog": Right(AclOperation.READ, topic, changelog),
         "write changelog": Right(AclOperation.WRITE, topic, changelog),
         "create changelog": Right(AclOperation.CREATE, topic, changelog),
-        "read group": Right(AclOperation.READ, ResourceType.GROUP, group),
+        "read group": Right(AclOperation.READ, ResourceType.GROUP, group_id),
         "write ids": Right(AclOperation.WRITE, ResourceType.TRANSACTIONAL_ID, f"{prefix}{group}-", is_prefix=True),
     }
 
@@ -86,7 +87,7 @@ def test_these_rights_are_enough(asking: KafkaBroker, shop: dict[str, Any], tmp_
     [
         ("write ids", "Write on the transactional id '{prefix}{group}-"),
         ("write windows", "Write on the topic '{prefix}windows'"),
-        ("read group", "Read on the group '{group}'"),
+        ("read group", "Read on the group '{prefix}{group}'"),
         ("read orders", "Read on the topic '{prefix}orders'"),
         ("read changelog", "Read on the topic '{prefix}skutrend-{group}-changelog'"),
         ("write changelog", "Write on the topic '{prefix}skutrend-{group}-changelog'"),
@@ -131,7 +132,7 @@ def test_a_right_that_is_taken_away_ends_the_worker_that_runs(
         process = service.processes.pop("w")
         assert process.wait(timeout=15) == 1, service.log("w")
         (sentence,) = [line for line in service.log("w").splitlines() if line.startswith("skutrend: ")]
-        assert f"Read on the group '{shop['group']}'" in sentence
+        assert f"Read on the group '{shop['topic_prefix']}{shop['group']}'" in sentence
 
 
 def test_tls_given_as_text_lets_both_clients_in(topic_prefix: str, tmp_path: Path) -> None:

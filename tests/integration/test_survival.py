@@ -59,7 +59,7 @@ def test_random_kills_over_three_workers_leave_every_window_right_and_every_id_o
     end_ms = end_of(tables)
     parts = parted(records, KILLS + 1)
     names = ["a", "b", "c"]
-    with Service(settings, tmp_path, run_blocking=True) as service:
+    with Service(settings, tmp_path, apart=True) as service:
         for name in names:
             service.start(name, wait=False)
         service.await_ready(names)
@@ -100,7 +100,7 @@ def test_a_static_member_restarts_without_moving_anything(
     )
     records = disordered(month(), by_ms=0, duplicates=0.0)
     half = len(records) // 2
-    with Service(settings, tmp_path, run_blocking=True) as service:
+    with Service(settings, tmp_path, apart=True) as service:
         for name in ("pod-0", "pod-1"):
             service.start(name, wait=False, instance=name)
         service.await_ready(["pod-0", "pod-1"])
@@ -132,7 +132,7 @@ def test_a_zombie_that_wakes_up_can_neither_write_nor_harm_the_new_owner(
     )
     end_ms = end_of(tables)
     thirds = parted(records, 3)
-    with Service(settings, tmp_path, run_blocking=True) as service:
+    with Service(settings, tmp_path, apart=True) as service:
         for name in ("zombie", "heir"):
             service.start(name, wait=False)
         service.await_ready(["zombie", "heir"])

@@ -262,7 +262,7 @@ def test_state_of_another_version_stops_the_worker_wherever_it_lies_and_stays_as
         service.await_records(send(kafka, topic_prefix, lines(range(3))))
         service.stop("w")
     foreign = msgspec.msgpack.encode({"format": 99, "flushes": 3})
-    found = sorted((tmp_path / "state" / settings["group"]).glob("partition-*"))
+    found = sorted((tmp_path / "state" / f"{topic_prefix}{settings['group']}").glob("partition-*"))
     assert len(found) == 2
     for path in found:
         store = Store(path)
@@ -315,7 +315,8 @@ def test_an_output_topic_that_is_deleted_ends_the_worker_with_its_name(
     with Service(settings, tmp_path) as service:
         service.start("w", kafka_topic_metadata_propagation_max_ms=2_000)
         service.await_records(send(kafka, topic_prefix, lines(range(3))))
-        AdminClient({"bootstrap.servers": kafka.bootstrap}).delete_topics([windows])[windows].result()
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})  # which must outlive the answer
+        admin.delete_topics([windows])[windows].result()
         send(kafka, topic_prefix, lines(range(3, 6)))
         process = service.processes.pop("w")
         assert process.wait(timeout=60) == 1, service.log("w")

@@ -77,7 +77,7 @@ class Service:
 
     settings: dict[str, Any]
     folder: Path
-    run_blocking: bool = False  # a state directory for each, as on machines of their own
+    apart: bool = False  # a state directory for each, as on machines of their own
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Service:
 
     def state_dir(self, name: str) -> Path:
         """Where a worker keeps its state."""
-        return self.folder / (f"state-{name}" if self.run_blocking else "state")
+        return self.folder / (f"state-{name}" if self.apart else "state")
 
     def start(self, name: str, *, wait: bool = True, **more: Any) -> None:  # noqa: ANN401  # settings
         """Run a worker and wait until it owns partitions, unless told not to."""

@@ -90,7 +90,7 @@ def test_links_to_a_kubernetes_service_are_no_settings_and_told_once(
 def test_a_property_named_like_a_service_is_still_a_property() -> None:
     name = "SKUTREND_KAFKA_SASL_KERBEROS_SERVICE_NAME"
     with pytest.raises(BadSetting, match=name):
-        load(environment={**links("skutrend-kafka", 9093, "broker"), name: "kafka"})
+        load(environment={**links("skutrend-other", 9093, "broker"), name: "kafka"})
 
 
 def test_each_service_is_told_of_and_settings_beside_their_links_are_read(caplog: pytest.LogCaptureFixture) -> None:

@@ -168,7 +168,7 @@ def test_rows_split_by_window_keep_their_order_and_are_all_there(numbers: list[i
 
 
 def test_a_row_of_an_open_window_starts_blank() -> None:
-    assert FOLDED.itemsize == 8 + 4 * 8 + 2 * 8 + 8 + 8 + 1
+    assert FOLDED.itemsize == 8 + 4 * 8 + 2 * 8 + 8 + 8 + 8
     window = OpenWindows().get(1)
     rows = window.rows(np.arange(200, dtype=np.int32))
     assert all(row.tobytes() == BLANK[0].tobytes() for row in window.folded[rows])
