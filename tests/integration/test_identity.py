@@ -136,7 +136,7 @@ def test_of_two_workers_of_one_instance_the_older_ends_and_names_the_cause(
         service.start("older")
         service.await_records(send(kafka, topic_prefix, lines(range(2))))
         service.start("newer", wait=False)
-        sentence = ended(service, "older", within_s=20)
+        sentence = ended(service, "older", within_s=60)
         service.await_ready(["newer"])
         send(kafka, topic_prefix, lines(range(2, 4)))
         service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
