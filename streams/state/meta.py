@@ -127,15 +127,21 @@ def fresh_meta(sku_state: SkuState, *, model: str) -> Meta:
     )
 
 
+# Made at import and not when they are first needed: partitions are restored in threads, and msgspec crashes the process
+# where two of them look at a type for the first time.
+_DECODE_STATED = msgspec.msgpack.Decoder(_Stated).decode
+_DECODE_META = msgspec.msgpack.Decoder(Meta).decode
+
+
 def read_meta(raw: bytes, *, where: str) -> Meta:
     """Decode a stored meta record. Another format is a `StateMismatch`, bytes that are none are `StateCorrupt`.
 
     The format comes first: what another version wrote is not damaged, and must not be thrown away.
     """
     try:
-        stated = msgspec.msgpack.decode(raw, type=_Stated).format
+        stated = _DECODE_STATED(raw).format
         if stated == FORMAT:
-            return msgspec.msgpack.decode(raw, type=Meta)
+            return _DECODE_META(raw)
     except DECODE_ERRORS as error:
         msg = f"the meta record of {where} is unreadable ({error})"
         raise StateCorrupt(msg) from error

@@ -61,6 +61,11 @@ class SnapshotManifest(msgspec.Struct, frozen=True):
     files: list[SnapshotFile]
 
 
+# made at import, as in meta.py: snapshots are fetched in threads
+_DECODE_STATED = msgspec.json.Decoder(_Stated).decode
+_DECODE_MANIFEST = msgspec.json.Decoder(SnapshotManifest).decode
+
+
 class SnapshotRepository:
     """Where the snapshots of a group lie. All calls may take as long as the network does."""
 
@@ -92,11 +97,11 @@ class SnapshotRepository:
         """Copy a snapshot into an empty folder; returns its bytes. `SnapshotUnusable` where it is not as written."""
         with _named(f"the snapshot {manifest_at} cannot be read"):
             raw = self.fs.cat_file(manifest_at)
-            stated = msgspec.json.decode(raw, type=_Stated).format  # first: another format may have other fields
+            stated = _DECODE_STATED(raw).format  # first: another format may have other fields
             if stated != FORMAT:
                 msg = f"the snapshot {manifest_at} is of format {stated}, this build reads {FORMAT}"
                 raise SnapshotUnusable(msg)
-            manifest = msgspec.json.decode(raw, type=SnapshotManifest)
+            manifest = _DECODE_MANIFEST(raw)
             folder.mkdir(parents=True)
             total = sum(file.size for file in manifest.files)
             done = 0

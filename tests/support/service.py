@@ -31,6 +31,7 @@ COMMAND = [sys.executable, "-m", "streams"]
 def environment(**settings: object) -> dict[str, str]:
     """Return an environment whose only SKUTREND_ settings are these."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SKUTREND_")}
+    clean["PYTHONFAULTHANDLER"] = "1"  # a crash of native code says where
     return clean | {f"SKUTREND_{name.upper()}": str(value) for name, value in settings.items()}
 
 
