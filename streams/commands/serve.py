@@ -13,7 +13,7 @@ from features.encoding import fingerprint
 from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
-from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused
+from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import broker_errors, clients, rights, topics
 from streams.kafka.broker_errors import Attempt, Fate
@@ -46,7 +46,7 @@ def serve(settings: Settings) -> None:
     session = open_session(settings)
     count = input_partitions(partition_counts(settings))
     if settings.changelog == "on":
-        topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=count)
+        ensure_changelog(settings, partitions=count)
     rights.demand(settings.client, needed_rights(settings))
     limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
     app, worker = build(settings, session, partition_count=count, letter_limit_bytes=limit_bytes)
@@ -144,6 +144,19 @@ def _ask(admin: AdminClient, topics: list[str], brokers: str) -> tuple[dict[str,
             return {}, f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
         counts[topic] = len(found.partitions)
     return counts, ""
+
+
+def ensure_changelog(settings: Settings, *, partitions: int) -> None:
+    """Make the changelog topic where it is missing; waits a while for brokers that have gone since they answered."""
+    deadline = time.monotonic() + BROKERS_WAIT_S
+    while True:
+        try:
+            return topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=partitions)
+        except Unavailable as trouble:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("%s; trying again", trouble)
+        time.sleep(_RETRY_S)
 
 
 def start_http(settings: Settings, worker: Worker) -> HttpServer | None:

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from features.cadence import DAY_MS
-from schemas.errors import BrokerTrouble, Refused
+from schemas.errors import BrokerTrouble, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import broker_errors, clients
 from streams.kafka.broker_errors import Attempt, Fate
@@ -129,7 +129,10 @@ def check(config: Mapping[str, Any], *, prefix: str = "", output_prefix: str = "
 
 
 def ensure_changelog(config: Mapping[str, Any], name: str, *, partitions: int) -> None:
-    """Make the changelog topic where it is missing; another partition count than the inputs' is a `BrokerTrouble`."""
+    """Make the changelog topic where it is missing; another partition count than the inputs' is a `BrokerTrouble`.
+
+    `Unavailable` when no broker answers.
+    """
     admin = clients.admin(config)
     known = _metadata(admin, config)
     if name in known:
@@ -271,7 +274,7 @@ def _cluster(admin: AdminClient, config: Mapping[str, Any]) -> ClusterMetadata:
             f"no answer from the brokers {config.get('bootstrap.servers', '(none given)')}: {error.args[0].str()}; "
             "see whether they run and whether SKUTREND_BROKERS and the security settings are right"
         )
-        raise BrokerTrouble(msg) from error
+        raise Unavailable(msg) from error
 
 
 def _settings(admin: AdminClient, topics: Iterable[str], *, answer_s: float = ANSWER_S) -> dict[str, dict[str, str]]:
@@ -296,4 +299,4 @@ def _wait(future: Future[Answer], what: str, attempt: Attempt) -> Answer:
             refusal = f"{what}: {cause.str()}; {attempt.remedy(cause.code())}"
             raise Refused(refusal) from error
         msg = f"{what}: {cause.str()}; see whether the cluster is whole"
-        raise BrokerTrouble(msg) from error
+        raise Unavailable(msg) from error

@@ -64,7 +64,9 @@ def test_a_topic_that_is_not_there(kafka: KafkaBroker, topic_prefix: str, *, is_
 
 
 def test_a_transaction_longer_than_the_brokers_allow(kafka: KafkaBroker, topic_prefix: str) -> None:
-    with pytest.raises(Refused, match=r"could not be taken over, INVALID_TRANSACTION_TIMEOUT.*lower SKUTREND_KAFKA_TRANS"):
+    with pytest.raises(
+        Refused, match=r"could not be taken over, INVALID_TRANSACTION_TIMEOUT.*lower SKUTREND_KAFKA_TRANS"
+    ):
         producer(kafka, f"{topic_prefix}id", transaction_timeout_ms=1_000_000, message_timeout_ms=900_000)
 
 

@@ -10,9 +10,10 @@ import pytest
 from faust.types import TP
 
 from inference.bundle import SHIPPED
-from schemas.errors import BundleMismatch
+from schemas.errors import BundleMismatch, Unavailable
 from streams.cli import cli
 from streams.commands import serve
+from streams.kafka import topics
 from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
 from streams.settings import Settings
 from streams.worker.environment import Environment
@@ -86,6 +87,19 @@ def test_the_partitions_of_each_input_are_asked_of_the_brokers(broker: str, tmp_
     settings = settings_for(broker, tmp_path)
     counts = serve.partition_counts(settings)
     assert counts == dict.fromkeys((settings.topic(n) for n in ("orders", "clicks", "price-changes")), PARTITIONS)
+
+
+def test_brokers_that_go_while_a_worker_starts_are_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setattr(topics, "ANSWER_S", 0.2)
+    monkeypatch.setattr(serve, "BROKERS_WAIT_S", 0.5)
+    monkeypatch.setattr(serve, "_RETRY_S", 0.05)
+    with pytest.raises(Unavailable, match=f"no answer from the brokers 127.0.0.1:{port}"):
+        serve.ensure_changelog(settings_for(f"127.0.0.1:{port}", tmp_path), partitions=1)
+    assert "no answer from the brokers" in caplog.messages[0]
+    assert "trying again" in caplog.messages[0]
 
 
 def test_state_that_lies_where_it_was_before_the_prefix_was_in_its_name_is_told_of(
