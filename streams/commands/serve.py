@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from confluent_kafka import KafkaException
 
@@ -13,7 +13,7 @@ from features.encoding import fingerprint
 from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
-from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused, Unavailable
+from schemas.errors import BadSetting, BundleMismatch, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import broker_errors, clients, rights, topics
 from streams.kafka.broker_errors import Attempt, Fate
@@ -26,6 +26,8 @@ from streams.worker.app import build
 from streams.worker.environment import input_partitions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from confluent_kafka.admin import AclOperation, AdminClient
 
     from streams.worker.worker import Worker
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 BROKERS_WAIT_S = 30.0
 _RETRY_S = 1.0
+
+Answer = TypeVar("Answer")
 
 
 def serve(settings: Settings) -> None:
@@ -118,40 +122,36 @@ def partition_counts(settings: Settings) -> dict[str, int]:
     """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
     admin = clients.admin(settings.client)
     inputs = [settings.topic(name) for name in INPUT_NAMES]
-    deadline = time.monotonic() + BROKERS_WAIT_S
-    while True:
-        counts, missing = _ask(admin, inputs, settings.brokers)
-        if not missing:
-            return counts
-        if time.monotonic() > deadline:
-            raise BrokerTrouble(missing)
-        log.warning("%s; trying again", missing)
-        time.sleep(_RETRY_S)
+    return _patiently(lambda: {topic: _partition_count(admin, topic, settings.brokers) for topic in inputs})
 
 
-def _ask(admin: AdminClient, topics: list[str], brokers: str) -> tuple[dict[str, int], str]:
-    counts = {}
-    for topic in topics:
-        try:
-            found = admin.list_topics(topic, timeout=10).topics[topic]
-        except KafkaException as error:
-            return {}, f"no answer from the brokers at {brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
-        if found.error is not None and broker_errors.fate(found.error.code()) is Fate.REFUSED:
-            remedy = Attempt("Read", topic=topic).remedy(found.error.code())
-            msg = f"topic {topic} may not be seen ({found.error.str()}); {remedy}"
-            raise Refused(msg)
-        if found.error is not None:
-            return {}, f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
-        counts[topic] = len(found.partitions)
-    return counts, ""
+def _partition_count(admin: AdminClient, topic: str, brokers: str) -> int:
+    try:
+        found = admin.list_topics(topic, timeout=10).topics[topic]
+    except KafkaException as error:
+        msg = f"no answer from the brokers at {brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
+        raise Unavailable(msg) from error
+    if found.error is not None and broker_errors.fate(found.error.code()) is Fate.REFUSED:
+        remedy = Attempt("Read", topic=topic).remedy(found.error.code())
+        msg = f"topic {topic} may not be seen ({found.error.str()}); {remedy}"
+        raise Refused(msg)
+    if found.error is not None:
+        msg = f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
+        raise Unavailable(msg)
+    return len(found.partitions)
 
 
 def ensure_changelog(settings: Settings, *, partitions: int) -> None:
     """Make the changelog topic where it is missing; waits a while for brokers that have gone since they answered."""
+    _patiently(lambda: topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=partitions))
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask the brokers, and again for a while as long as they cannot answer (`Unavailable`)."""
     deadline = time.monotonic() + BROKERS_WAIT_S
     while True:
         try:
-            return topics.ensure_changelog(settings.client, settings.changelog_topic, partitions=partitions)
+            return ask()
         except Unavailable as trouble:
             if time.monotonic() > deadline:
                 raise
