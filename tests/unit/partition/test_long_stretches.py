@@ -12,7 +12,6 @@ import pytest
 from features.cadence import DORMANT_WINDOWS
 from features.grid import EARLIEST_MS
 from schemas.inputs import CLICKS, ORDERS, PRICES
-from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
 from streams.state.store import Store
 from tests.support.partitions import (
@@ -26,26 +25,12 @@ from tests.support.partitions import (
     price_change,
     published,
     reach,
-    settings_for,
     take,
 )
 from tests.support.scripted import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streams.partition.partition import Partition
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
-
-
-@pytest.fixture
-def settings(broker: str, tmp_path: Path) -> Settings:
-    return settings_for(broker, tmp_path)
 
 
 def stray(settings: Settings) -> Partition:

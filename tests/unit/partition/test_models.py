@@ -17,7 +17,6 @@ from inference.training.export import export
 from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.state import show, verify
-from streams.kafka.embedded import EmbeddedBroker
 from streams.state import keys
 from streams.state.changelog import Changelog
 from streams.state.flush import FlushChannel
@@ -39,7 +38,6 @@ from tests.support.partitions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from streams.partition.partition import Partition
@@ -49,12 +47,6 @@ Damage = Callable[[bytes, bytes], dict[bytes, "bytes | None"]]
 LATER_MS = T0 + 1_000 * DAY_MS
 SKUS = ("a", "b", "Größe/7")
 Nets = dict[int, "Session | None"]
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture(scope="module")

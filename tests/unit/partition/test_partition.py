@@ -17,7 +17,6 @@ from schemas.inputs import CLICKS, ORDERS, PRICES
 from schemas.provenance import read_dead_letter_headers
 from streams.commands.serve import open_session
 from streams.kafka.batch import Skipped
-from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
 from streams.observe.metrics import Metrics
 from streams.settings import Settings
@@ -41,28 +40,9 @@ from tests.support.partitions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from streams.partition.partition import Partition
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
-
-
-@pytest.fixture
-def settings(broker: str, tmp_path: Path) -> Settings:
-    return settings_for(broker, tmp_path)
-
-
-@pytest.fixture
-def partition(settings: Settings) -> Iterator[Partition]:
-    opened = open_partition(settings)
-    yield opened
-    opened.close()
 
 
 def test_a_dormant_sku_is_forgotten_with_its_row_and_starts_anew_when_it_returns(settings: Settings) -> None:

@@ -21,7 +21,6 @@ from schemas.provenance import (
     read_dead_letter_headers,
     read_late_event_headers,
 )
-from streams.kafka.embedded import EmbeddedBroker
 from streams.partition.side_outputs import Original, batch_bytes, fit
 from streams.settings import Settings
 from tests.support.partitions import (
@@ -41,28 +40,9 @@ from tests.support.partitions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from streams.partition.partition import Partition
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
-
-
-@pytest.fixture
-def settings(broker: str, tmp_path: Path) -> Settings:
-    return settings_for(broker, tmp_path)
-
-
-@pytest.fixture
-def partition(settings: Settings) -> Iterator[Partition]:
-    opened = open_partition(settings)
-    yield opened
-    opened.close()
 
 
 def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
