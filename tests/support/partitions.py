@@ -181,3 +181,9 @@ def published(settings: Settings, topic: str) -> list[dict[str, Any]]:
 
 def last_of_each_id(messages: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {message["id"]: message for message in messages}
+
+
+def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
+    """All windows of a SKU that have been published, after a flush."""
+    partition.flush(now_ms=NOW_MS)
+    return [w for w in published(partition.settings, "windows") if w["sku"] == sku]

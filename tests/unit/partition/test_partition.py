@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -37,6 +37,7 @@ from tests.support.partitions import (
     read_topic,
     settings_for,
     take,
+    windows_of,
 )
 
 if TYPE_CHECKING:
@@ -82,11 +83,6 @@ def test_a_row_that_should_be_gone_or_there_is_noticed_and_never_folded_on(setti
     opened.close()
     with pytest.raises(StateCorrupt, match=rf"has {left + change} SKUs, flush 1 left {left}; delete that"):
         open_partition(settings)
-
-
-def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
-    partition.flush(now_ms=NOW_MS)
-    return [w for w in published(partition.settings, "windows") if w["sku"] == sku]
 
 
 def test_a_window_says_what_happened_in_it_and_the_next_one_that_nothing_did(partition: Partition) -> None:

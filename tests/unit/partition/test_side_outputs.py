@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -32,22 +32,17 @@ from tests.support.partitions import (
     inputs,
     open_partition,
     order,
-    published,
     reach,
     read_topic,
     settings_for,
     take,
+    windows_of,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from streams.partition.partition import Partition
-
-
-def windows_of(partition: Partition, sku: str) -> list[dict[str, Any]]:
-    partition.flush(now_ms=NOW_MS)
-    return [w for w in published(partition.settings, "windows") if w["sku"] == sku]
 
 
 def test_dead_letters_carry_the_original_bytes_headers_and_where_they_came_from(partition: Partition) -> None:
