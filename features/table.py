@@ -24,11 +24,6 @@ class Column:
     shape: tuple[int, ...] = ()
     fill: float = 0
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one SKU's value."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=int))
-
 
 class SkuTable:
     """SKUs in slots 0..len-1, in the order they were first seen, and their columns.

@@ -1,8 +1,8 @@
 """Why a record cannot be used: the code and the sentence that go to its dead letter.
 
-The codes are stable, and all of them stand in `CODES`. A record that breaks several rules gets the first that applies
-in this order: size, JSON, SKU, the fields as declared; then what features/sku_state.py judges: time, currency,
-partition.
+The codes are stable, and all of them stand in `CODES`, that of a whole record batch (schemas/errors.py) too. A record
+that breaks several rules gets the first that applies in this order: size, JSON, SKU, the fields as declared; then what
+features/sku_state.py judges: time, currency, partition.
 
 Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to
 name the field and quote what was found, and rests on no error text of the decoder. Nothing is quoted that may tell of a
@@ -36,6 +36,7 @@ CODES: Final = (
     "from_the_future",
     "wrong_currency",
     "wrong_partition",
+    "undecodable_batch",
 )
 """Every code that a dead letter may carry; the README tells what each means."""
 

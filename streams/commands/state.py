@@ -53,47 +53,49 @@ def verify(settings: Settings, *, changelog: bool = False) -> list[str]:
 
     changelog: whether to compare the rows with those in Kafka too.
     """
-    lines = []
-    for path in _partitions(settings):
-        sku_state = _empty_sku_state(settings)
-        store = Store(path)
-        try:
-            meta = _meta(store, sku_state)
-            compared = ""
-            if changelog:
-                common = compare(settings, store, int(path.name.removeprefix("partition-")))
-                compared = f"; the changelog has the same {common:,} records"
-            if meta is None:
-                lines.append(f"{path.name}: nothing flushed yet{compared}")
-                continue
-            with track_progress(f"reading {path.name}, SKUs", meta.skus) as progress:
-                for skus, packed in store.scan.sku_rows():
-                    SKU_ROW.unpack(sku_state.table, skus, packed)
-                    progress(len(skus))
-                folded = sum(len(part.skus) for part in store.scan.open_rows())
-                in_model = sum(len(part[0]) for part in store.scan.model_rows(meta.model))
-                ids = sum(len(part[2]) // HASH_BYTES for part in store.scan.ids())
-        finally:
-            store.close()
-        check_count(meta, len(sku_state.table), where=str(path))
-        of_model = ""
-        if meta.model != NO_MODEL:
-            check_model_count(meta, in_model, where=str(path))
-            of_model = f", all with their state in model {meta.model}"
-        _balance(meta, path)
-        bad = int((~np.isfinite(sku_state.table["nu"][: len(sku_state.table)])).sum())
-        if bad:
-            msg = (
-                f"{bad} SKUs in {path} have no finite scale; delete that directory to rebuild it from the input topics"
-            )
-            raise StateMismatch(msg)
-        taken = sum(c.records for c in meta.counts.values())
-        lines.append(
-            f"{path.name}: whole; flush {meta.sequence}, {len(sku_state.table):,} SKUs{of_model}, "
-            f"{folded:,} open rows, {ids:,} event ids, "
-            f"{taken:,} records = folded + duplicate + late + rejected{compared}"
-        )
-    return lines
+    return [_verify_one(settings, path, changelog=changelog) for path in _partitions(settings)]
+
+
+def _verify_one(settings: Settings, path: Path, *, changelog: bool) -> str:
+    sku_state = _empty_sku_state(settings)
+    store = Store(path)
+    try:
+        meta = _meta(store, sku_state)
+        compared = ""
+        if changelog:
+            common = compare(settings, store, int(path.name.removeprefix("partition-")))
+            compared = f"; the changelog has the same {common:,} records"
+        if meta is None:
+            return f"{path.name}: nothing flushed yet{compared}"
+        with track_progress(f"reading {path.name}, SKUs", meta.skus) as progress:
+            for skus, packed in store.scan.sku_rows():
+                SKU_ROW.unpack(sku_state.table, skus, packed)
+                progress(len(skus))
+            folded = sum(len(part.skus) for part in store.scan.open_rows())
+            in_model = sum(len(part[0]) for part in store.scan.model_rows(meta.model))
+            ids = sum(len(part[2]) // HASH_BYTES for part in store.scan.ids())
+    finally:
+        store.close()
+    check_count(meta, len(sku_state.table), where=str(path))
+    of_model = ""
+    if meta.model != NO_MODEL:
+        check_model_count(meta, in_model, where=str(path))
+        of_model = f", all with their state in model {meta.model}"
+    _balance(meta, path)
+    _check_scales(sku_state, path)
+    taken = sum(c.records for c in meta.counts.values())
+    return (
+        f"{path.name}: whole; flush {meta.sequence}, {len(sku_state.table):,} SKUs{of_model}, "
+        f"{folded:,} open rows, {ids:,} event ids, "
+        f"{taken:,} records = folded + duplicate + late + rejected{compared}"
+    )
+
+
+def _check_scales(sku_state: SkuState, path: Path) -> None:
+    bad = int((~np.isfinite(sku_state.table["nu"][: len(sku_state.table)])).sum())
+    if bad:
+        msg = f"{bad} SKUs in {path} have no finite scale; delete that directory to rebuild it from the input topics"
+        raise StateMismatch(msg)
 
 
 def _balance(meta: Meta, path: Path) -> None:

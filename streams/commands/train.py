@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -21,6 +22,10 @@ from schemas.inputs import InputName
 from streams.events import tables as event_tables
 from streams.observe.progress import track_progress
 from streams.state import directories
+
+if TYPE_CHECKING:
+    from inference.training.fit import FitResult
+    from inference.training.history import History
 
 DEFAULT_ITERATIONS = 800
 
@@ -55,38 +60,54 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little."""
     money = money or ShopCurrency()
     try:
-        import torch  # noqa: PLC0415 - the train extra
+        from inference.training.export import export  # noqa: PLC0415 - the train extra
     except ImportError as error:
         msg = "training needs PyTorch: install `skutrend[train]`"
         raise BadSetting(msg) from error
-    from inference.training.export import export  # noqa: PLC0415
-    from inference.training.fit import fit  # noqa: PLC0415
-    from inference.training.history import collect  # noqa: PLC0415
 
     directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)  # now, not after the training
     console = Console(stderr=True)
-    until_ms = local_ms(until, grid) if until else None
+    history = _collect(files, grid, money, until_ms=local_ms(until, grid) if until else None)
+    for line in money.told():
+        console.print(line, highlight=False)
+    console.print(f"{history.arrays.windows} windows of {len(history.skus)} SKUs")
+    result = _fit(history, grid, iterations=iterations or DEFAULT_ITERATIONS, seed=seed)
+    with track_progress("exporting and checking"):
+        export(result.network, out, manifest=_manifest(history, result, grid))
+    for line in describe(load(out, expected_fingerprint=fingerprint())):
+        console.print(line, highlight=False)
+
+
+def _collect(
+    files: Mapping[InputName, Path], grid: WindowGrid, money: ShopCurrency, *, until_ms: int | None
+) -> History:
+    from inference.training.history import collect  # noqa: PLC0415 - the train extra
+
     events = event_tables.load_telling(files)
     windows = windows_between(grid, events, until_ms=until_ms)
     with track_progress("replaying windows through the serving code", windows) as progress:
-        history = collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=lambda _: progress(1))
-    for line in money.told():
-        console.print(line, highlight=False)
-    arrays = history.arrays
-    console.print(f"{arrays.windows} windows of {len(history.skus)} SKUs")
+        return collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=lambda _: progress(1))
+
+
+def _fit(history: History, grid: WindowGrid, *, iterations: int, seed: int) -> FitResult:
+    from inference.training.fit import fit  # noqa: PLC0415 - the train extra
+
     with track_progress("training, iterations") as progress:
         try:
-            result = fit(
-                arrays,
+            return fit(
+                history.arrays,
                 seed=seed,
-                until_index=arrays.windows,
+                until_index=history.arrays.windows,
                 season_length=grid.season_windows,
                 progress=lambda done, total, loss: progress.at(done, total=total, detail=f"loss {loss:.4f}"),
-                iterations=iterations or DEFAULT_ITERATIONS,
+                iterations=iterations,
             )
         except ValueError as error:
             raise BadInput(str(error)) from error
-    manifest = Manifest(
+
+
+def _manifest(history: History, result: FitResult, grid: WindowGrid) -> Manifest:
+    return Manifest(
         name=f"lstm-{length_name(grid.window_ms)}",
         version=f"{version('skutrend')}.{history.ends_ms // DAY_MS}",
         feature_fingerprint=fingerprint(),
@@ -99,9 +120,5 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
         hidden=result.network.layout.hidden,
         training_span=Span(start_ms=int(history.starts_ms[0]), end_ms=history.ends_ms),
         metrics=result.metrics,
-        created_by=f"skutrend {version('skutrend')}, torch {torch.__version__}",
+        created_by=f"skutrend {version('skutrend')}, torch {version('torch')}",
     )
-    with track_progress("exporting and checking"):
-        export(result.network, out, manifest=manifest)
-    for line in describe(load(out, expected_fingerprint=fingerprint())):
-        console.print(line, highlight=False)

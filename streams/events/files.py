@@ -91,15 +91,6 @@ def survey(path: Path) -> Survey:
     return Survey(rows, first_ms, last_ms, bool(in_order))
 
 
-def event_time_span(path: Path) -> tuple[int, int]:
-    """First and last event time of a file in epoch milliseconds, both inclusive; `BadInput` if it has no rows."""
-    found = survey(path)
-    if found.first_ms is None or found.last_ms is None:
-        msg = f"{path} holds no rows, so it spans no time"
-        raise BadInput(msg)
-    return found.first_ms, found.last_ms
-
-
 def event_times(batch: pa.RecordBatch) -> Times:
     """Event times of a batch of `read`: int64 (n,), epoch milliseconds, read-only, sharing the batch's memory."""
     times: Any = np.from_dlpack(batch.column(TIME.name))

@@ -33,7 +33,6 @@ class RecordBatch:
     one's `next`. A batch may be empty (`len() == 0`) when a range held nothing but such offsets.
 
     offsets        ascending, all within `[start, next)`
-    timestamps     epoch milliseconds the producer or broker stamped; not the event time
     keys, values   None where the record has none (a value of None is a tombstone)
     headers        row -> headers, only of rows that have any
     skipped        what was passed over unread, ascending, all within `[start, next)`; not counted by `len()`
@@ -46,7 +45,6 @@ class RecordBatch:
     start: int
     next: int
     offsets: list[int] = field(default_factory=list)
-    timestamps: list[int] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     headers: dict[int, Headers] = field(default_factory=dict)

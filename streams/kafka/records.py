@@ -114,7 +114,6 @@ class ColumnRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka has no 
             for record in records:
                 key, value = record.key, record.value
                 offsets.append(record.offset)
-                batch.timestamps.append(record.timestamp)
                 batch.keys.append(key)
                 batch.values.append(value)
                 if key is not None:

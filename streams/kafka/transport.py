@@ -86,7 +86,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
             topic=record.topic,
             partition=record.partition,
             offset=record.next - 1,
-            timestamp=record.timestamps[-1] / 1000 if record.timestamps else 0.0,
+            timestamp=0.0,  # nobody asks when a record was written; events have a time of their own
             timestamp_type=0,
             headers=None,
             key=None,

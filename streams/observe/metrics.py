@@ -34,13 +34,24 @@ class Metrics:
     def __init__(self) -> None:
         """Register every metric."""
         self.registry = CollectorRegistry()
-        r = self.registry
+        self._register_reading(self.registry)
+        self._register_closing(self.registry)
+        self._register_durability(self.registry)
+        self._register_model(self.registry)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+    def _register_reading(self, r: CollectorRegistry) -> None:
         per_input = ("topic", "partition")
         self.records = Counter("skutrend_records", "Records taken from the inputs", per_input, registry=r)
         self.outcomes = Counter(
             "skutrend_outcomes", "What became of them; sums up to skutrend_records", (*per_input, "outcome"), registry=r
         )
         self.refusals = Counter("skutrend_refusals", "Dead-lettered records by code", ("topic", "code"), registry=r)
+        self.lag = Gauge("skutrend_lag", "Records not read yet", per_input, registry=r)
+        self.paused = Gauge("skutrend_paused", "1 while an input waits for slower ones", per_input, registry=r)
+
+    def _register_closing(self, r: CollectorRegistry) -> None:
         self.windows = Counter("skutrend_windows_closed", "Windows closed", ("partition",), registry=r)
         self.published = Counter("skutrend_published", "Records published", ("topic",), registry=r)
         self.skus = Gauge("skutrend_skus", "SKUs with state", ("partition",), registry=r)
@@ -53,11 +64,6 @@ class Metrics:
         self.windows_due = Gauge(
             "skutrend_windows_due", "Windows that are over and wait to be closed", ("partition",), registry=r
         )
-        self.lag = Gauge("skutrend_lag", "Records not read yet", per_input, registry=r)
-        self.paused = Gauge("skutrend_paused", "1 while an input waits for slower ones", per_input, registry=r)
-        self.flush = Histogram(
-            "skutrend_flush_seconds", "Time to make a flush durable", registry=r, buckets=_CLOSE_BUCKETS_S
-        )
         self.close = Histogram(
             "skutrend_close_seconds", "Time to close a window of a partition", registry=r, buckets=_CLOSE_BUCKETS_S
         )
@@ -66,6 +72,14 @@ class Metrics:
             "Time from when the watermark passed the end of a window until its outputs were committed",
             registry=r,
             buckets=_DELAY_BUCKETS_S,
+        )
+        self.open_alerts = Gauge(
+            "skutrend_open_alerts", "Alerts that are open", ("partition", "kind", "severity"), registry=r
+        )
+
+    def _register_durability(self, r: CollectorRegistry) -> None:
+        self.flush = Histogram(
+            "skutrend_flush_seconds", "Time to make a flush durable", registry=r, buckets=_CLOSE_BUCKETS_S
         )
         self.reopened = Counter(
             "skutrend_reopened",
@@ -82,6 +96,8 @@ class Metrics:
         self.snapshot_sequence = Gauge(
             "skutrend_snapshot_sequence", "Flush that the newest snapshot is of", ("partition",), registry=r
         )
+
+    def _register_model(self, r: CollectorRegistry) -> None:
         self.provider = Gauge("skutrend_model_info", "The model that serves", ("model", "provider"), registry=r)
         self.loss = Gauge(
             "skutrend_live_wql",
@@ -95,17 +111,12 @@ class Metrics:
             ("partition",),
             registry=r,
         )
-        self.open_alerts = Gauge(
-            "skutrend_open_alerts", "Alerts that are open", ("partition", "kind", "severity"), registry=r
-        )
         self.build = Gauge(
             "skutrend_build_info",
             "Versions of what runs, and what the model runs on",
             ("version", "python", "onnxruntime", "provider"),
             registry=r,
         )
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=r)
 
     def say_build(self, *, provider: str) -> None:
         """Say which build this is; provider: what the model runs on, `none` without one."""

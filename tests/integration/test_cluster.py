@@ -56,7 +56,7 @@ def cluster(nodes: KafkaCluster) -> KafkaCluster:
     return nodes
 
 
-def test_topics_get_the_clusters_own_number_of_copies_and_single_ones_are_told(
+def test_topics_get_the_clusters_own_number_of_copies_and_single_ones_are_reported(
     nodes: KafkaCluster, topic_prefix: str
 ) -> None:
     prefixes = {f"{topic_prefix}three-": (), f"{topic_prefix}one-": ("--replication", "1")}

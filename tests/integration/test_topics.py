@@ -110,7 +110,7 @@ def test_without_the_topics_the_limit_of_a_letter_is_kafka_s_default(config: dic
     assert topics.letter_limit_bytes(config, prefix=topic_prefix) == DEFAULT_LIMIT_BYTES
 
 
-def test_missing_topics_are_told_each_with_the_remedy(
+def test_missing_topics_are_reported_each_with_the_remedy(
     config: dict[str, str], kafka: KafkaBroker, topic_prefix: str
 ) -> None:
     missing = topics.check(config, prefix=topic_prefix)
@@ -125,7 +125,7 @@ def test_missing_topics_are_told_each_with_the_remedy(
 WRONG = ("orders", "price-changes", "windows", "forecasts", "late-events", "dead-letters")
 
 
-def test_everything_that_is_wrong_is_told_and_nothing_else(
+def test_everything_that_is_wrong_is_reported_and_nothing_else(
     config: dict[str, str], admin: AdminClient, topic_prefix: str
 ) -> None:
     create(admin, config, topic_prefix, partitions=2)

@@ -25,7 +25,13 @@ from cosmic_ray.plugins import get_operator, operator_names
 from cosmic_ray.work_item import MutationSpec, TestOutcome
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("features/*.py", "inference/*.py", "streams/partition/*.py", "streams/state/changelog.py")
+MODULES = (
+    "features/*.py",
+    "inference/*.py",
+    "streams/partition/*.py",
+    "streams/state/changelog.py",
+    "streams/state/recovery.py",
+)
 COPIED = ("schemas", "features", "inference", "streams", "tests", "pyproject.toml", "README.md", "deploy/RUNBOOK.md")
 # what changes nothing that is run: annotations are strings, and pytest takes no note of a missing decorator's cache
 LEFT_OUT = ("core/RemoveDecorator", "core/ExceptionReplacer", "core/ReplaceBinaryOperator_BitOr")

@@ -116,7 +116,6 @@ def batch_of(partition: int, source: int, start: int, following: int, records: d
         start,
         following,
         offsets=list(records),
-        timestamps=[0] * len(records),
         keys=[b"%d" % offset for offset in records],
         values=[record.value for record in records.values()],
     )

@@ -89,7 +89,6 @@ def batch(topic: str, values: Sequence[bytes | None], *, start: int = 0, partiti
         start,
         end,
         offsets=list(range(start, end)),
-        timestamps=[0] * len(values),
         keys=[f"key{offset}".encode() for offset in range(start, end)],
         values=list(values),
     )

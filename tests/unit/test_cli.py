@@ -243,7 +243,7 @@ def test_a_backtest_tells_which_money_it_leaves_out_and_heeds_the_rates(tmp_path
         assert_one_sentence(skutrend(*command, currency="GBP", rates=str(rates)), about="JPY = -1")
 
 
-def test_a_backtest_into_a_directory_that_is_not_there_is_told(orders: str, tmp_path: Path) -> None:
+def test_a_backtest_into_a_directory_that_is_not_there_is_reported(orders: str, tmp_path: Path) -> None:
     out = str(tmp_path / "nowhere" / "out.parquet")
     options = ["--orders", orders, "--out", out, "--first-origin", "2023-11-16", "--every", "1", "--count", "1"]
     done = skutrend("backtest", *options)
@@ -311,7 +311,7 @@ def test_a_replay_to_a_broker_that_does_not_answer_ends_in_a_sentence(orders: st
     assert "Traceback" not in done.stderr
 
 
-def test_a_state_directory_that_cannot_be_is_told_before_any_broker_is_asked(tmp_path: Path) -> None:
+def test_a_state_directory_that_cannot_be_is_reported_before_any_broker_is_asked(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run_impatiently("worker", brokers="127.0.0.1:1", bundle="none", state_dir=str(tmp_path / "file" / "state"))
     assert (done.returncode, done.stdout) == (1, "")
@@ -327,7 +327,9 @@ def test_a_group_that_cannot_name_a_topic_is_one_sentence(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "backtest"])
-def test_what_cannot_be_written_in_the_end_is_told_in_the_beginning(orders: str, tmp_path: Path, command: str) -> None:
+def test_what_cannot_be_written_in_the_end_is_reported_in_the_beginning(
+    orders: str, tmp_path: Path, command: str
+) -> None:
     (tmp_path / "file").touch()
     out = str(tmp_path / "file" / "out")
     options = {

@@ -93,7 +93,7 @@ def test_a_property_named_like_a_service_is_still_a_property() -> None:
         load(environment={**links("skutrend-other", 9093, "broker"), name: "kafka"})
 
 
-def test_each_service_is_told_of_and_settings_beside_their_links_are_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_service_is_reported_and_settings_beside_their_links_are_read(caplog: pytest.LogCaptureFixture) -> None:
     settings = load(
         environment={
             **links("skutrend-kafka", 9093, "broker"),
@@ -209,7 +209,7 @@ def test_a_wrong_type_in_the_file_is_refused_with_the_setting_s_name(tmp_path: P
         load(toml(tmp_path, "group = 5"), {})
 
 
-def test_a_file_that_is_missing_or_no_toml_is_told_by_its_path(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_no_toml_is_reported_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match=r"cannot read .*nowhere\.toml: No such file"):
         load(tmp_path / "nowhere.toml", {})
     with pytest.raises(BadSetting, match=r"skutrend\.toml is not TOML"):
@@ -217,7 +217,7 @@ def test_a_file_that_is_missing_or_no_toml_is_told_by_its_path(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [b'group = "\xff"', b'kafka = "localhost:9092"'])
-def test_a_file_of_another_kind_is_told_too(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_kind_is_reported_too(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "skutrend.toml"
     path.write_bytes(content)
     with pytest.raises(BadSetting, match=r"skutrend\.toml"):

@@ -190,7 +190,7 @@ def test_one_set_of_topics_is_the_group_s_and_whoever_was_there_first_reads_it(
     assert members_of_other_topics(dict(reversed(reading.items())), claims) == refused
 
 
-def test_a_member_that_reads_other_topics_gets_nothing_and_is_told_while_the_others_keep_theirs() -> None:
+def test_a_member_that_reads_other_topics_gets_nothing_and_is_reported_while_the_others_keep_theirs() -> None:
     counts = dict.fromkeys((*prefixed("eu-"), *prefixed("us-")), 4)
     group, told = Group(counts), dict[str, list[str]]()
     for name in "bc":

@@ -20,7 +20,7 @@ steps = st.lists(
 
 
 @given(steps, st.integers(0, 5))
-def test_each_closed_window_is_told_once_with_the_time_since_the_watermark_passed_it(
+def test_each_closed_window_is_reported_once_with_the_time_since_the_watermark_passed_it(
     happened: list[tuple[str, Any]], behind: int
 ) -> None:
     delay = CloseDelay(GRID)

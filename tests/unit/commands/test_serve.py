@@ -102,7 +102,7 @@ def test_brokers_that_go_while_a_worker_starts_are_waited_for(
     assert "trying again" in caplog.messages[0]
 
 
-def test_state_that_lies_where_it_was_before_the_prefix_was_in_its_name_is_told_of(
+def test_state_that_lies_where_it_was_before_the_prefix_was_in_its_name_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(state_dir=str(tmp_path), topic_prefix="eu-")

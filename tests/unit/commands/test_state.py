@@ -83,13 +83,13 @@ def test_a_sku_that_is_new_says_so(left: Settings) -> None:
     assert second.startswith("still open, on ")
 
 
-def test_a_sku_that_nobody_knows_is_told(left: Settings) -> None:
+def test_a_sku_that_nobody_knows_is_reported(left: Settings) -> None:
     with pytest.raises(BadInput, match=r"no partition under .* knows the SKU 'A'"):
         show(left, "A")
 
 
 @pytest.mark.parametrize("sku", ["a\x1b[2J", "a\udcff", "a\u202eb", " "])
-def test_what_can_be_no_sku_is_told_in_printable_words(left: Settings, sku: str) -> None:
+def test_what_can_be_no_sku_is_reported_in_printable_words(left: Settings, sku: str) -> None:
     with pytest.raises(BadInput, match=r"`sku` must ") as told:
         show(left, sku)
     assert str(told.value).isprintable()
@@ -99,7 +99,7 @@ def test_looking_changes_nothing(state: Settings) -> None:
     assert (show(state, "a"), verify(state)) == (show(state, "a"), verify(state))
 
 
-def test_a_whole_state_is_told_with_its_counts(left: Settings) -> None:
+def test_a_whole_state_is_reported_with_its_counts(left: Settings) -> None:
     (line,) = verify(left)
     assert line == (
         "partition-0: whole; flush 2, 1 SKUs, 3 open rows, 5 event ids, "
@@ -115,7 +115,7 @@ def test_a_directory_without_state_says_which_settings_to_look_at(tmp_path: Path
     assert list(tmp_path.iterdir()) == [], "looking makes no directories"
 
 
-def test_records_that_are_unaccounted_for_are_told(state: Settings) -> None:
+def test_records_that_are_unaccounted_for_are_reported(state: Settings) -> None:
     store = Store(partition(state))
     meta = store.meta()
     store.close()
@@ -126,7 +126,7 @@ def test_records_that_are_unaccounted_for_are_told(state: Settings) -> None:
         verify(state)
 
 
-def test_a_torn_row_is_told(state: Settings) -> None:
+def test_a_torn_row_is_reported(state: Settings) -> None:
     store = Store(partition(state))
     meta = store.meta()
     assert meta is not None
@@ -138,7 +138,7 @@ def test_a_torn_row_is_told(state: Settings) -> None:
         show(state, "a")
 
 
-def test_a_scale_that_is_no_number_is_told(state: Settings) -> None:
+def test_a_scale_that_is_no_number_is_reported(state: Settings) -> None:
     sku_state = SkuState(WindowGrid(window_ms=HOUR_MS), extra_columns=JUDGING)
     slots = sku_state.table.add(["a"])
     sku_state.table["nu"][slots] = float("nan")
@@ -151,7 +151,7 @@ def test_a_scale_that_is_no_number_is_told(state: Settings) -> None:
         verify(state)
 
 
-def test_state_of_other_settings_is_told_with_both(state: Settings) -> None:
+def test_state_of_other_settings_is_reported_with_both(state: Settings) -> None:
     other = msgspec.structs.replace(state, window_ms=2 * HOUR_MS)
     with pytest.raises(StateMismatch, match=r"window_ms=3600000 .* works with 'window_ms=7200000"):
         verify(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,3 +72,12 @@ def test_a_length_that_is_no_window_is_a_sentence(orders: Path, tmp_path: Path) 
     )
     assert done.exit_code == 1
     assert "does not divide a day" in done.stderr
+
+
+def test_training_without_its_libraries_names_the_extra_before_anything_is_read(
+    orders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "inference.training.export", None)  # as where its imports of torch fail
+    done = CliRunner().invoke(cli, ["train", "--orders", str(orders), "--out", str(tmp_path / "b")])
+    assert (done.exit_code, done.stderr) == (1, "skutrend: training needs PyTorch: install `skutrend[train]`\n")
+    assert not (tmp_path / "b").exists()

@@ -187,7 +187,7 @@ def test_the_settings_make_the_masker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"), [(None, "No such file"), (b"short\n", "holds 5 bytes; a key has at least 16")]
 )
-def test_a_key_file_that_cannot_be_used_is_told(tmp_path: Path, content: bytes | None, why: str) -> None:
+def test_a_key_file_that_cannot_be_used_is_reported(tmp_path: Path, content: bytes | None, why: str) -> None:
     path = tmp_path / "key"
     if content is not None:
         path.write_bytes(content)

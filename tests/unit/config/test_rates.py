@@ -53,13 +53,13 @@ def test_rates_are_read_by_code(tmp_path: Path) -> None:
         ('[rates]\n"€€€" = 1', r"has the key '€€€'"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_with_the_key(tmp_path: Path, content: str | bytes, why: str) -> None:
+def test_a_file_that_cannot_be_used_is_reported_with_the_key(tmp_path: Path, content: str | bytes, why: str) -> None:
     with pytest.raises(BadSetting, match=why) as told:
         read(written(tmp_path, content))
     assert str(tmp_path / "rates.toml") in str(told.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match=r"cannot read the file .*nowhere\.toml of SKUTREND_RATES: No such file"):
         read(tmp_path / "nowhere.toml")
     with pytest.raises(BadSetting, match="Is a directory"):
@@ -74,13 +74,13 @@ def test_the_settings_say_what_the_shop_s_money_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rates", ["[rates]\nEUR = 0", "[rates]\nGBP = 2"])
-def test_a_file_that_cannot_be_used_is_told_when_the_settings_are_read(tmp_path: Path, rates: str) -> None:
+def test_a_file_that_cannot_be_used_is_reported_when_the_settings_are_read(tmp_path: Path, rates: str) -> None:
     path = written(tmp_path, rates)
     with pytest.raises(BadSetting, match="SKUTREND_RATES"):
         load(environment={"SKUTREND_CURRENCY": "GBP", "SKUTREND_RATES": str(path)})
 
 
 @pytest.mark.parametrize("code", ["gbp", "GBP ", "GBP\n", "POUND", "£"])
-def test_a_currency_that_is_no_code_is_told_when_the_settings_are_read(code: str) -> None:
+def test_a_currency_that_is_no_code_is_reported_when_the_settings_are_read(code: str) -> None:
     with pytest.raises(BadSetting, match="SKUTREND_CURRENCY"):
         load(environment={"SKUTREND_CURRENCY": code})

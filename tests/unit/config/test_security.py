@@ -89,7 +89,9 @@ def test_a_client_s_certificate_may_be_text_whose_files_are_private_and_gone_aga
 
 @needs_openssl
 @pytest.mark.parametrize("password", [{}, {"ssl.key.password": "wrong"}])
-def test_a_key_without_its_password_is_told_and_nobody_is_asked_for_it(made: Path, password: dict[str, str]) -> None:
+def test_a_key_without_its_password_is_reported_and_nobody_is_asked_for_it(
+    made: Path, password: dict[str, str]
+) -> None:
     pem = {"ssl.certificate.pem": (made / "client.pem").read_text(), "ssl.key.pem": (made / "client.key").read_text()}
     with pytest.raises(BadSetting, match=r"ssl\.certificate\.pem or ssl\.key\.pem cannot be used"):
         context({**pem, **password})
@@ -209,7 +211,7 @@ def test_brokers_for_one_of_the_clients_only_are_refused(name: str) -> None:
         ),
     ],
 )
-def test_what_contradicts_itself_or_is_half_given_is_told(client: dict[str, str], told: str) -> None:
+def test_what_contradicts_itself_or_is_half_given_is_reported(client: dict[str, str], told: str) -> None:
     with pytest.raises(BadSetting) as why:
         settings.load(environment={}, kafka={**TLS, **client})
     assert told in str(why.value)
@@ -226,12 +228,12 @@ def test_what_contradicts_itself_or_is_half_given_is_told(client: dict[str, str]
         ({"ssl.key.pem": "k", "ssl.certificate.pem": "c"}, r"^ssl\.certificate\.pem or ssl\.key\.pem cannot be used"),
     ],
 )
-def test_material_that_is_unusable_is_told_with_its_property(client: dict[str, str], told: str) -> None:
+def test_material_that_is_unusable_is_reported_with_its_property(client: dict[str, str], told: str) -> None:
     with pytest.raises(BadSetting, match=told):
         context(client)
 
 
-def test_a_broker_that_the_consumer_cannot_reach_is_told() -> None:
+def test_a_broker_that_the_consumer_cannot_reach_is_reported() -> None:
     (told,) = consumer_trouble("127.0.0.1:1", {})
     assert told.startswith("the worker's consumer does not get through to 127.0.0.1:1 (")
     assert "SKUTREND_BROKERS" in told

@@ -37,7 +37,7 @@ def letter(
 
 
 # ---------------------------------------------------------------------- on the screen
-def test_a_letter_is_told_with_time_code_source_key_error_and_value() -> None:
+def test_a_letter_is_reported_with_time_code_source_key_error_and_value() -> None:
     assert list(describe(letter(b'{"sku": "a"', error="the value is not JSON: it ends too early"))) == [
         "2023-11-14 00:00:00 UTC  not_json  orders[3]@17  key k",
         "    the value is not JSON: it ends too early",
@@ -89,7 +89,7 @@ def test_a_letter_that_is_not_whole_says_what_it_lacks() -> None:
     ]
 
 
-def test_a_value_that_was_removed_is_told_with_its_length() -> None:
+def test_a_value_that_was_removed_is_reported_with_its_length() -> None:
     told = list(describe(Letter((T0, 0, 0), SOURCE, "not_json", "?", b"k", None, removed_bytes=300_000)))
     assert told[-1] == "    (300,000 bytes removed that may tell of a person; see the source)"
 
@@ -139,7 +139,7 @@ def test_a_line_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, lin
         list(letter_files.read(path))
 
 
-def test_a_file_that_cannot_be_written_is_told_and_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_and_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"cannot write .*nowhere.*: No such file or directory"):
         letter_files.write(tmp_path / "nowhere" / "f", [])
     with pytest.raises(BadInput, match="cannot write"), letter_files.spool(tmp_path / "nowhere" / "f"):

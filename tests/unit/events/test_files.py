@@ -14,7 +14,7 @@ from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
 from schemas.orders import OrderLine
 from schemas.price_changes import PriceChange
-from streams.events.files import event_time_span, event_times, read, read_in_order, schema, survey
+from streams.events.files import event_times, read, read_in_order, schema, survey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,7 +146,7 @@ def test_a_missing_column_is_named_with_the_file_and_what_it_should_hold(
         ("unit_price", None, "unit_price"),
     ],
 )
-def test_a_value_that_does_not_fit_is_told_with_the_file(
+def test_a_value_that_does_not_fit_is_reported_with_the_file(
     tmp_path: Path, suffix: str, column: str, value: object, told: str
 ) -> None:
     path = write(tmp_path / f"events{suffix}", [ORDER | {column: value}])
@@ -175,14 +175,14 @@ def test_the_sentence_says_what_was_found_and_what_was_expected(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_null_where_none_may_be_is_told_with_its_row(tmp_path: Path, suffix: str) -> None:
+def test_a_null_where_none_may_be_is_reported_with_its_row(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"events{suffix}", [*[ORDER] * 10, ORDER | {"unit_price": None}])
     with pytest.raises(BadInput, match=r"row 11|line 11"):
         list(read(path, "orders", batch_rows=4))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_kind_nobody_knows_is_told_with_its_row_and_the_known_ones(tmp_path: Path, suffix: str) -> None:
+def test_a_kind_nobody_knows_is_reported_with_its_row_and_the_known_ones(tmp_path: Path, suffix: str) -> None:
     rows = [*ROWS["clicks"], ROWS["clicks"][0] | {"kind": "stare"}]
     path = write(tmp_path / f"events{suffix}", rows)
     with pytest.raises(BadInput, match="kind is 'stare' in row 11, expected one of view, cart, purchase"):
@@ -202,7 +202,7 @@ def test_a_file_written_by_pandas_is_read_with_its_categories_and_nans(tmp_path:
         assert [row["previous_price"] for row in rows] == [row["previous_price"] for row in ROWS["price-changes"]]
 
 
-def test_a_time_beyond_64_bits_is_told_with_its_column(tmp_path: Path) -> None:
+def test_a_time_beyond_64_bits_is_reported_with_its_column(tmp_path: Path) -> None:
     beyond = [ORDER | {"event_time_ms": 2**63}]
     columns = {name: pa.array([value]) for name, value in ORDER.items() if name != "event_time_ms"}
     pq.write_table(pa.table(columns | {"event_time_ms": pa.array([2**63], pa.uint64())}), tmp_path / "events.parquet")
@@ -227,7 +227,7 @@ def test_a_blank_sku_is_no_matter_of_the_file(tmp_path: Path) -> None:
         assert rows_of(path, "orders")[0]["sku"] == ""
 
 
-def test_files_that_cannot_be_opened_are_told_in_one_sentence(tmp_path: Path) -> None:
+def test_files_that_cannot_be_opened_are_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"events\.xlsx is of no known format: expected a name ending in \.parquet"):
         read(tmp_path / "events.xlsx", "orders")
     for suffix in SUFFIXES:
@@ -247,7 +247,7 @@ def test_files_that_cannot_be_opened_are_told_in_one_sentence(tmp_path: Path) ->
         read(tmp_path / "empty.csv", "orders")
 
 
-def test_a_file_without_rows_is_read_as_no_batches_and_spans_no_time(tmp_path: Path) -> None:
+def test_a_file_without_rows_is_read_as_no_batches_and_has_no_event_times(tmp_path: Path) -> None:
     pq.write_table(schema("orders").empty_table(), tmp_path / "none.parquet")
     (tmp_path / "none.csv").write_text(",".join(schema("orders").names) + "\n")
     (tmp_path / "none.jsonl").touch()
@@ -255,11 +255,9 @@ def test_a_file_without_rows_is_read_as_no_batches_and_spans_no_time(tmp_path: P
         path = tmp_path / f"none{suffix}"
         assert rows_of(path, "orders") == []
         assert survey(path) == (0, None, None, True)
-        with pytest.raises(BadInput, match="holds no rows"):
-            event_time_span(path)
 
 
-def test_a_row_of_another_length_is_told_without_whom_it_tells_of(tmp_path: Path) -> None:
+def test_a_row_of_another_length_is_reported_without_whom_it_tells_of(tmp_path: Path) -> None:
     path = write(tmp_path / "events.csv", ROWS["orders"])
     path.write_text(path.read_text() + "e,o,1,jane.doe@example.com\n")
     with pytest.raises(BadInput, match=r"columns, got 4$") as told:
@@ -285,7 +283,6 @@ def test_a_survey_finds_the_span_and_the_disorder_and_reading_in_order_mends_it(
     rows = [ORDER | {"event_id": f"e-{n}", "event_time_ms": T0 + time} for n, time in enumerate(times)]
     path = write(tmp_path / f"events{suffix}", rows)
     assert survey(path) == (5, T0 + 3, T0 + 9, False)
-    assert event_time_span(path) == (T0 + 3, T0 + 9)
     batches = list(read_in_order(path, "orders", batch_rows=2))
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     assert [row["event_id"] for batch in batches for row in batch.to_pylist()] == ["e-1", "e-2", "e-4", "e-0", "e-3"]

@@ -278,7 +278,7 @@ def test_a_record_too_big_for_kafka_is_trouble(cluster: MockCluster, tmp_path: P
         Replay(cluster.config, {"clicks": path}, topic_prefix).run()
 
 
-def test_a_file_that_cannot_be_used_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_is_reported_before_anything_is_sent(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         Replay({}, {"orders": tmp_path / "orders.parquet"})
 

@@ -117,18 +117,18 @@ def test_returns_free_units_and_times_of_any_age_are_kept_for_the_ledger_to_judg
     assert_same(event_tables.load({"orders": path})[ORDERS], as_the_worker_decodes(path, "orders"))
 
 
-def test_a_file_without_a_usable_row_is_told_by_its_path(tmp_path: Path) -> None:
+def test_a_file_without_a_usable_row_is_reported_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"orders\.parquet holds no usable orders"):
         event_tables.load({"orders": written(tmp_path, "orders", {"sku": ""}, {"unit_price": -1.0})})
     with pytest.raises(BadInput, match=r"clicks\.parquet holds no usable clicks"):
         event_tables.load({"clicks": written(tmp_path, "clicks")})
 
 
-def test_a_number_that_is_none_is_told_rather_than_left_out(tmp_path: Path) -> None:
+def test_a_number_that_is_none_is_reported_rather_than_left_out(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="expected a finite number"):
         event_tables.load({"orders": written(tmp_path, "orders", {}, {"quantity": float("nan")})})
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         event_tables.load({"orders": tmp_path / "nowhere.parquet"})

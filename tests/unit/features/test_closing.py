@@ -102,7 +102,7 @@ def test_a_window_without_a_row_for_a_sku_is_a_window_without_events() -> None:
     assert rows["fractional"].tolist() == [0, 1, 0]
 
 
-def test_sums_are_told_to_the_sixth_decimal() -> None:
+def test_sums_are_reported_to_the_sixth_decimal() -> None:
     window = OpenWindow()
     at = window.rows(np.zeros(1, np.int32))
     for _ in range(3):

@@ -132,7 +132,7 @@ def test_a_rate_of_the_shop_s_own_currency_must_be_one() -> None:
         ShopCurrency("GBP", {"GBP": 0.86})
 
 
-def test_what_was_left_out_is_told_with_its_count() -> None:
+def test_what_was_left_out_is_reported_with_its_count() -> None:
     sku_state = SkuState(WindowGrid(), money=ShopCurrency("GBP"))
     absorb(sku_state, ORDERS, *(line(f"{n}", 1, "JPY") for n in range(1_200)), line("x", 1, "EUR"))
     first, second = sku_state.money.told()

@@ -68,7 +68,7 @@ def test_a_day_is_the_shop_s(text: str, timezone: str, told: str) -> None:
         ),
     ],
 )
-def test_anything_shorter_than_a_day_is_told_by_the_clock(told: str, expected: str) -> None:
+def test_anything_shorter_than_a_day_is_reported_by_the_clock(told: str, expected: str) -> None:
     assert told == expected
 
 

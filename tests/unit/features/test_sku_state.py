@@ -78,7 +78,7 @@ def test_data_ends_with_the_newest_open_window_that_holds_any() -> None:
     assert sku_state.data_end_ms() == NEVER_MS
 
 
-def test_a_late_event_is_told_by_how_much_and_changes_nothing() -> None:
+def test_a_late_event_is_reported_by_how_much_and_changes_nothing() -> None:
     sku_state = shop("a")
     close_due(sku_state, day_ms(2))
     outcome = sku_state.absorb(

@@ -59,8 +59,3 @@ def test_growth_keeps_every_value() -> None:
 def test_two_columns_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="one name"):
         SkuTable([Column("a", "<i4"), Column("a", "<f4")])
-
-
-@pytest.mark.parametrize(("dtype", "shape", "nbytes"), [("<f4", (), 4), ("<i8", (3,), 24), ("|u1", (2, 5), 10)])
-def test_a_column_knows_its_bytes_per_sku(dtype: str, shape: tuple[int, ...], nbytes: int) -> None:
-    assert Column("a", dtype, shape).nbytes == nbytes

@@ -61,7 +61,7 @@ def test_a_closed_shop_is_not_calm() -> None:
     assert one.rows["alert_open"][0, alerting.SPIKE] == alerting.PAGE
 
 
-def test_a_drop_is_told_and_a_silence_takes_over() -> None:
+def test_a_drop_is_reported_and_a_silence_takes_over() -> None:
     one = shop(4000.0, 250)
     (drop,) = one.day(3, 4000.0)
     assert told([drop]) == [("demand_drop", "open", "page")]
@@ -85,7 +85,7 @@ def test_a_dead_listing_is_found_worsens_at_most_a_few_times_and_ends_with_a_sal
     assert told(one.day(2, 3.0)) == [("silence", "resolved", last)]
 
 
-def test_an_update_is_told_when_the_class_rises() -> None:
+def test_an_update_is_reported_when_the_class_rises() -> None:
     rules = AlertRules(update_decades=99.0)
     one = Shop(1, rules=rules)
     one.days(120, lambda day: 3.0 + day % 3, 3.0)
@@ -106,7 +106,7 @@ def test_what_is_cheap_or_young_is_not_told_and_what_is_not_dear_does_not_page(
     assert [c.severity for c in one.day(900, 40.0)] == expected
 
 
-def test_only_a_huge_spike_of_a_young_sku_is_told() -> None:
+def test_only_a_huge_spike_of_a_young_sku_is_reported() -> None:
     assert Shop(1).day(80_000)[0].kind == "demand_spike"
     assert Shop(1).day(1_500) == []
 
@@ -122,7 +122,7 @@ def test_a_second_spike_no_larger_than_the_last_is_no_news() -> None:
     assert one.day(350, 40.0) == []
 
 
-def test_a_price_jump_is_told_with_both_prices_and_what_it_moves() -> None:
+def test_a_price_jump_is_reported_with_both_prices_and_what_it_moves() -> None:
     one = shop()
     (jump,) = one.day(40, 40.0, price=0.5)
     assert told([jump]) == [("price_jump", "open", "page")]

@@ -250,7 +250,7 @@ def test_measuring_serves_floored_and_whole_quantiles() -> None:
     assert found["wql_step"] < 1.0
 
 
-def test_pieces_are_told_from_what_was_sold_before_until() -> None:
+def test_whole_units_are_inferred_from_what_was_sold_before_until() -> None:
     arrays = weekly_shop()
     y = arrays.y.copy()
     y[50, 4], y[140, 7] = 1.5, 0.25

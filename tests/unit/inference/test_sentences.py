@@ -110,7 +110,7 @@ def test_worse_and_over() -> None:
         (MONTH_MS, LONDON, 1_312_153_200_000, "sold 2,400 units in August 2011, about"),
     ],
 )
-def test_a_window_is_told_by_the_clock_and_calendar_of_the_shop(
+def test_a_window_is_reported_by_the_clock_and_calendar_of_the_shop(
     window_ms: int, timezone: str, start_ms: int, expected: str
 ) -> None:
     grid = WindowGrid(window_ms=window_ms, timezone=timezone)
@@ -119,7 +119,7 @@ def test_a_window_is_told_by_the_clock_and_calendar_of_the_shop(
     assert expected in said(grid=grid, window_start_ms=start_ms, window_end_ms=grid.end_ms(number))
 
 
-def test_spans_are_told_in_the_windows_of_the_shop() -> None:
+def test_spans_are_reported_in_the_windows_of_the_shop() -> None:
     hours = {"grid": WindowGrid(window_ms=HOUR_MS, timezone="Asia/Tokyo"), "kind": "silence", "zero_run": 11}
     assert (
         "has sold nothing for 11 open hours since Tuesday 2 August 2011 at 09:00 (Asia/Tokyo), while 120 units"

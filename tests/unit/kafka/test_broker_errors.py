@@ -48,7 +48,7 @@ def local(name: str) -> int:
         (KafkaError.INVALID_SESSION_TIMEOUT, "SKUTREND_SESSION_TIMEOUT_MS"),
     ],
 )
-def test_what_is_refused_for_good_is_told_with_its_remedy(code: int, remedy: str) -> None:
+def test_what_is_refused_for_good_is_reported_with_its_remedy(code: int, remedy: str) -> None:
     assert fate(code) is Fate.REFUSED
     assert remedy in ATTEMPT.remedy(code)
 

@@ -46,7 +46,7 @@ def test_a_property_is_named_as_it_was_given_where_librdkafka_knows_it_by_anothe
         clients.producer({"bootstrap.servers": "127.0.0.1:1", "linger.ms": "abc"})
 
 
-def test_what_names_no_property_is_told_as_it_is() -> None:
+def test_what_names_no_property_is_reported_as_it_is() -> None:
     config = {"security.protocol": "sasl_plaintext", "sasl.mechanisms": "ABC"}
     with pytest.raises(BadSetting, match="Unsupported SASL mechanism"):
         clients.producer(config)

@@ -113,12 +113,12 @@ def test_a_full_queue_is_waited_for_no_longer_than_an_answer(
         output.put_one(topic_prefix + "dead-letters", b"k", b"v")
 
 
-def test_keys_and_values_of_different_number_are_a_bug_that_is_told(make: Callable[..., OutputProducer]) -> None:
+def test_keys_and_values_of_different_number_are_a_bug_that_is_reported(make: Callable[..., OutputProducer]) -> None:
     with pytest.raises(ValueError, match="zip"):
         make().put("windows", [b"a", b"b"], [b"1"])
 
 
-def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..., OutputProducer]) -> None:
+def test_a_record_that_the_client_refuses_is_reported_with_its_key(make: Callable[..., OutputProducer]) -> None:
     output, value = make(message_max_bytes="2000"), b"v" * 5_000
     refused = r"key b'big' for windows was refused, MSG_SIZE_TOO_LARGE.*; lower what a record holds, or raise max"
     with pytest.raises(Refused, match=refused):
@@ -127,7 +127,7 @@ def test_a_record_that_the_client_refuses_is_told_with_its_key(make: Callable[..
         output.put("windows", [b"small", b"big"], [b"v", value])
 
 
-def test_a_broker_that_does_not_answer_fails_the_flush_and_is_told_while_it_lasts(
+def test_a_broker_that_does_not_answer_fails_the_flush_and_is_reported_while_it_lasts(
     make: Callable[..., OutputProducer], said: list[str]
 ) -> None:
     output = make(bootstrap_servers="127.0.0.1:1")
@@ -146,7 +146,7 @@ def test_records_given_up_fail_the_flush_with_the_first_reason(make: Callable[..
         output.commit(30)
 
 
-def test_a_failure_is_told_once_and_does_not_taint_the_next_flush(
+def test_a_failure_is_reported_once_and_does_not_taint_the_next_flush(
     make: Callable[..., OutputProducer], broker: str, topic_prefix: str
 ) -> None:
     output = make(message_timeout_ms="1")  # every record is too old before it is sent
@@ -302,7 +302,7 @@ def test_a_fatal_error_whose_cause_nobody_tells_is_taken_for_fenced(monkeypatch:
     assert type(told(monkeypatch, kafka_error("_FATAL", fatal=True), transactional_id=None)) is FlushFailed
 
 
-def test_a_long_key_is_told_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_key_is_reported_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "producer", lambda config: Answering(kafka_error("MSG_SIZE_TOO_LARGE"), config))
     output = OutputProducer({}, on_error=lambda _: None)
     with pytest.raises(Refused) as one:
@@ -425,7 +425,7 @@ def test_a_topic_that_may_not_be_written_is_named_and_not_the_commit_that_it_fai
     ("lacking", "told"),
     [(["Write on the topic 'windows'"], "'windows'"), ([], "'forecasts, windows'")],  # brokers that do not say
 )
-def test_a_transaction_that_may_not_take_a_topic_in_is_told_with_that_topic(
+def test_a_transaction_that_may_not_take_a_topic_in_is_reported_with_that_topic(
     claimed: tuple[OutputProducer, Producer], monkeypatch: pytest.MonkeyPatch, lacking: list[str], told: str
 ) -> None:
     monkeypatch.setattr("streams.kafka.rights.missing", lambda *_: lacking)

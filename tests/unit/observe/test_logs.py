@@ -42,7 +42,7 @@ def say(now: list[float], said: list[str]) -> Iterator[Callable[..., None]]:
     sink.close()
 
 
-def test_the_attempts_of_a_library_to_connect_are_told_once_in_a_while_with_their_count(
+def test_the_attempts_of_a_library_to_connect_are_reported_once_in_a_while_with_their_count(
     say: Callable[..., None], said: list[str], now: list[float]
 ) -> None:
     for attempt in range(100):

@@ -99,7 +99,7 @@ def test_prometheus_has_nothing_to_say_against_a_scrape() -> None:
     assert check_metrics(every_metric().render()) == ""
 
 
-def test_the_process_and_the_build_are_told() -> None:
+def test_the_process_and_the_build_are_reported() -> None:
     told = Metrics()
     told.say_build(provider="CUDA")
     text = told.render().decode()
@@ -113,7 +113,7 @@ def test_the_process_and_the_build_are_told() -> None:
     assert re.search(r'onnxruntime="\d+\.\d+', build)
 
 
-def test_what_is_told_of_a_partition_goes_with_it() -> None:
+def test_what_is_reported_a_partition_goes_with_it() -> None:
     gone = Metrics()
     for number in ("1", "2"):
         gone.coverage.labels(number).set(0.9)

@@ -69,7 +69,7 @@ def test_it_says_where_it_is_and_takes_a_total_that_is_known_late(clock: Clock, 
     ]
 
 
-def test_what_does_nothing_for_long_is_told_all_the_same(clock: Clock, lines: Callable[[], list[str]]) -> None:
+def test_what_does_nothing_for_long_is_reported_all_the_same(clock: Clock, lines: Callable[[], list[str]]) -> None:
     with (
         track_progress("surveying", now_s=clock, ticks=False) as one,
         track_progress("reading", 9, now_s=clock, ticks=False) as other,
@@ -106,7 +106,7 @@ def test_a_task_that_breaks_off_leaves_no_thread_behind(clock: Clock) -> None:
 
 
 @given(st.floats(0, 1e9))
-def test_a_span_of_time_is_told_within_a_fortieth(seconds: float) -> None:
+def test_a_span_of_time_is_reported_within_a_fortieth(seconds: float) -> None:
     sizes = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
     words = span(seconds).split()
     told = sum(int(number) * sizes[unit] for number, unit in zip(words[::2], words[1::2], strict=True))

@@ -10,7 +10,7 @@ from streams.observe.metrics import Metrics
 from streams.partition.backlog import Backlog
 
 
-def test_a_backlog_of_windows_is_told_at_intervals_with_count_and_rate(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_backlog_of_windows_is_reported_at_intervals_with_count_and_rate(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     now_s, metrics = 5.0, Metrics()
     backlog = Backlog(3, metrics, now_s=lambda: now_s)

@@ -256,7 +256,7 @@ def test_state_of_the_present_model_that_is_not_whole_is_noticed(
     open_partition(settings, session=nets[16]).close()  # which does not read it
 
 
-def test_the_changelog_is_told_what_goes_with_another_model(settings: Settings, nets: Nets) -> None:
+def test_the_changelog_is_reported_what_goes_with_another_model(settings: Settings, nets: Nets) -> None:
     """In the same flush that writes the state of the present one."""
     session, sent = nets[16], Sent()
     assert session is not None

@@ -381,7 +381,7 @@ def shown(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_how_good_forecasts_are_and_which_alerts_are_open_is_told_as_soon_as_a_partition_is_restored(
+def test_how_good_forecasts_are_and_which_alerts_are_open_is_reported_as_soon_as_a_partition_is_restored(
     broker: str, tmp_path: Path
 ) -> None:
     settings = settings_for(broker, tmp_path, bundle="shipped", window_ms=DAY_MS)
@@ -427,7 +427,7 @@ def test_how_good_forecasts_are_and_which_alerts_are_open_is_told_as_soon_as_a_p
     assert np.isnan(shown(fresh_metrics)["skutrend_live_wql", "lstm"]), "that was the loss of another model"
 
 
-def test_the_delay_of_a_close_is_told_once_its_outputs_are_committed(settings: Settings) -> None:
+def test_the_delay_of_a_close_is_reported_once_its_outputs_are_committed(settings: Settings) -> None:
     metrics = Metrics()
     partition = open_partition(settings, metrics=metrics)
     take(partition, ORDERS, order("1", "a", T0))
@@ -531,7 +531,7 @@ def test_state_of_another_currency_stops_with_the_remedy(settings: Settings) -> 
         open_partition(msgspec.structs.replace(settings, currency="EUR"))
 
 
-def test_a_currency_that_is_not_set_is_told_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_currency_that_is_not_set_is_reported_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     opened = open_partition(settings)
     take(opened, CLICKS, click("1", "a", T0))
     assert not caplog.messages

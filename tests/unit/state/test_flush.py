@@ -197,7 +197,7 @@ def test_a_settle_without_a_time_and_without_a_flush_is_a_bug() -> None:
 
 
 # ---------------------------------------------------------------------- tombstones
-def test_what_a_window_has_left_in_the_changelog_is_told_gone_once_it_closes_and_only_once(store: Store) -> None:
+def test_what_a_window_has_left_in_the_changelog_is_reported_gone_once_it_closes_and_only_once(store: Store) -> None:
     state = Producer()
     ours = channel(store, Producer(), state)
     hashes = b"e" * 16
@@ -211,7 +211,7 @@ def test_what_a_window_has_left_in_the_changelog_is_told_gone_once_it_closes_and
     assert state.take().keys() == {META}
 
 
-def test_what_a_restart_finds_is_told_gone_too_and_so_are_retired_skus(store: Store) -> None:
+def test_what_a_restart_finds_is_reported_gone_too_and_so_are_retired_skus(store: Store) -> None:
     state = Producer()
     ours = channel(store, Producer(), state)
     ours.restored([(5, b"one"), (5, b"two"), (6, b"three")])

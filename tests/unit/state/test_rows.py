@@ -113,7 +113,7 @@ def test_foreign_state_is_refused_by_name_with_both_values_and_what_to_do(
 
 @pytest.mark.parametrize("number", [0, 99, -1, metas.FORMAT - 1, metas.FORMAT + 1])
 @pytest.mark.parametrize("others", ["as ours", "more", "fewer", "of other types"])
-def test_another_format_is_told_first_whatever_else_its_record_says(number: int, others: str) -> None:
+def test_another_format_is_reported_first_whatever_else_its_record_says(number: int, others: str) -> None:
     fields = msgspec.to_builtins(fresh_meta()) | {"format": number}
     if others == "more":
         fields |= {"shards": [1, {"deep": None}]}
@@ -200,7 +200,7 @@ def test_the_layout_is_told_apart_by_name_type_shape_and_order() -> None:
 
 def test_a_row_is_its_columns_without_padding() -> None:
     assert RowLayout([Column("a", "|u1"), Column("b", "<i8"), Column("c", "<f4", (3,))]).dtype.itemsize == 1 + 8 + 12
-    assert SKU_ROW.dtype.itemsize == sum(c.nbytes for c in pipeline.ROW_COLUMNS)
+    assert SKU_ROW.dtype.itemsize == sum(np.dtype((c.dtype, c.shape)).itemsize for c in pipeline.ROW_COLUMNS)
 
 
 def test_a_partition_that_absorbed_nothing_has_balanced_counts() -> None:

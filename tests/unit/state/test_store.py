@@ -282,7 +282,7 @@ def test_state_that_cannot_be_removed_says_which_file_and_why(path: Path, monkey
     assert not isinstance(refusal.value, StateCorrupt), "which would be removed again"
 
 
-def test_a_table_file_that_cannot_be_removed_is_told_at_the_start_and_in_a_flush(path: Path) -> None:
+def test_a_table_file_that_cannot_be_removed_is_reported_at_the_start_and_in_a_flush(path: Path) -> None:
     store = Store(path)
     in_the_way = path.parent / f".{path.name}.sst"
     in_the_way.mkdir()

@@ -179,7 +179,7 @@ def test_an_input_that_is_held_back_is_not_stuck(bench: Bench) -> None:
     assert bench.worker.live() == (True, "live")
 
 
-def test_lag_is_told_per_input(bench: Bench) -> None:
+def test_lag_is_reported_per_input(bench: Bench) -> None:
     bench.take(ORDERS, order("0", "a", day(0)), unread=10)
     bench.consumer.ends[bench.tp(CLICKS)] = None
     bench.tick()
