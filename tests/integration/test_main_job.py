@@ -41,19 +41,17 @@ def replay(settings: dict[str, Any], paths: Mapping[str, Path]) -> None:
     skutrend("replay", *arguments, settings=settings)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 def test_windows_of_a_year_of_real_sales_equal_a_group_by_of_every_sku_and_day(
-    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path, workers: int
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    # with one worker the model runs as well; two share what is left of the machine without it
-    settings = new_shop(kafka, topic_prefix, partitions=4, bundle="shipped" if workers == 1 else "none")
+    settings = new_shop(kafka, topic_prefix, partitions=4)
     assert "as they should be" in skutrend("topics", "check", settings=settings).stdout
     replay(settings, dict(sample_paths()))
     orders, clicks, prices = sample()
     records = len(orders) + len(clicks) + len(prices)
     end_ms = int(local_day_ms(orders.event_time_ms.tail(1), TIMEZONE).iloc[0]) + 24 * HOUR_MS
 
-    names = [f"w{i}" for i in range(workers)]
+    names = ["w0", "w1"]
     with Service(settings, tmp_path) as service:
         for name in names:
             service.start(name)
@@ -79,10 +77,7 @@ def test_windows_of_a_year_of_real_sales_equal_a_group_by_of_every_sku_and_day(
         for message in read_topic(kafka.bootstrap, f"{topic_prefix}forecasts")
         if msgspec.json.decode(message.value() or b"", type=Forecast).window_end_ms == end_ms
     }
-    if workers == 1:
-        assert len(forecasts) == expected.index.get_level_values("sku").nunique()
-    else:
-        assert not forecasts
+    assert len(forecasts) == expected.index.get_level_values("sku").nunique()
 
 
 @pytest.mark.parametrize("window_ms", [60_000, HOUR_MS], ids=["minutes", "hours"])

@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.runs import run
 
 FEW = 4
-SEEDS = 200
+SEEDS = 100
 MUST_HAVE_HAPPENED = (
     *("folded", "duplicate", "late", "rejected", "windows published", "commits"),
     *("fail_before", "fail_after", "fenced", "zombies", "flush of a zombie", "moved", "killed"),

@@ -323,7 +323,7 @@ class KafkaBroker(Node):
             **(settings or {}),
         }
         directory = directory or Path(tempfile.mkdtemp(prefix="skutrend-kafka-"))
-        jvm = f"-Xms128m -Xmx{heap_mb}m -XX:+UseSerialGC"
+        jvm = f"-Xms128m -Xmx{heap_mb}m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
         super().__init__(directory, own, bootstrap=bootstrap, jvm=jvm, start_timeout_s=start_timeout_s)
 
     def make_topics(self, names: Iterable[str], *, partitions: int, config: dict[str, str] | None = None) -> None:
