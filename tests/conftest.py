@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 import inference  # noqa: F401  # before any test imports onnxruntime: it keeps that from reporting to its maker
+from streams.kafka.embedded import EmbeddedBroker
 from tests.support.kafka_broker import KafkaBroker, require_kafka
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def kafka() -> Iterator[KafkaBroker]:
     require_kafka()
     with KafkaBroker() as broker:
         yield broker
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    """Address of an embedded broker that the tests of a module share."""
+    with EmbeddedBroker() as embedded:
+        yield embedded.bootstrap
 
 
 @pytest.fixture

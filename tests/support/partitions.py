@@ -7,17 +7,17 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Message, Producer
 
 from features.admission import Absorbed
 from schemas.inputs import CLICKS, INPUT_NAMES, ORDERS, PRICES
 from streams.kafka.batch import RecordBatch
-from streams.kafka.embedded import PARTITIONS
 from streams.kafka.output_producer import OutputProducer
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
 from streams.settings import Settings
 from streams.state.store import Store
+from tests.support import service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,28 +149,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
     """All records of a topic of the embedded broker, partition by partition."""
     # the embedded broker makes a topic that nobody wrote to now, when a producer asks
     Producer({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(topic, timeout=10)
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "test",
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 10,
-            "log_level": 0,
-        }
-    )
-    consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
-    found: dict[int, list[Message]] = {number: [] for number in range(PARTITIONS)}
-    ended: set[int] = set()
-    while len(ended) < PARTITIONS:
-        for message in consumer.consume(1_000, timeout=0.02):
-            if message.error() is None:
-                found[message.partition()].append(message)
-            else:
-                assert message.error().name() == "_PARTITION_EOF"
-                ended.add(message.partition())
-    consumer.close()
-    return [message for number in found for message in found[number]]
+    return sorted(service.read_topic(bootstrap, topic), key=Message.partition)
 
 
 def published(settings: Settings, topic: str) -> list[dict[str, Any]]:

@@ -215,6 +215,8 @@ def read_topic(bootstrap: str, topic: str, since: dict[int, int] | None = None) 
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 10,
+            "log_level": 0,
         }
     )
     try:
@@ -224,7 +226,7 @@ def read_topic(bootstrap: str, topic: str, since: dict[int, int] | None = None) 
             [TopicPartition(topic, number, positions.get(number, OFFSET_BEGINNING)) for number in partitions]
         )
         while left:
-            for message in consumer.consume(10_000, 0.2):
+            for message in consumer.consume(10_000, 0.05):
                 error = message.error()
                 if error is None:
                     positions[message.partition()] = message.offset() + 1

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import open_session
-from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
 from tests.support.partitions import (
     HOUR_MS,
@@ -34,7 +33,6 @@ from tests.support.partitions import (
 from tests.support.sku_states import remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from inference.session import Session
@@ -43,12 +41,6 @@ if TYPE_CHECKING:
 LATENESS_MS = 10 * MINUTE_MS
 NOW_MS = T0 + 1_000 * HOUR_MS
 SKUS = ("a", "b", "Größe/7")
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture(scope="module")

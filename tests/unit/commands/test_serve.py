@@ -14,7 +14,7 @@ from schemas.errors import BundleMismatch, Unavailable
 from streams.cli import cli
 from streams.commands import serve
 from streams.kafka import topics
-from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
+from streams.kafka.embedded import PARTITIONS
 from streams.settings import Settings
 from streams.worker.environment import Environment
 from streams.worker.worker import Worker
@@ -22,13 +22,7 @@ from tests.support.kafka_broker import free_ports
 from tests.support.partitions import settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
+    pass
 
 
 def test_serving_imports_neither_torch_nor_pandas() -> None:

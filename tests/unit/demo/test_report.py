@@ -22,7 +22,7 @@ from streams.kafka.output_producer import OutputProducer
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 GRID = WindowGrid(window_ms=DAY_MS, timezone="Europe/London")
 FIRST = GRID.number(datetime(2011, 3, 20, 12, tzinfo=UTC).timestamp() * 1000)
@@ -62,12 +62,6 @@ def alert(**changes: Any) -> bytes:  # noqa: ANN401 - any field
         "impact": 120.0, "summary": "Sales of sku-a jumped.",
     }  # fmt: skip
     return msgspec.json.encode(fields | changes)
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture(scope="module")

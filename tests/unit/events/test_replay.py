@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import confluent_kafka as ck
@@ -18,6 +20,8 @@ from schemas.errors import BadInput, BadSetting, BrokerTrouble
 from schemas.inputs import INPUT_NAMES, InputName
 from streams.events.files import read, sample_paths
 from streams.events.replay import DAY_MS, Replay, ReplayProgress, encode_rows, paced
+from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
+from tests.support.service import read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,44 +29,28 @@ if TYPE_CHECKING:
 
 T0 = 1_291_161_600_000  # a midnight, UTC
 HOUR_MS = 3_600_000
-PARTITIONS = 4  # what librdkafka's mock gives each topic
 
 
-class MockCluster:
-    """librdkafka's in-process broker; it makes a topic when somebody asks for it, and lives as long as this object."""
+@dataclass(frozen=True)
+class Broker:
+    """An embedded broker with the input topics of a test."""
 
-    def __init__(self, *topics: str) -> None:
-        self.owner = ck.Producer({"test.mock.num.brokers": 1, "log_level": 0})
-        for topic in topics:
-            self.owner.list_topics(topic, timeout=10)
-        brokers = self.owner.list_topics(timeout=10).brokers.values()
-        self.config = {"bootstrap.servers": ",".join(f"{broker.host}:{broker.port}" for broker in brokers)}
+    config: dict[str, str]
 
     def read_all(self, topic: str, count: int) -> list[list[ck.Message]]:
-        """All `count` records of a topic, by partition, and a look whether there are more."""
-        consumer = ck.Consumer(
-            {**self.config, "group.id": "test", "auto.offset.reset": "earliest", "enable.partition.eof": True}
-        )
-        consumer.assign([ck.TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        """All `count` records of a topic, by partition."""
         found: list[list[ck.Message]] = [[] for _ in range(PARTITIONS)]
-        ended: set[int] = set()
-        while len(ended) < PARTITIONS:
-            for message in consumer.consume(1000, timeout=0.05):
-                if message.error() is None:
-                    found[message.partition()].append(message)
-                else:
-                    assert message.error().name() == "_PARTITION_EOF"
-                    ended.add(message.partition())
-        consumer.close()
+        for message in read_topic(self.config["bootstrap.servers"], topic):
+            found[message.partition()].append(message)
         assert sum(map(len, found)) == count
         return found
 
 
 @pytest.fixture
-def cluster(topic_prefix: str) -> Iterator[MockCluster]:
-    mock = MockCluster(*(topic_prefix + kind for kind in INPUT_NAMES))
-    yield mock
-    mock.owner.flush(1)
+def cluster(topic_prefix: str) -> Iterator[Broker]:
+    with EmbeddedBroker() as embedded:
+        embedded.make(topic_prefix + kind for kind in INPUT_NAMES)
+        yield Broker({"bootstrap.servers": embedded.bootstrap})
 
 
 def events_of(kind: InputName, count: int, *, step_ms: int = HOUR_MS) -> list[dict[str, Any]]:
@@ -117,7 +105,7 @@ def test_the_hash_of_this_test_is_kafka_s() -> None:
 
 
 def test_every_event_arrives_once_in_order_in_the_partition_of_its_key(
-    cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
+    cluster: Broker, files: dict[InputName, Path], topic_prefix: str
 ) -> None:
     started_ms = time.time() * 1000
     counts = Replay(cluster.config, files, topic_prefix).run()
@@ -173,7 +161,7 @@ def test_a_worker_refuses_nothing_of_the_sample() -> None:
 
 
 def test_a_gate_is_asked_before_each_slice_and_nothing_of_it_is_sent_before(
-    cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
+    cluster: Broker, files: dict[InputName, Path], topic_prefix: str
 ) -> None:
     asked: list[int] = []
     reports: list[ReplayProgress] = []
@@ -195,9 +183,7 @@ def test_a_gate_is_asked_before_each_slice_and_nothing_of_it_is_sent_before(
     assert replay.span_ms == (T0, T0 + 499 * HOUR_MS)
 
 
-def test_a_gate_that_refuses_ends_the_replay(
-    cluster: MockCluster, files: dict[InputName, Path], topic_prefix: str
-) -> None:
+def test_a_gate_that_refuses_ends_the_replay(cluster: Broker, files: dict[InputName, Path], topic_prefix: str) -> None:
     class Enough(Exception):  # noqa: N818 - not an error
         pass
 
@@ -210,7 +196,7 @@ def test_a_gate_that_refuses_ends_the_replay(
 
 
 def test_a_file_out_of_order_is_sorted_and_said_so(
-    cluster: MockCluster, tmp_path: Path, topic_prefix: str, caplog: pytest.LogCaptureFixture
+    cluster: Broker, tmp_path: Path, topic_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path / "shuffled.parquet", events_of("orders", 200)[::-1])
     replay = Replay(cluster.config, {"orders": path}, topic_prefix)
@@ -222,9 +208,7 @@ def test_a_file_out_of_order_is_sorted_and_said_so(
         assert times == sorted(times)
 
 
-def test_more_events_than_librdkafka_queues_get_through(
-    cluster: MockCluster, tmp_path: Path, topic_prefix: str
-) -> None:
+def test_more_events_than_librdkafka_queues_get_through(cluster: Broker, tmp_path: Path, topic_prefix: str) -> None:
     path = written(tmp_path / "orders.parquet", events_of("orders", 3_000))
     config = {**cluster.config, "queue.buffering.max.messages": 100}
     counts = Replay(config, {"orders": path}, topic_prefix).run()
@@ -232,7 +216,7 @@ def test_more_events_than_librdkafka_queues_get_through(
     cluster.read_all(topic_prefix + "orders", 3_000)
 
 
-def test_files_without_rows_make_a_replay_of_nothing(cluster: MockCluster, tmp_path: Path, topic_prefix: str) -> None:
+def test_files_without_rows_make_a_replay_of_nothing(cluster: Broker, tmp_path: Path, topic_prefix: str) -> None:
     rows = events_of("clicks", 1)
     pq.write_table(pa.Table.from_pylist(rows).slice(0, 0), tmp_path / "clicks.parquet")
     replay = Replay(cluster.config, {"clicks": tmp_path / "clicks.parquet"}, topic_prefix)
@@ -240,14 +224,14 @@ def test_files_without_rows_make_a_replay_of_nothing(cluster: MockCluster, tmp_p
     assert replay.run() == {topic_prefix + "clicks": 0}
 
 
-def test_a_partitioner_of_the_operator_s_is_not_obeyed(cluster: MockCluster, tmp_path: Path, topic_prefix: str) -> None:
+def test_a_partitioner_of_the_operator_s_is_not_obeyed(cluster: Broker, tmp_path: Path, topic_prefix: str) -> None:
     path = written(tmp_path / "orders.parquet", events_of("orders", 200))
     Replay({**cluster.config, "partitioner": "consistent"}, {"orders": path}, topic_prefix).run()
     for number, messages in enumerate(cluster.read_all(topic_prefix + "orders", 200)):
         assert {(murmur2(message.key()) & 0x7FFFFFFF) % PARTITIONS for message in messages} <= {number}
 
 
-def test_a_missing_topic_is_trouble_that_names_the_remedy(cluster: MockCluster, files: dict[InputName, Path]) -> None:
+def test_a_missing_topic_is_trouble_that_names_the_remedy(cluster: Broker, files: dict[InputName, Path]) -> None:
     with pytest.raises(BrokerTrouble, match=r"has no topic .*other-orders.*: run `skutrend topics create` first"):
         Replay(cluster.config, files, "other-").run()
 
@@ -261,18 +245,20 @@ def test_a_broker_that_does_not_answer_is_trouble(
 
 
 def test_records_that_kafka_does_not_take_are_trouble(files: dict[InputName, Path], topic_prefix: str) -> None:
-    mock = MockCluster(*(topic_prefix + kind for kind in INPUT_NAMES))
-    config = {**mock.config, "message.timeout.ms": 1_000, "log_level": 0}
+    with ExitStack() as running:
+        embedded = running.enter_context(EmbeddedBroker())
+        embedded.make(topic_prefix + kind for kind in INPUT_NAMES)
+        config = {"bootstrap.servers": embedded.bootstrap, "message.timeout.ms": 1_000, "log_level": 0}
 
-    def gate(event_time_ms: int) -> None:
-        if event_time_ms >= T0 + 3 * DAY_MS and hasattr(mock, "owner"):
-            del mock.owner  # and the broker with it
+        def gate(event_time_ms: int) -> None:
+            if event_time_ms >= T0 + 3 * DAY_MS:
+                running.close()  # the broker is gone
 
-    with pytest.raises(BrokerTrouble, match=r"did not take \d+ records, the first of them for .*\[\d\]: "):
-        Replay(config, files, topic_prefix).run(gate=gate)
+        with pytest.raises(BrokerTrouble, match=r"did not take \d+ records, the first of them for .*\[\d\]: "):
+            Replay(config, files, topic_prefix).run(gate=gate)
 
 
-def test_a_record_too_big_for_kafka_is_trouble(cluster: MockCluster, tmp_path: Path, topic_prefix: str) -> None:
+def test_a_record_too_big_for_kafka_is_trouble(cluster: Broker, tmp_path: Path, topic_prefix: str) -> None:
     path = written(tmp_path / "clicks.parquet", [events_of("clicks", 1)[0] | {"session_id": "s" * 2_000_000}])
     with pytest.raises(BrokerTrouble, match=r"took no more records: .*too large"):
         Replay(cluster.config, {"clicks": path}, topic_prefix).run()
@@ -315,7 +301,7 @@ def test_a_pace_holds_each_event_back_until_it_is_due() -> None:
 
 
 def test_a_paced_replay_leaves_in_small_slices_and_sends_everything(
-    cluster: MockCluster, tmp_path: Path, topic_prefix: str
+    cluster: Broker, tmp_path: Path, topic_prefix: str
 ) -> None:
     path = written(tmp_path / "orders.parquet", events_of("orders", 60, step_ms=1_000))
     asked: list[int] = []

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from schemas.errors import Fenced, FlushFailed, Refused
 from streams.kafka import clients
 from streams.kafka.broker_errors import Attempt
-from streams.kafka.embedded import PARTITIONS, EmbeddedBroker
+from streams.kafka.embedded import PARTITIONS
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import REPORTED_BYTES, OutputProducer
 from tests.support.partitions import read_topic
@@ -28,12 +28,6 @@ def local(name: str) -> int:
 
 
 QUICK = {"linger.ms": "0", "log_level": "0"}
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture

@@ -11,19 +11,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from schemas.errors import Fenced, Refused, Unavailable
 from streams.kafka import clients
 from streams.kafka import partition_reader as reading
-from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.partition_reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 QUIET = {"log_level": "0"}
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from features.sku_state import SkuState
 from schemas.errors import StateMismatch
 from streams.kafka import topic_ids as identity
-from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.topic_ids import TopicIds
 from streams.settings import Settings
 from streams.state import meta as metas
@@ -24,12 +23,6 @@ from tests.support.partitions import NOW_MS, T0, inputs, open_partition, order, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 def meta(**changes: Any) -> metas.Meta:  # noqa: ANN401 - whatever it is

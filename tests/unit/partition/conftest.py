@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.kafka.embedded import EmbeddedBroker
 from streams.settings import Settings
 from tests.support.partitions import open_partition, settings_for
 
@@ -15,12 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.partition.partition import Partition
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.inputs import CLICKS, ORDERS, PRICES
-from streams.kafka.embedded import EmbeddedBroker
 from tests.support.partitions import DAY_MS, HOUR_MS, T0, click, order, price_change, settings_for
 from tests.support.scripted import Bench
 
@@ -16,12 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STALLED_MS = 300_000
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from faust.types import TP
 
 from schemas.errors import BrokerTrouble, FlushFailed, Refused, StateMismatch, Unavailable, WrongPartitioner
 from schemas.inputs import CLICKS, ORDERS, PRICES
-from streams.kafka.embedded import EmbeddedBroker
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import OutputProducer
 from streams.state.store import Store
@@ -34,12 +33,6 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 IDLE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with EmbeddedBroker() as embedded:
-        yield embedded.bootstrap
 
 
 @pytest.fixture
