@@ -20,10 +20,10 @@ def printable(text: str, limit: int | None = None) -> str:
     if text.isprintable() and (limit is None or len(text) <= limit):
         return text
     considered = text if limit is None else text[: limit + 1]
-    integer_units = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in considered]
-    shown = "".join(integer_units)
+    escaped = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in considered]
+    shown = "".join(escaped)
     if limit is None or len(shown) <= limit:
         return shown
     while len(shown) > limit - len(_CUT):
-        shown = shown[: len(shown) - len(integer_units.pop())]
+        shown = shown[: len(shown) - len(escaped.pop())]
     return shown + _CUT
