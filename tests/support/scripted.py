@@ -116,7 +116,12 @@ class Bench:
 
     def tick(self, *, after_ms: int = 0) -> None:
         self.now_ms += after_ms
-        asyncio.run(self.worker.tick(self.consumer))
+
+        async def turn() -> None:
+            await self.worker.tick(self.consumer)
+            await self.worker.locks.wait_tasks(within_s=60)  # what a slow machine has not ended goes on, as it would
+
+        asyncio.run(turn())
 
     def flush(self) -> None:
         asyncio.run(self.worker.flush())
