@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shlex
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.plugins import get_operator, operator_names
+from cosmic_ray.testing import run_tests
 from cosmic_ray.work_item import MutationSpec, TestOutcome
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +88,22 @@ def copy_to(folder: Path) -> None:
             shutil.copy(source, target)
 
 
+def command_for(module: str, folder: Path) -> str:
+    """Give the shell command that runs the tests of a module's room in the copy."""
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not kafka", "-p", "no:cacheprovider"]
+    quick = "HYPOTHESIS_PROFILE=quick"  # fewer examples of each property
+    return shlex.join(["env", "-C", str(folder), quick, *pytest, *tests_of(module)])
+
+
+def check_unchanged(modules: list[str], folder: Path) -> None:
+    """Raise RuntimeError unless the tests of every room pass while nothing is changed: else all would be noticed."""
+    for module in {str(tests_of(module)[:-1]): module for module in modules}.values():
+        outcome, output = run_tests(command_for(module, folder), TIMEOUT_S)
+        if outcome is not TestOutcome.SURVIVED:
+            msg = f"the tests of {module} fail without any change: {output}"
+            raise RuntimeError(msg)
+
+
 def is_noticed(change: Change, folder: Path) -> tuple[bool, str]:
     """Make a change in the copy and run its room's tests; returns whether one failed, and the change as a diff."""
     spec = MutationSpec(
@@ -95,9 +113,7 @@ def is_noticed(change: Change, folder: Path) -> tuple[bool, str]:
         start_pos=change.start,
         end_pos=change.end,
     )
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not kafka", "-p", "no:cacheprovider"]
-    rooms = " ".join(tests_of(change.module))
-    result = mutate_and_test([spec], f"env -C {folder} {' '.join(command)} {rooms}", TIMEOUT_S)
+    result = mutate_and_test([spec], command_for(change.module, folder), TIMEOUT_S)
     if result.test_outcome is TestOutcome.INCOMPETENT or result.diff is None:
         msg = f"{change} could not be tried: {result.output}"
         raise RuntimeError(msg)
@@ -119,11 +135,15 @@ def main() -> int:
     noticed, began_s = 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy_to(Path(folder))
+        check_unchanged(sorted({change.module for change in sample}), Path(folder))
         for number, change in enumerate(sample, 1):
             found, diff = is_noticed(change, Path(folder))
             noticed += found
             passed_s = time.monotonic() - began_s
-            print(f"[{number}/{len(sample)}, {passed_s:.0f} s] {'noticed' if found else 'NOT NOTICED'}: {change}")
+            print(
+                f"[{number}/{len(sample)}, {passed_s:.0f} s] {'noticed' if found else 'NOT NOTICED'}: {change}",
+                flush=True,
+            )
             if not found:
                 print(diff)
     share = noticed / len(sample) if sample else 1.0
