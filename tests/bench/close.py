@@ -10,7 +10,7 @@ from features.cadence import DAY_MS, HORIZON, SUM_WINDOWS
 from features.sku_state import SkuState
 from inference.pipeline import WindowPipeline
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
-from tests.bench.shop import FIRST_MS, ledger_of, session
+from tests.bench.shop import FIRST_MS, sku_state_of, session
 
 SKUS = 100_000
 DAYS = 30
@@ -35,7 +35,7 @@ def close(sku_state: SkuState, pipeline: WindowPipeline, day: int) -> tuple[floa
 def main() -> None:
     """Print both times and their ratio: the best of three, one thread each."""
     model = session()
-    sku_state, pipeline = ledger_of(SKUS, model, days=DAYS)
+    sku_state, pipeline = sku_state_of(SKUS, model, days=DAYS)
     dice = np.random.default_rng(1)
     n, manifest = SKUS, model.bundle.manifest
     x = dice.normal(0, 1, (n, len(manifest.features))).astype(np.float32)

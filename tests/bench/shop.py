@@ -38,7 +38,7 @@ def session() -> Session:
     return Session(bundle.load(expected_fingerprint=fingerprint()), provider="cpu")
 
 
-def ledger_of(skus: int, model: Session | None, *, days: int) -> tuple[SkuState, WindowPipeline]:
+def sku_state_of(skus: int, model: Session | None, *, days: int) -> tuple[SkuState, WindowPipeline]:
     """Let a shop of so many SKUs live for some days; the day after them is open and holds its orders."""
     dice = np.random.default_rng(5)
     sku_state = SkuState(WindowGrid(), extra_columns=columns(model))

@@ -110,7 +110,7 @@ def test_a_row_that_the_worker_would_refuse_is_left_out(
 
 
 @pytest.mark.parametrize("change", [{"quantity": -3.0}, {"unit_price": 0.0}, {"event_time_ms": 1}])
-def test_returns_free_units_and_times_of_any_age_are_kept_for_the_ledger_to_judge(
+def test_returns_free_units_and_times_of_any_age_are_kept_for_the_state_to_judge(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     path = written(tmp_path, "orders", {}, change)

@@ -107,7 +107,7 @@ def test_a_price_that_is_next_to_nothing_stays_a_price() -> None:
     assert (closed(sku_state)["a"]["units"], sku_state.currency) == (1, "GBP")
 
 
-def test_ledgers_of_one_worker_share_what_the_first_of_them_saw() -> None:
+def test_partitions_of_one_worker_share_what_the_first_of_them_saw() -> None:
     money = ShopCurrency()
     one, other = (SkuState(WindowGrid(), money=money) for _ in range(2))
     absorb(one, ORDERS, line("1", 1, "GBP"))
