@@ -10,7 +10,7 @@ from features.cadence import DAY_MS, HORIZON, SUM_WINDOWS
 from features.sku_state import SkuState
 from inference.pipeline import WindowPipeline
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
-from tests.bench.shop import FIRST_MS, sku_state_of, session
+from tests.bench.shop import FIRST_MS, session, sku_state_of
 
 SKUS = 100_000
 DAYS = 30
