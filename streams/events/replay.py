@@ -146,6 +146,11 @@ class Replay:
             while producer.flush(_POLL_S):
                 self._check()
             self._check()
+        except (kafka.KafkaException, SystemError) as error:  # of an idempotent producer any call may meet its end
+            producer.purge()
+            cause = error.args[0].str() if isinstance(error, kafka.KafkaException) else "a fatal error"
+            msg = f"Kafka took no more records: {cause}{self._trouble}"
+            raise BrokerTrouble(msg) from error
         except BaseException:
             producer.purge()  # else librdkafka would go on sending what we have given up
             raise
@@ -158,18 +163,14 @@ class Replay:
 
     def _send(self, producer: kafka.Producer, events: Events) -> None:
         topics = [self._topics.get(kind, "") for kind in _RANKS]
-        try:
-            for rank, key, value in zip(events.ranks.tolist(), events.keys, events.values, strict=True):
-                while True:
-                    try:
-                        producer.produce(topics[rank], value, key, -1, self._on_delivery)
-                        break
-                    except BufferError:  # the queue is full: let Kafka take some
-                        producer.poll(_POLL_S)
-                        self._check()
-        except kafka.KafkaException as error:
-            msg = f"Kafka took no more records: {error.args[0].str()}"
-            raise BrokerTrouble(msg) from error
+        for rank, key, value in zip(events.ranks.tolist(), events.keys, events.values, strict=True):
+            while True:
+                try:
+                    producer.produce(topics[rank], value, key, -1, self._on_delivery)
+                    break
+                except BufferError:  # the queue is full: let Kafka take some
+                    producer.poll(_POLL_S)
+                    self._check()
         producer.poll(0)
         self._check()
 

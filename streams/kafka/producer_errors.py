@@ -7,7 +7,7 @@ callback. After a fatal error every later call says only that there was one; the
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Producer
+
+_SWALLOWED: Final = "returned NULL without setting an exception"
 
 
 class _Loss(NamedTuple):
@@ -90,10 +92,14 @@ class ProducerErrors:
         except KafkaException as error:
             raise self._failure(what(), error, topic) from error
         except SystemError as error:
-            # a fatal error is raised from within whichever call meets it, also one that is about to call us back
-            if not isinstance(error.__cause__, KafkaException):
-                raise
-            raise self._failure(what(), error.__cause__, topic) from error
+            # A fatal error is raised from within whichever call meets it, also one that is about to call us back. A
+            # callback that follows it in the same call, such as a line for the log, swallows it.
+            fatal = error.__cause__
+            if not isinstance(fatal, KafkaException):
+                if _SWALLOWED not in str(error):
+                    raise
+                fatal = KafkaException(KafkaError(KafkaError._FATAL, "a fatal error", True))  # noqa: SLF001
+            raise self._failure(what(), fatal, topic) from error
 
     def _failure(self, what: str, error: KafkaException, topic: str) -> Fenced | FlushFailed | Refused:
         cause: KafkaError = error.args[0]

@@ -90,7 +90,7 @@ def copy_to(folder: Path) -> None:
 
 def command_for(module: str, folder: Path) -> str:
     """Give the shell command that runs the tests of a module's room in the copy."""
-    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not kafka", "-p", "no:cacheprovider"]
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not kafka and not slow", "-p", "no:cacheprovider"]
     quick = "HYPOTHESIS_PROFILE=quick"  # fewer examples of each property
     return shlex.join(["env", "-C", str(folder), quick, *pytest, *tests_of(module)])
 

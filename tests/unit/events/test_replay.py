@@ -264,6 +264,19 @@ def test_a_record_too_big_for_kafka_is_trouble(cluster: Broker, tmp_path: Path, 
         Replay(cluster.config, {"clicks": path}, topic_prefix).run()
 
 
+def test_a_fatal_error_of_an_idempotent_producer_is_trouble_in_whichever_call_meets_it(
+    cluster: Broker, files: dict[InputName, Path], topic_prefix: str
+) -> None:
+    replay = Replay(cluster.config, files, topic_prefix)
+
+    def gate(_: int) -> None:
+        said = "<method 'poll' of 'cimpl.Producer' objects> returned NULL without setting an exception"
+        raise SystemError(said)
+
+    with pytest.raises(BrokerTrouble, match="took no more records: a fatal error"):
+        replay.run(gate=gate)
+
+
 def test_a_file_that_cannot_be_used_is_reported_before_anything_is_sent(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         Replay({}, {"orders": tmp_path / "orders.parquet"})

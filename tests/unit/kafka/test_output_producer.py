@@ -316,7 +316,7 @@ class Producer:
 
     def __init__(self, properties: dict[str, Any]) -> None:
         self.error_cb = properties["error_cb"]
-        self.fails: dict[str, KafkaException] = {}
+        self.fails: dict[str, Exception] = {}
         self.refused: dict[str, int] = {}  # by topic, the code its records are answered with
         self.known = ("orders",)
         self.reported = 0
@@ -364,6 +364,7 @@ class Producer:
         return 0
 
     def flush(self, _: float) -> int:
+        self._call("flush")
         reports, self._reports = self._reports, []
         for told, error, message in reports:
             told(error, message)
@@ -472,6 +473,27 @@ def test_a_dead_producer_says_what_it_died_of(
     producer.fatal = None if cause is None else KafkaError(cause, "of this", fatal=True)
     with pytest.raises(expected, match="_FATAL" if cause is None else "of this"):
         output.put_one("windows", b"a", b"1")
+
+
+@pytest.mark.parametrize("cause", [KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, None])
+def test_a_fatal_error_that_a_callback_swallowed_ends_the_flush_and_not_the_worker(
+    claimed: tuple[OutputProducer, Producer], cause: int | None
+) -> None:
+    """`Producer.flush` calls back for the log after it met a fatal error, which is lost then."""
+    output, producer = claimed
+    producer.fails["flush"] = SystemError("<method 'flush' of ...> returned NULL without setting an exception")
+    producer.fatal = None if cause is None else KafkaError(cause, "of this", fatal=True)
+    output.put_one("windows", b"a", b"1")
+    with pytest.raises(Fenced if cause is None else FlushFailed, match="fatal error" if cause is None else "of this"):
+        output.commit(1)
+
+
+def test_other_system_errors_are_bugs(claimed: tuple[OutputProducer, Producer]) -> None:
+    output, producer = claimed
+    producer.fails["flush"] = SystemError("bad argument to internal function")
+    output.put_one("windows", b"a", b"1")
+    with pytest.raises(SystemError, match="bad argument"):
+        output.commit(1)
 
 
 def test_few_records_report_and_all_that_are_large(claimed: tuple[OutputProducer, Producer]) -> None:
