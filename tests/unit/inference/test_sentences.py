@@ -155,3 +155,11 @@ def test_contributors_are_finite_and_named() -> None:
     found = contributors(dataclasses.replace(SPIKE, zero_run=4, views_ratio=2.5))
     assert found == (("price_ratio", 1.0), ("views_ratio", 2.5), ("zero_run", 4.0), ("weekday_index", 1.1))
     assert ("views_ratio", 2.5) not in contributors(SPIKE)
+
+
+def test_a_sentence_that_is_too_long_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = said()
+    monkeypatch.setattr(sentences, "MAX_SENTENCE", len(whole))
+    assert said() == whole
+    monkeypatch.setattr(sentences, "MAX_SENTENCE", 60)
+    assert said() == whole[:59] + "…"
