@@ -193,3 +193,14 @@ def test_the_interval_of_a_silence_is_that_of_as_many_windows_as_it_lasts() -> N
     windows = dict(silence.contributors)["zero_run"]
     assert windows > 1
     assert silence.interval == pytest.approx(ninety_percent(silence.expected, windows, r))
+
+
+def test_what_ends_in_windows_without_a_sale_is_compared_with_one_window_and_not_with_the_silence() -> None:
+    one = shop(0.0, 60)
+    (spike,) = one.day(4_000, 1.0)
+    changes: list[alerting.AlertChange] = []
+    while not changes:
+        changes = one.day(0, 1.0)
+    assert told(changes) == [("demand_spike", "resolved", spike.severity)]
+    assert dict(changes[0].contributors).get("zero_run", 3) >= 3
+    assert (changes[0].observed, changes[0].expected) == (0, 1)
