@@ -109,3 +109,21 @@ def test_a_key_that_is_written_again_and_again_is_counted_once(tmp_path: Path, m
     recover(store, Scripted([[(KEYS[0], b"x" * 100)]] * 500))
     store.close()
     assert calls == [1, 1], "the row, and the meta record that makes it count"
+
+
+def test_progress_counts_offsets_from_where_the_store_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "partition-0")
+    batches: list[list[Record]] = [[(key, b"x")] for key in KEYS]
+    recover(store, Scripted(batches[:2]))
+    monkeypatch.setattr(recovery, "REPORT_EVERY_S", -1.0)
+    told: list[tuple[int, int, int]] = []
+    recovery.recover(
+        store,
+        Scripted(batches),  # type: ignore[arg-type]  # stands for a Reader
+        topic="changelog",
+        partition=0,
+        report=lambda progress: told.append((progress.read, progress.total, progress.rows)),
+    )
+    store.close()
+    rows = 2 * (len(KEYS) - 2)
+    assert told[-len(KEYS) + 2 :] == [(read, rows, read) for read in range(2, rows + 1, 2)]

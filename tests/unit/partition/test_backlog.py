@@ -38,3 +38,18 @@ def test_windows_that_close_in_time_are_not_worth_a_line(caplog: pytest.LogCaptu
         backlog.note(closed=1, due=0)
         backlog.note(closed=0, due=0)
     assert caplog.records == []
+
+
+def test_only_what_was_closed_counts_and_each_backlog_starts_at_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now_s = 5.0
+    backlog = Backlog(3, Metrics(), now_s=lambda: now_s)
+    for _ in range(2):
+        backlog.note(closed=1, due=2)
+        now_s += 20.0
+        backlog.note(closed=1, due=1)
+        backlog.note(closed=0, due=0)
+    assert [record.getMessage() for record in caplog.records] == 2 * [
+        "partition 3: 1 windows are due, 2 closed in 20 s (0 a second), at that rate 10 s left",
+        "partition 3: all 2 windows closed, in 20 s",
+    ]

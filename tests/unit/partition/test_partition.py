@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -425,6 +426,18 @@ def test_how_good_forecasts_are_and_which_alerts_are_open_is_reported_as_soon_as
     fresh_metrics = Metrics()
     open_partition(settings, session=session, metrics=fresh_metrics).close()
     assert np.isnan(shown(fresh_metrics)["skutrend_live_wql", "lstm"]), "that was the loss of another model"
+
+
+def test_the_time_that_closing_a_window_takes_is_measured(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(1_000.0, 0.25)
+    monkeypatch.setattr("streams.partition.partition.time.perf_counter", lambda: next(clock))
+    take(partition, ORDERS, order("1", "a", T0))
+    reach(partition, T0 + HOUR_MS + 11 * MINUTE_MS)
+    (found,) = partition.metrics.close.collect()
+    told = {sample.name.rpartition("_")[2]: sample.value for sample in found.samples if "le" not in sample.labels}
+    assert (told["count"], told["sum"]) == (1, 0.25)
 
 
 def test_the_delay_of_a_close_is_reported_once_its_outputs_are_committed(settings: Settings) -> None:

@@ -174,6 +174,37 @@ def test_any_record_fits_once_it_is_cut_and_tells_what_it_lacks(
         )
 
 
+def test_a_record_of_just_the_limit_is_whole_and_one_byte_more_cuts_the_value_by_what_is_needed() -> None:
+    limit_bytes = batch_bytes(b"k", b"v" * 4_000, OURS)
+    whole = fit(Original(b"k", b"v" * 4_000, []), OURS, limit_bytes=limit_bytes)
+    assert (whole.value, left_out(whole.headers)) == (b"v" * 4_000, "")
+    cut = fit(Original(b"k", b"v" * 4_001, []), OURS, limit_bytes=limit_bytes)
+    assert left_out(cut.headers) == "value (of 4,001 bytes)"
+    assert limit_bytes - 700 < as_sent(cut) <= limit_bytes
+
+
+@pytest.mark.parametrize(("key_bytes", "header_bytes"), [(0, 9_000), (9_000, 0)])
+def test_keys_and_headers_take_a_quarter_of_the_room_and_no_more(key_bytes: int, header_bytes: int) -> None:
+    """Found by trying: the largest headers that stay, and how much of a long key does, beside a value without end."""
+    limit_bytes, value = 20_000, b"v" * 30_000
+    room = limit_bytes - batch_bytes(b"", b"", OURS)
+    if key_bytes:
+        fitted = fit(Original(b"k" * key_bytes, value, []), OURS, limit_bytes=limit_bytes)
+        most = len(fitted.key or b"")
+    else:
+        sizes = range(0, header_bytes, 10)
+        kept = [
+            size
+            for size in sizes
+            if "headers (" not in left_out(
+                fit(Original(b"k", value, [("h", b"h" * size)]), OURS, limit_bytes=limit_bytes).headers
+            )
+        ]  # fmt: skip
+        assert kept == list(range(0, kept[-1] + 10, 10)), "all up to a size"
+        most = kept[-1]
+    assert room / 4 - 300 < most <= room / 4
+
+
 @given(HEADERS)
 def test_what_an_original_says_of_itself_is_not_believed(headers: list[tuple[str, bytes | None]]) -> None:
     forged = [("code", b"x"), ("cut_from_bytes", b"9"), ("last_offset", b"7"), *headers]
