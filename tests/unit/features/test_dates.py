@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features import dates
-from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS
+from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS
 from features.grid import WindowGrid
 
 ZONES = ("UTC", "Europe/London", "Asia/Tokyo", "America/New_York", "Australia/Lord_Howe", "America/Havana")
@@ -130,3 +130,11 @@ def test_names_do_not_depend_on_the_locale_of_the_machine(monkeypatch: pytest.Mo
     finally:
         locale.setlocale(locale.LC_TIME, before)
     assert months == ("January February March April May June July August September October November December".split())
+
+
+@pytest.mark.parametrize("month", range(1, 13))
+def test_a_month_is_named_with_its_year(month: int) -> None:
+    grid = WindowGrid(window_ms=MONTH_MS, timezone="Europe/London")
+    start = datetime(2011, month, 1, tzinfo=ZoneInfo("Europe/London"))
+    names = "January February March April May June July August September October November December".split()
+    assert dates.window(grid, int(start.timestamp()) * 1_000) == f"{names[month - 1]} 2011"

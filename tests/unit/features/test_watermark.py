@@ -70,6 +70,16 @@ def test_a_pause_starts_the_idle_timeout_anew() -> None:
     assert advance(mark, NOW + 11 * TIMEOUT) == 9_000
 
 
+@pytest.mark.parametrize(("missed_ms", "is_silence"), [(TIMEOUT // 2, True), (TIMEOUT // 2 + 1, False)])
+def test_half_an_idle_timeout_in_which_nobody_could_listen_is_no_silence(missed_ms: int, *, is_silence: bool) -> None:
+    mark = started(9_000, 5_000)
+    silence(mark, PRICES)
+    mark.missed(missed_ms)
+    silence(mark, PRICES, now_ms=NOW + 1)
+    assert advance(mark, NOW + TIMEOUT) == (5_000 if is_silence else NEVER_MS)
+    assert advance(mark, NOW + TIMEOUT + 1) == 5_000
+
+
 def test_an_input_that_lags_is_not_idle_but_reading_what_says_nothing_is_silence() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
