@@ -11,6 +11,7 @@ import pytest
 
 from inference import alerting, tail_evidence
 from inference.alerting import AlertRules
+from streams.settings import Settings
 from tests.support.judging import DAY_MS, Shop
 
 
@@ -164,6 +165,12 @@ def test_columns_hold_nothing_of_an_ended_alert() -> None:
     one.days(3, lambda _: 41.0, 40.0)
     for name, _, _, fill in alerting.COLUMNS:
         assert (one.rows[name] == fill).all(), name
+
+
+def test_the_rules_are_those_that_the_settings_and_the_readme_promise() -> None:
+    rules = AlertRules()
+    assert rules.min_impact == Settings().alert_min_impact == 50.0
+    assert (rules.ticket_p, rules.page_p, rules.page_impact) == (1e-4, 1e-6, 500.0)
 
 
 def test_rules_cannot_be_changed() -> None:
