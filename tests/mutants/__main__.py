@@ -38,7 +38,7 @@ COPIED = ("schemas", "features", "inference", "streams", "tests", "pyproject.tom
 # what changes nothing that is run: annotations are strings, and pytest takes no note of a missing decorator's cache
 LEFT_OUT = ("core/RemoveDecorator", "core/ExceptionReplacer", "core/ReplaceBinaryOperator_BitOr")
 _DATACLASS = "@dataclass("  # whether a class has slots, or lets its fields be set, is no matter of what is computed
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
