@@ -6,19 +6,16 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from schemas.errors import SkutrendError
+from streams import cli_intake
 from streams import settings as settings_module
+from streams.cli_intake import FILE, event_files, event_options
 from streams.settings import Settings
-
-if TYPE_CHECKING:
-    from schemas.inputs import InputName
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Group(click.Group):
@@ -35,7 +32,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="skutrend")
-@click.option("--config", type=_FILE, help="TOML file with settings; the environment (SKUTREND_...) wins over it.")
+@click.option("--config", type=FILE, help="TOML file with settings; the environment (SKUTREND_...) wins over it.")
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
     """Follow the demand of every SKU: Kafka events in; forecasts with bands and explained alerts out.
@@ -48,17 +45,6 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 def _settings(ctx: click.Context) -> Settings:
     loaded: Settings = ctx.obj()
     return loaded
-
-
-def _event_files(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name event files."""
-    for option in (
-        click.option("--price-changes", type=_FILE, help="Price changes: Parquet, CSV or JSON lines."),
-        click.option("--clicks", type=_FILE, help="Clicks: Parquet, CSV or JSON lines."),
-        click.option("--orders", type=_FILE, required=True, help="Order lines: Parquet, CSV or JSON lines."),
-    ):
-        command = option(command)
-    return command
 
 
 def _shop_days(command: Callable[..., None]) -> Callable[..., None]:
@@ -113,21 +99,24 @@ def worker(ctx: click.Context) -> None:
 
 
 @cli.command()
-@_event_files
+@event_options
 @click.option(
     "--speed", default="max", show_default=True, help="`max`, or event time per wall time: 3600 is an hour a second."
 )
 @click.pass_context
-def replay(ctx: click.Context, orders: Path, clicks: Path | None, price_changes: Path | None, speed: str) -> None:
-    """Publish event files to the input topics, in event-time order, keyed and partitioned by SKU."""
+def replay(ctx: click.Context, /, speed: str, **options: Any) -> None:  # noqa: ANN401 - click's options
+    """Publish event files to the input topics, in event-time order, keyed and partitioned by SKU.
+
+    Exports of other systems are made into such first, as `skutrend convert` does.
+    """
     from streams.commands.replay import replay_files  # noqa: PLC0415
 
-    replay_files(_settings(ctx), _named(orders, clicks, price_changes), speed)
+    with event_files(options) as files:
+        replay_files(_settings(ctx), files, speed)
 
 
-def _named(orders: Path, clicks: Path | None, price_changes: Path | None) -> dict[InputName, Path]:
-    files: dict[InputName, Path | None] = {"orders": orders, "clicks": clicks, "price-changes": price_changes}
-    return {kind: path for kind, path in files.items() if path is not None}
+cli.add_command(cli_intake.convert)
+cli.add_command(cli_intake.mapping)
 
 
 @cli.group()
@@ -170,7 +159,7 @@ def topics_check(ctx: click.Context) -> None:
 
 
 @cli.command()
-@_event_files
+@event_options
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory for the bundle."
 )
@@ -192,12 +181,12 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - clic
     """Train on event files, export to ONNX, check, and write a bundle. Needs the `train` extra."""
     from streams.commands.train import train_bundle  # noqa: PLC0415
 
-    files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    train_bundle(files, money=_settings(ctx).money, **_days_of(ctx, options))
+    with event_files(options) as files:
+        train_bundle(files, money=_settings(ctx).money, **_days_of(ctx, options))
 
 
 @cli.command()
-@_event_files
+@event_options
 @click.option(
     "--bundle", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Bundle (default: the shipped one)."
 )
@@ -214,8 +203,8 @@ def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Forecast at rolling origins with the code that serves, offline."""
     from streams.commands.backtest import run  # noqa: PLC0415
 
-    files = _named(options.pop("orders"), options.pop("clicks"), options.pop("price_changes"))
-    run(files, money=_settings(ctx).money, **_days_of(ctx, options))
+    with event_files(options) as files:
+        run(files, money=_settings(ctx).money, **_days_of(ctx, options))
 
 
 @cli.group()
@@ -290,7 +279,7 @@ def dead_letters_list(ctx: click.Context, code: str | None, limit: int, out: Pat
 
 
 @dead_letters.command("replay")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option("--force", is_flag=True, help="Send also letters whose value is still unusable.")
 @click.pass_context
 def dead_letters_replay(ctx: click.Context, file: Path, *, force: bool) -> None:

@@ -24,8 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from features.grid import EARLIEST_MS, LATEST_MS
 from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, INPUTS, Field, FieldType, InputName
+from schemas.printable import printable
 
 # pa.array() and to_numpy() import pandas where it is installed: the Parquet path, which the demo takes, uses neither.
 
@@ -70,17 +72,21 @@ def read_in_order(
     memory whole.
     """
     batches = read(path, kind, batch_rows=batch_rows)
-    if (found or survey(path)).in_order:
+    if (found or survey(path, kind)).in_order:
         return batches
     table = pa.Table.from_batches(batches, schema=schema(kind))
     by_time = table.take(pc.sort_indices(table[TIME.name]))
     return iter(by_time.combine_chunks().to_batches(max_chunksize=batch_rows))
 
 
-def survey(path: Path) -> Survey:
-    """Count the rows, find the first and last event time, and tell whether the rows are in order, in one pass."""
+def survey(path: Path, kind: InputName) -> Survey:
+    """Check the whole file, count its rows, find the first and last event time and whether the rows are in order.
+
+    One pass in bounded memory; whoever sends or learns from the rows afterwards meets no `BadInput` halfway. Raises it
+    also where no event time is one: seconds or microseconds, say, taken for milliseconds.
+    """
     rows, first_ms, last_ms, previous_ms, in_order = 0, None, None, None, True
-    for batch in _read(Path(path), (TIME,), BATCH_ROWS):
+    for batch in read(path, kind):
         times = event_times(batch)
         low, high = int(times.min()), int(times.max())
         in_order &= bool((times[1:] >= times[:-1]).all()) and (previous_ms is None or previous_ms <= times[0])
@@ -88,7 +94,34 @@ def survey(path: Path) -> Survey:
         first_ms = low if first_ms is None else min(first_ms, low)
         last_ms = high if last_ms is None else max(last_ms, high)
         rows += len(times)
+    if first_ms is not None and last_ms is not None:
+        _check_unit(Path(path), first_ms, last_ms)
     return Survey(rows, first_ms, last_ms, bool(in_order))
+
+
+def _check_unit(path: Path, first_ms: int, last_ms: int) -> None:
+    """Raise `BadInput` where all event times lie out of all reason."""
+    if last_ms >= EARLIEST_MS and first_ms < LATEST_MS:
+        return
+    where = "before the year 2000" if last_ms < EARLIEST_MS else "too far in the future"
+    unit = unit_guess(first_ms, last_ms)
+    guess = f": they look like {unit}" if unit else ""
+    msg = (
+        f"{path}: all event times lie {where} ({first_ms} to {last_ms}); "
+        f"event_time_ms counts milliseconds since 1970-01-01T00:00Z{guess}"
+    )
+    raise BadInput(msg)
+
+
+def unit_guess(first: int, last: int) -> str:
+    """Name the unit in which such numbers would be times since 1970 within reason; "" where none would.
+
+    >>> unit_guess(1_700_000_000, 1_700_000_019)
+    'seconds'
+    """
+    units = {"seconds": 1_000, "milliseconds": 1, "microseconds": 1 / 1_000, "nanoseconds": 1 / 1_000_000}
+    fitting = (unit for unit, scale in units.items() if EARLIEST_MS <= first * scale <= last * scale < LATEST_MS)
+    return next(fitting, "")
 
 
 def event_times(batch: pa.RecordBatch) -> Times:
@@ -213,6 +246,9 @@ def _read_parquet(path: Path, columns: tuple[Field, ...], batch_rows: int) -> _F
 def _read_csv(path: Path, columns: tuple[Field, ...], batch_rows: int) -> _Found:
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = next(csv.reader(file), [])
+    if twice := sorted({name for name in header if header.count(name) > 1}.intersection(c.name for c in columns)):
+        msg = f"{path}: column {', '.join(twice)} is there twice"
+        raise BadInput(msg)
     types = {column.name: _ARROW[column.type] for column in columns if column.name in header}
     return {name: types.get(name, pa.string()) for name in header}, _csv_batches(path, header, types, batch_rows)
 
@@ -227,10 +263,63 @@ def _csv_batches(path: Path, header: list[str], types: dict[str, Any], batch_row
             for start in range(0, batch.num_rows, batch_rows):
                 yield _empty_to_null(batch.slice(start, batch_rows))
     except pa.ArrowInvalid as error:
-        msg = re.sub(r"CSV column #(\d+)", lambda match: f"column {header[int(match[1])]}", str(error))
-        msg = re.sub(r"(columns, got \d+):.*", r"\1", msg, flags=re.DOTALL)  # the row, with whom it tells of
-        msg = f"{path}: {msg}"
-        raise BadInput(msg) from error
+        raise _csv_complaint(path, header, types) or BadInput(f"{path}: {_without_row(error)}") from error
+
+
+def _without_row(error: pa.ArrowInvalid) -> str:
+    """Give what pyarrow says, without the row, which may tell of a person."""
+    return re.sub(r"(columns, got \d+):.*", r"\1", str(error), flags=re.DOTALL)
+
+
+def _csv_complaint(path: Path, header: list[str], types: dict[str, Any]) -> BadInput | None:
+    """Find the first row that does not fit: pyarrow names neither its number nor its line. None if all seem to."""
+    numbers = [(header.index(name), name, kind) for name, kind in types.items() if kind != pa.string()]
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file)
+        line = 1
+        for cells in rows:
+            if len(cells) != len(header) and cells:
+                return BadInput(f"{path}, line {line}: {len(cells)} columns, expected {len(header)} as in the header")
+            for at, name, kind in numbers if line > 1 and cells else ():
+                wanted = _MEANINGS[str(kind)]
+                if not _is_number(cells[at], whole=kind == pa.int64()):
+                    found = printable(cells[at], _QUOTED_CHARACTERS)
+                    hint = _HINTS.get(_shape(cells[at]), "")
+                    return BadInput(f"{path}, line {line}: column {name} is {found!r}, expected {wanted}{hint}")
+            line = rows.line_num + 1
+    return None
+
+
+def _is_number(cell: str, *, whole: bool) -> bool:
+    """Whether a CSV cell is empty, which is a null, or a number as pyarrow reads it."""
+    try:
+        return cell == "" or (-(2**63) <= int(cell) < 2**63 if whole else float(cell) is not None)
+    except ValueError:
+        return False
+
+
+def _shape(cell: str) -> str:
+    """Name what a cell that should be a number is instead; "" where nothing is known of it."""
+    for name, pattern in _SHAPES.items():
+        if pattern.fullmatch(cell.strip()):
+            return name
+    return ""
+
+
+_QUOTED_CHARACTERS = 40
+_MEANINGS = {"double": "a number", "int64": "a whole number"}
+_SHAPES = {
+    "decimal comma": re.compile(r"-?\d+(\.\d{3})*,\d{1,2}"),
+    "thousands": re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?"),
+    "currency": re.compile(r"[^\w\s.,-]\s?-?[\d.,]+|-?[\d.,]+\s?[^\w\s.,-]"),
+    "date": re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*"),
+}
+_HINTS = {
+    "decimal comma": " with a decimal point",
+    "thousands": " without signs for thousands",
+    "currency": " without a currency sign; the currency has a column of its own",
+    "date": " of epoch milliseconds, UTC",
+}
 
 
 _NULLABLE_TEXT = {c.name for each in INPUTS for c in each.fields if c.nullable and c.type == "string"}

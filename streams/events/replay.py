@@ -90,7 +90,7 @@ class Replay:
         speed: Literal["max"] | float = "max",
         slice_ms: int = DAY_MS,
     ) -> None:
-        """Survey the files, one pass over the event times of each; Kafka is not touched before `run`."""
+        """Survey the files, one pass over each: nothing is sent of a bad one. Kafka is not touched before `run`."""
         if speed != "max" and not 0 < speed < math.inf:
             msg = f"speed is {speed}, expected max or a number above 0 (event seconds per second)"
             raise BadSetting(msg)
@@ -101,7 +101,7 @@ class Replay:
         self._slice_ms = slice_ms if speed == "max" else max(1, min(slice_ms, int(speed * 1000 * _PACED_SLICE_S)))
         self._refused: list[str] = []
         self._trouble = ""
-        self.surveys: dict[InputName, Survey] = {kind: survey(path) for kind, path in self._files.items()}
+        self.surveys: dict[InputName, Survey] = {kind: survey(path, kind) for kind, path in self._files.items()}
         self.total = sum(found.rows for found in self.surveys.values())
         self.notes = tuple(
             f"{self._files[kind]} is not in event-time order: its {found.rows:,} rows are sorted in memory"

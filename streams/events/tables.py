@@ -20,7 +20,7 @@ from streams.observe.progress import track_progress
 def load_telling(files: Mapping[InputName, Path]) -> dict[int, Columns]:
     """Do as `load`, and tell on stderr how far it is."""
     with track_progress("surveying the event files"):
-        rows = sum(survey(path).rows for path in files.values())
+        rows = sum(survey(path, kind).rows for kind, path in files.items())
     with track_progress("reading events", rows) as told:
         return load(files, told=told)
 

@@ -42,7 +42,7 @@ def test_the_sample_is_whole_in_order_and_of_thirteen_months() -> None:
     paths = sample_paths()
     assert set(paths) == set(INPUT_NAMES)
     for kind, path in paths.items():
-        found = survey(path)
+        found = survey(path, kind)
         assert (found.rows, found.in_order) == (COUNTS[kind], True)
         assert found.first_ms is not None
         assert found.last_ms is not None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -166,7 +167,7 @@ def test_the_sentence_says_what_was_found_and_what_was_expected(tmp_path: Path) 
         read(path, "orders")
 
     path = write(tmp_path / "events.csv", [ORDER, ORDER | {"quantity": "six"}])
-    with pytest.raises(BadInput, match=r"column quantity.*double.*'six'"):
+    with pytest.raises(BadInput, match=r", line 3: column quantity is 'six', expected a number$"):
         rows_of(path, "orders")
 
     path = write(tmp_path / "events.jsonl", [ORDER, ORDER | {"quantity": "six"}])
@@ -254,15 +255,68 @@ def test_a_file_without_rows_is_read_as_no_batches_and_has_no_event_times(tmp_pa
     for suffix in SUFFIXES:
         path = tmp_path / f"none{suffix}"
         assert rows_of(path, "orders") == []
-        assert survey(path) == (0, None, None, True)
+        assert survey(path, "orders") == (0, None, None, True)
 
 
 def test_a_row_of_another_length_is_reported_without_whom_it_tells_of(tmp_path: Path) -> None:
     path = write(tmp_path / "events.csv", ROWS["orders"])
     path.write_text(path.read_text() + "e,o,1,jane.doe@example.com\n")
-    with pytest.raises(BadInput, match=r"columns, got 4$") as told:
+    with pytest.raises(BadInput, match=r", line \d+: 4 columns, expected 10 as in the header$") as told:
         rows_of(path, "orders")
     assert "jane.doe" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "cell", "said"),
+    [
+        ("unit_price", "10,50", "column unit_price is '10,50', expected a number with a decimal point"),
+        ("quantity", "1,200", "column quantity is '1,200', expected a number without signs for thousands"),
+        ("unit_price", "€10.00", "column unit_price is '€10.00', expected a number without a currency sign"),
+        ("event_time_ms", "14/11/2023 22:13", "is '14/11/2023 22:13', expected a whole number of epoch milliseconds"),
+        ("event_time_ms", "2023-11-14T22:13:20Z", "expected a whole number of epoch milliseconds, UTC"),
+        ("event_time_ms", "1.5", "column event_time_ms is '1.5', expected a whole number"),
+        ("event_time_ms", "9" * 30, "expected a whole number"),
+    ],
+)
+def test_a_cell_of_a_csv_that_does_not_fit_is_named_with_its_line_and_what_is_wrong(
+    tmp_path: Path, field: str, cell: str, said: str
+) -> None:
+    """Also after line breaks within a cell, and far down the file."""
+    rows = [ORDER | {"event_id": "two\nlines"}, *[ORDER] * 40_000, ORDER | {field: cell}, ORDER]
+    path = write(tmp_path / "events.csv", rows)
+    with pytest.raises(BadInput, match=re.escape(f"{path}, line 40004: ") + ".*" + re.escape(said)):
+        survey(path, "orders")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (1 / 1000, "before the year 2000 .*they look like seconds"),
+        (1_000, "too far in the future .*they look like microseconds"),
+        (1_000_000, "they look like nanoseconds"),
+        (1e-9, r"epoch|milliseconds since 1970-01-01T00:00Z$"),
+    ],
+)
+def test_event_times_of_another_unit_are_refused_with_the_unit(
+    tmp_path: Path, suffix: str, scale: float, said: str
+) -> None:
+    rows = [ORDER | {"event_time_ms": int(T0 * scale) + n} for n in range(3)]
+    with pytest.raises(BadInput, match=f"all event times lie .*{said}"):
+        survey(write(tmp_path / f"events{suffix}", rows), "orders")
+
+
+def test_one_odd_time_is_a_matter_for_the_dead_letters(tmp_path: Path) -> None:
+    rows = [ORDER | {"event_time_ms": 5}, ORDER]
+    assert survey(write(tmp_path / "events.parquet", rows), "orders").rows == 2
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.csv", [ORDER])
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header},sku\n{row},B-2\n")
+    with pytest.raises(BadInput, match="column sku is there twice"):
+        survey(path, "orders")
 
 
 def test_a_csv_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -282,7 +336,7 @@ def test_a_survey_finds_the_span_and_the_disorder_and_reading_in_order_mends_it(
     times = [5, 3, 3, 9, 3]
     rows = [ORDER | {"event_id": f"e-{n}", "event_time_ms": T0 + time} for n, time in enumerate(times)]
     path = write(tmp_path / f"events{suffix}", rows)
-    assert survey(path) == (5, T0 + 3, T0 + 9, False)
+    assert survey(path, "orders") == (5, T0 + 3, T0 + 9, False)
     batches = list(read_in_order(path, "orders", batch_rows=2))
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     assert [row["event_id"] for batch in batches for row in batch.to_pylist()] == ["e-1", "e-2", "e-4", "e-0", "e-3"]
@@ -293,9 +347,9 @@ def test_disorder_between_batches_is_seen(tmp_path: Path) -> None:
     count = 20_000
     rows = [ORDER | {"event_time_ms": T0 + n // 10_000} for n in range(count)]
     path = write(tmp_path / "events.parquet", rows)
-    assert survey(path) == (count, T0, T0 + 1, True)
+    assert survey(path, "orders") == (count, T0, T0 + 1, True)
     rows[16_384]["event_time_ms"] = T0  # the first row of the second batch
-    assert not survey(write(path, rows)).in_order
+    assert not survey(write(path, rows), "orders").in_order
 
 
 def test_the_files_have_the_fields_of_the_messages() -> None:
