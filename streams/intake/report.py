@@ -149,7 +149,7 @@ class Report:
         if self.future:
             yield f"suspicious: {self.future:,} events lie in the future, which a worker refuses"
         if len(self.currencies) > 1:
-            yield "suspicious: more than one currency; set SKUTREND_CURRENCY and SKUTREND_RATES_FILE, or convert apart"
+            yield "suspicious: more than one currency; set SKUTREND_CURRENCY and SKUTREND_RATES, or convert apart"
         if leaps := self.skus.leaps():
             named = ", ".join(printable(sku, _QUOTED) for sku in leaps[:_SHOWN])
             yield (

@@ -176,7 +176,7 @@ def test_what_looks_wrong_is_told(tmp_path: Path) -> None:
     report = converted(table(tmp_path, *rows), tmp_path)[1]
     assert [line.removeprefix("suspicious: ") for line in report.lines() if line.startswith("suspicious")] == [
         "1 events lie in the future, which a worker refuses",
-        "more than one currency; set SKUTREND_CURRENCY and SKUTREND_RATES_FILE, or convert apart",
+        "more than one currency; set SKUTREND_CURRENCY and SKUTREND_RATES, or convert apart",
         "1 SKUs have prices 50 times apart, such as B: some in cents, perhaps",
         "2 groups of SKUs differ only by case, blanks or leading zeros: 'A-1' and 'a-1'; '007' and '7'",
     ]
