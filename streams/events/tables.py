@@ -3,51 +3,122 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from schemas.columns import InputColumns as Columns
 from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
+from schemas.printable import printable
 from streams.events.files import read, survey
+from streams.events.repeats import MOST_REUSED, Repeats
 from streams.events.replay import encode_rows
 from streams.observe.progress import track_progress
 
 
+@dataclass
+class Account:
+    """What became of the rows of a file. reasons: by code, how many were refused, the first row and the sentence."""
+
+    path: Path
+    kind: InputName
+    rows: int = 0
+    used: int = 0
+    repeated: int = 0
+    reused: int = 0
+    first_reused: str = ""
+    reasons: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """Say what was left out and why; nothing where all was used."""
+        if self.used < self.rows:
+            why = (
+                f"{count:,} {code} (first in row {row:,}: {sentence})"
+                for code, (count, row, sentence) in sorted(self.reasons.items(), key=lambda each: -each[1][0])
+            )
+            yield f"{self.path}: {self.used:,} of {self.rows:,} {self.kind} used; left out: {'; '.join(why)}"
+        if self.reused:
+            yield (
+                f"{self.path}: {self.reused:,} {self.kind} have an event_id that was there with other contents, and "
+                f"count as duplicates while its window is open ({self.first_reused})"
+            )
+        if self.repeated:
+            yield f"{self.path}: {self.repeated:,} {self.kind} are there twice and count once"
+
+
 def load_telling(files: Mapping[InputName, Path]) -> dict[int, Columns]:
-    """Do as `load`, and tell on stderr how far it is."""
+    """Do as `load`, and tell on stderr how far it is, and what was left out."""
     with track_progress("surveying the event files"):
         rows = sum(survey(path, kind).rows for kind, path in files.items())
+    console = Console(stderr=True)
     with track_progress("reading events", rows) as told:
-        return load(files, told=told)
+        return load(
+            files, told=told, say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+        )
 
 
-def load(files: Mapping[InputName, Path], *, told: Callable[[int], object] = lambda _: None) -> dict[int, Columns]:
+def load(
+    files: Mapping[InputName, Path],
+    *,
+    told: Callable[[int], object] = lambda _: None,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[int, Columns]:
     """Read event files whole: {input: columns}. Rows that the worker would refuse are left out, as there.
 
     Every row goes through the bytes that `replay` would send and the decoder of the worker: what holds live holds
-    here. told: gets the number of each further rows read. Raises `BadInput` where a file cannot be read or holds no
-    usable row.
+    here. told: gets the number of each further rows read. say: gets sentences about what was left out. Raises
+    `BadInput` where a file cannot be read, holds no usable row, or has ids that are not those of events.
     """
-    return dict(_read(kind, path, told) for kind, path in files.items())
+    return dict(_read(kind, path, told, say) for kind, path in files.items())
 
 
-def _read(kind: InputName, path: Path, told: Callable[[int], object]) -> tuple[int, Columns]:
+def _read(
+    kind: InputName, path: Path, told: Callable[[int], object], say: Callable[[str], object]
+) -> tuple[int, Columns]:
     decode = BY_NAME[kind].decode
-    parts, first = [], 0
+    parts, account, repeats = [], Account(path, kind), Repeats()
     for batch in read(path, kind):
         values = encode_rows(kind, batch)[1]
-        columns, _ = decode(values)
-        parts.append(dataclasses.replace(columns, row=columns.row + np.int32(first)))
-        first += len(values)
+        columns, refused = decode(values)
+        parts.append(dataclasses.replace(columns, row=columns.row + np.int32(account.rows)))
+        for refusal in refused:
+            count, row, sentence = account.reasons.get(refusal.code, (0, account.rows + refusal.row + 1, refusal.error))
+            account.reasons[refusal.code] = (count + 1, row, sentence)
+        _note_repeats(account, repeats, columns, values)
+        account.rows += len(values)
+        account.used += len(columns.row)
         told(len(values))
-    if not any(len(part.row) for part in parts):
+    for line in account.lines():
+        say(line)
+    if not account.used:
         msg = f"{path} holds no usable {kind}"
         raise BadInput(msg)
+    if account.reused > MOST_REUSED * account.rows:
+        msg = (
+            f"{path}: {account.reused:,} of {account.rows:,} {kind} have an event_id that was there with other "
+            f"contents ({account.first_reused}); each would count as a duplicate of the first: make it unique per "
+            "event, such as order and line (`skutrend convert` does)"
+        )
+        raise BadInput(msg)
     return INPUT_NAMES.index(kind), _joined(parts)
+
+
+def _note_repeats(account: Account, repeats: Repeats, columns: Columns, values: list[bytes]) -> None:
+    rows = columns.row.tolist()
+    new_id, new = repeats.split(columns.event_id, [values[row].decode() for row in rows])
+    if new_id.all():
+        return
+    account.repeated += int(np.count_nonzero(~new))
+    reused = np.flatnonzero(~new_id & new)
+    account.reused += len(reused)
+    if len(reused) and not account.first_reused:
+        at = int(reused[0])
+        account.first_reused = f"first {printable(columns.event_id[at], 60)!r} in row {account.rows + rows[at] + 1:,}"
 
 
 def _joined(parts: list[Columns]) -> Columns:

@@ -15,11 +15,12 @@ from features.grid import EARLIEST_MS, LATEST_MS
 from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, InputName
 from streams.events.files import schema, unit_guess
+from streams.events.repeats import Repeats
 from streams.events.replay import encode_rows
 from streams.intake.mapper import Event, LeftOut, Mapper
 from streams.intake.mapping import InputMapping
 from streams.intake.readers import Opened
-from streams.intake.report import Repeats, Report
+from streams.intake.report import Report
 
 BATCH_ROWS: Final = 16_384
 MAX_ERRORS: Final = 0.05

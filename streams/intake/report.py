@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from features import dates
-from features.id_table import IdTable, as_hashes, hashed
 from schemas.inputs import BY_NAME, InputName
 from schemas.printable import printable
 from streams.intake.mapper import LeftOut
@@ -18,7 +17,6 @@ from streams.intake.mapper import LeftOut
 _SHOWN: Final = 3
 _CENTS_FROM: Final = 50.0  # a price so many times another one of the same SKU is no discount
 _QUOTED: Final = 60
-_WINDOW: Final = 0  # all ids are of one window: nothing is forgotten
 
 
 class Reason(NamedTuple):
@@ -53,20 +51,6 @@ class Skus:
         for sku in self.prices:
             groups.setdefault("".join(sku.casefold().split()).lstrip("0"), []).append(sku)
         return [tuple(sorted(group)) for group in groups.values() if len(group) > 1]
-
-
-class Repeats:
-    """Finds events whose id has been there, and tells those that say the same from those that say something else."""
-
-    def __init__(self) -> None:
-        """Nothing is known."""
-        self._ids, self._whole = IdTable(), IdTable()
-
-    def split(self, ids: Sequence[str], contents: Sequence[str]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Tell of each event whether its id is new, and whether id and content are: bool (n,) both."""
-        window = np.full(len(ids), _WINDOW, np.int64)
-        new_id = self._ids.add(as_hashes(hashed(ids)), window)
-        return new_id, self._whole.add(as_hashes(hashed(contents)), window)
 
 
 @dataclass

@@ -132,3 +132,38 @@ def test_a_number_that_is_none_is_reported_rather_than_left_out(tmp_path: Path) 
 def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         event_tables.load({"orders": tmp_path / "nowhere.parquet"})
+
+
+def test_what_is_left_out_is_told_with_its_reasons_and_rows(tmp_path: Path) -> None:
+    """Half of a file was left out without a word."""
+    path = written(tmp_path, "orders", *[{}, {"sku": ""}, {"currency": "pounds"}, {"unit_price": -1.0}] * 5)
+    said: list[str] = []
+    assert len(event_tables.load({"orders": path}, say=said.append)[ORDERS].row) == 5
+    assert said == [
+        f"{path}: 5 of 20 orders used; left out: 10 out_of_range (first in row 3: `currency` must be a currency code "
+        "of 3 letters, found \"pounds\"); 5 missing_sku (first in row 2: `sku` must not be blank, found '')"
+    ]
+    said.clear()
+    event_tables.load({"orders": written(tmp_path, "orders", {}, {})}, say=said.append)
+    assert said == []
+
+
+def test_ids_that_are_not_those_of_events_are_refused_and_a_few_are_told(tmp_path: Path) -> None:
+    """The number of an order as event_id of its three lines: two thirds of the demand were taken for duplicates."""
+    path = written(tmp_path, "orders", *({"event_id": f"#{n // 3}"} for n in range(30)))
+    with pytest.raises(BadInput, match=r"20 of 30 orders have an event_id .*\(first '#0' in row 2\).*unique"):
+        event_tables.load({"orders": path})
+    few = written(tmp_path, "orders", *({"event_id": f"#{n % 49}"} for n in range(50)))
+    said: list[str] = []
+    assert len(event_tables.load({"orders": few}, say=said.append)[ORDERS].row) == 50, "what a worker makes of it"
+    assert len(said) == 1
+    assert "1 orders have an event_id that was there with other contents" in said[0]
+
+
+def test_events_that_are_there_twice_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_tables, "read", lambda path, kind: read(path, kind, batch_rows=3))
+    same = {"event_id": "e", "sku": "a", "event_time_ms": T0}
+    path = written(tmp_path, "orders", *[same] * 8)
+    said: list[str] = []
+    event_tables.load({"orders": path}, say=said.append)
+    assert said == [f"{path}: 7 orders are there twice and count once"]
