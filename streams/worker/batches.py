@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import BrokerTrouble, WrongPartitioner
-from streams.worker.placement import Placement
+from streams.observe.shared_dict import SharedDict
+from streams.worker.recent_share import RecentShare
 
 if TYPE_CHECKING:
     from features.admission import Absorbed
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from streams.worker.reopening import Reopener
 
 log = logging.getLogger(__name__)
+MOST_REFUSED: Final = 0.99  # share of an input's latest records beyond which a worker is not ready
 LOCK_WAIT_S: Final = 2.0  # of a batch whose partition is being flushed
 _CLOSE_MS: Final = 250  # of windows that a batch makes due; the partition's periodic task closes the rest
 
@@ -38,7 +40,9 @@ class Batches:
         """No record has been seen yet."""
         self._environment, self._opened = environment, opened
         self._inputs, self._closing, self._reopener = inputs, closing, reopener
-        self._placements = tuple(Placement() for _ in environment.topics)
+        self._misplaced = tuple(RecentShare() for _ in environment.topics)
+        self._refused = tuple(RecentShare() for _ in environment.topics)
+        self.unusable: SharedDict[int, str] = SharedDict()  # by input, why nothing of it can be used at present
 
     async def take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
         """Fold a batch and close what it makes due; also when the caller is cancelled meanwhile.
@@ -64,22 +68,39 @@ class Batches:
                 if len(batch) or batch.next != expected:
                     outcome = partition.absorb(source, batch, now_ms=self._environment.clock())
                     self._check_placement(source, outcome)
+                    self._watch_refusals(source, outcome)
                 await self._closing.close_due(partition, within_ms=_CLOSE_MS)
                 await self._closing.flush_due(partition)
 
     def _check_placement(self, source: int, outcome: Absorbed) -> None:
         """Stop before a whole topic goes to the dead letters: nothing of this batch is flushed, it comes again."""
-        placement, wrong = self._placements[source], outcome.misplaced
-        placement.note(seen=outcome.placed + wrong, misplaced=wrong)
-        if placement.is_beyond(self._environment.settings.misplaced_share):
+        recent, wrong = self._misplaced[source], outcome.misplaced
+        recent.note(seen=outcome.placed + wrong, counted=wrong)
+        if recent.is_beyond(self._environment.settings.misplaced_share):
             msg = (
-                f"{placement.misplaced:,} of the latest {placement.seen:,} records of topic "
+                f"{recent.counted:,} of the latest {recent.seen:,} records of topic "
                 f"{self._environment.topics[source]} lie on partitions where their SKU does not belong: let its "
                 "producer partition by murmur2 of the SKU (librdkafka: partitioner=murmur2_random); then let the topic "
                 "be written anew, or set SKUTREND_MISPLACED_SHARE=1 once and send the dead letters again with "
                 "`skutrend dead-letters replay`"
             )
             raise WrongPartitioner(msg)
+
+    def _watch_refusals(self, source: int, outcome: Absorbed) -> None:
+        """Tell, in the log and by `/readyz`, when nothing of an input can be used: its producer speaks otherwise."""
+        recent, refused = self._refused[source], len(outcome.refused)
+        recent.note(seen=outcome.placed + refused, counted=refused)
+        if refused and recent.is_beyond(MOST_REFUSED):
+            if source not in self.unusable:
+                last = outcome.refused[-1]
+                topic = self._environment.topics[source]
+                self.unusable[source] = (
+                    f"{recent.counted:,} of the latest {recent.seen:,} records of topic {topic} cannot be used and are "
+                    f"dead letters, lately because of {last.code}: {last.error}"
+                )
+                log.error("%s", self.unusable[source])
+        elif self.unusable.pop(source, None) is not None:
+            log.warning("records of topic %s can be used again", self._environment.topics[source])
 
     async def _seek(self, partition: Partition, batch: RecordBatch, consumer: Consumer) -> None:
         """Read on from the partition's next offset; where that is no longer kept, do as the settings say."""

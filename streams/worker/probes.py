@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streams.worker.assignment import Assignment
     from streams.worker.inputs import Inputs
     from streams.worker.open_partitions import OpenPartitions
@@ -19,9 +21,17 @@ class Probes:
     """
 
     def __init__(
-        self, opened: OpenPartitions, *, assignment: Assignment, opener: Opener, reopener: Reopener, inputs: Inputs
+        self,
+        opened: OpenPartitions,
+        *,
+        assignment: Assignment,
+        opener: Opener,
+        reopener: Reopener,
+        inputs: Inputs,
+        unusable: Mapping[int, str],
     ) -> None:
-        """Take what is asked."""
+        """Take what is asked. unusable: by input, why nothing of it can be used; empty where something can."""
+        self._unusable = unusable
         self._opened, self._assignment, self._opener = opened, assignment, opener
         self._reopener, self._inputs = reopener, inputs
 
@@ -31,7 +41,7 @@ class Probes:
         return not stuck, stuck or "live"
 
     def ready(self) -> tuple[bool, str]:
-        """Whether it owns partitions and has restored them."""
+        """Whether it owns partitions, has restored them, and can use something of every input."""
         restoring = self._assignment.restoring
         if restoring:
             return False, "; ".join(self._opener.progress.values()) or restoring
@@ -40,4 +50,7 @@ class Probes:
             return False, f"partitions {waiting} are about to be opened anew"
         if not self._assignment.is_restored:
             return False, "no partitions assigned yet"
+        unusable = list(self._unusable.values())
+        if unusable:
+            return False, "; ".join(unusable)
         return True, f"partitions {sorted(self._opened.by_number)}"

@@ -76,7 +76,12 @@ class Worker:
             environment, self.opened, inputs=self.inputs, closing=self.closing, reopener=self.reopener
         )
         self._probes = Probes(
-            self.opened, assignment=self.assignment, opener=self.opener, reopener=self.reopener, inputs=self.inputs
+            self.opened,
+            assignment=self.assignment,
+            opener=self.opener,
+            reopener=self.reopener,
+            inputs=self.inputs,
+            unusable=self._batches.unusable,
         )
         self._show_model()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streams.kafka.murmur2 import murmur2, partitions_of
-from streams.worker.placement import JUDGED, Placement
+from streams.worker.recent_share import JUDGED, RecentShare
 from tests.support.java_murmur2 import MASK, java_murmur2
 
 # org.apache.kafka.common.utils.UtilsTest.testMurmur2, as signed 32-bit numbers
@@ -58,33 +58,33 @@ def test_a_topic_without_partitions_is_refused(count: int) -> None:
 
 
 def test_a_thousand_records_are_seen_before_anything_is_said_of_their_placement() -> None:
-    placement = Placement()
-    placement.note(seen=JUDGED - 1, misplaced=JUDGED - 1)
+    placement = RecentShare()
+    placement.note(seen=JUDGED - 1, counted=JUDGED - 1)
     assert not placement.is_beyond(0.25)
-    placement.note(seen=1, misplaced=1)
+    placement.note(seen=1, counted=1)
     assert placement.is_beyond(0.25)
 
 
 def test_a_share_is_exceeded_by_more_than_it_only_and_all_of_them_never() -> None:
-    placement = Placement()
-    placement.note(seen=1_000, misplaced=250)
+    placement = RecentShare()
+    placement.note(seen=1_000, counted=250)
     assert not placement.is_beyond(0.25)
-    placement.note(seen=1, misplaced=1)
+    placement.note(seen=1, counted=1)
     assert placement.is_beyond(0.25)
-    wholly = Placement()
-    wholly.note(seen=5_000, misplaced=5_000)
+    wholly = RecentShare()
+    wholly.note(seen=5_000, counted=5_000)
     assert not wholly.is_beyond(1.0)
 
 
 def test_a_good_year_does_not_hide_a_bad_minute() -> None:
-    placement = Placement()
+    placement = RecentShare()
     for _ in range(1_000):
-        placement.note(seen=500, misplaced=0)
+        placement.note(seen=500, counted=0)
     for _ in range(3):
-        placement.note(seen=100, misplaced=100)
-    assert (placement.seen, placement.misplaced) == (1_300, 300)
+        placement.note(seen=100, counted=100)
+    assert (placement.seen, placement.counted) == (1_300, 300)
     assert not placement.is_beyond(0.25)
-    placement.note(seen=0, misplaced=0)
-    placement.note(seen=200, misplaced=200)
-    assert (placement.seen, placement.misplaced) == (1_000, 500)
+    placement.note(seen=0, counted=0)
+    placement.note(seen=200, counted=200)
+    assert (placement.seen, placement.counted) == (1_000, 500)
     assert placement.is_beyond(0.25)

@@ -650,6 +650,32 @@ def test_an_input_that_is_mostly_on_wrong_partitions_stops_the_worker_and_nothin
     assert bench.worker.flushed_offsets() == {bench.tp(ORDERS): 900}
 
 
+def test_an_input_of_which_nothing_can_be_used_is_reported_and_the_worker_is_not_ready_until_something_can(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Records framed by a schema registry all became dead letters, while the worker was ready and the log empty."""
+    bench = make()
+    topic = bench.worker.environment.topics[ORDERS]
+    framed = [b"\0\0\0\0\x07" + order(f"{n}", "a", T0) for n in range(2_000)]
+    bench.take(ORDERS, *(order(f"first{n}", "a", T0) for n in range(20)), *framed[:980])
+    assert bench.worker.ready() == (True, "partitions [0]"), "two of a hundred can be used"
+    bench.take(CLICKS, *framed[:500])
+    assert bench.worker.ready()[0], "five hundred records say nothing"
+    bench.take(ORDERS, *framed[980:])
+    said = (
+        f"1,020 of the latest 1,020 records of topic {topic} cannot be used and are dead letters, lately because of "
+        "not_json: the value begins with a schema registry's frame (a zero byte and schema id 7): plain JSON is "
+        "expected"
+    )
+    assert bench.worker.ready() == (False, said)
+    bench.take(ORDERS, *framed[:5])
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [said], "once"
+    bench.take(ORDERS, *(order(f"good{n}", "a", T0) for n in range(100)))
+    assert bench.worker.ready() == (True, "partitions [0]")
+    assert f"records of topic {topic} can be used again" in caplog.text
+
+
 def test_misplaced_records_are_buried_without_end_where_the_operator_says_so(make: Callable[..., Bench]) -> None:
     bench = make(partitions=2, misplaced_share=1.0)
     bench.take(ORDERS, *(order(f"{i}", f"sku{i}", T0) for i in range(2_000)))
