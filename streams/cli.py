@@ -103,8 +103,15 @@ def worker(ctx: click.Context) -> None:
 @click.option(
     "--speed", default="max", show_default=True, help="`max`, or event time per wall time: 3600 is an hour a second."
 )
+@click.option(
+    "--from-row",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="First event to send, after a replay that broke.",
+)
 @click.pass_context
-def replay(ctx: click.Context, /, speed: str, **options: Any) -> None:  # noqa: ANN401 - click's options
+def replay(ctx: click.Context, /, speed: str, from_row: int, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Publish event files to the input topics, in event-time order, keyed and partitioned by SKU.
 
     Exports of other systems are made into such first, as `skutrend convert` does.
@@ -112,7 +119,7 @@ def replay(ctx: click.Context, /, speed: str, **options: Any) -> None:  # noqa: 
     from streams.commands.replay import replay_files  # noqa: PLC0415
 
     with event_files(options) as files:
-        replay_files(_settings(ctx), files, speed)
+        replay_files(_settings(ctx), files, speed, from_row=from_row)
 
 
 cli.add_command(cli_intake.convert)

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 
-def replay_files(settings: Settings, files: dict[InputName, Path], speed: str) -> None:
-    """Publish the files and print the number of records per topic; raises `BadInput`, `BadSetting`, `BrokerTrouble`."""
+def replay_files(settings: Settings, files: dict[InputName, Path], speed: str, *, from_row: int = 1) -> None:
+    """Publish the files from the so manieth event on, and print the number of records per topic.
+
+    Raises `BadInput`, `BadSetting`, `BrokerTrouble`.
+    """
     with track_progress("surveying the files"):
-        replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed))
+        replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed), from_row=from_row)
     for note in replay.notes:
         Console(stderr=True).print(note, markup=False)
     with track_progress("replaying events", replay.total) as progress:

@@ -13,7 +13,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +40,7 @@ _RANKS = tuple(each.name for each in sorted(INPUTS, key=lambda each: each.rank))
 _PACED_SLICE_S = 0.1  # at a pace of N event seconds per second, events leave in slices of so many real seconds
 _BROKER_TIMEOUT_S = 10.0
 _POLL_S = 0.1
+_LAST_FLUSH_S = 5.0
 
 _DEFAULTS: Mapping[str, Any] = {
     "enable.idempotence": True,  # a retried batch is neither doubled nor overtaken by its successor
@@ -77,6 +80,7 @@ class Replay:
     config: librdkafka settings (`bootstrap.servers`, security); the partitioner is not theirs to choose.
     files: by kind; a file that is not in event-time order is sorted in memory, and `notes` says so.
     speed: "max", or N event seconds per second.
+    from_row: the first event to send, counted from 1 over all files in the order in which they are sent.
     slice_ms: no slice of events, the unit of gates and progress, crosses a multiple of it in event time.
     Raises `BadInput` for a file that cannot be used, `BadSetting` for a speed or a Kafka setting that cannot be.
     """
@@ -89,6 +93,7 @@ class Replay:
         *,
         speed: Literal["max"] | float = "max",
         slice_ms: int = DAY_MS,
+        from_row: int = 1,
     ) -> None:
         """Survey the files, one pass over each: nothing is sent of a bad one. Kafka is not touched before `run`."""
         if speed != "max" and not 0 < speed < math.inf:
@@ -99,7 +104,9 @@ class Replay:
         self._topics = {kind: prefix + kind for kind in self._files}
         self._speed = speed
         self._slice_ms = slice_ms if speed == "max" else max(1, min(slice_ms, int(speed * 1000 * _PACED_SLICE_S)))
+        self._skipped = from_row - 1
         self._refused: list[str] = []
+        self._first_lost: int | None = None  # how many events lie before the slice of the first that was not written
         self._trouble = ""
         self.surveys: dict[InputName, Survey] = {kind: survey(path, kind) for kind, path in self._files.items()}
         self.total = sum(found.rows for found in self.surveys.values())
@@ -122,7 +129,8 @@ class Replay:
         """Send everything, wait until Kafka has it, and return the number of records per topic.
 
         gate: called before each slice with the time of its first event; while it blocks nothing is sent.
-        on_progress: called after each slice. Raises `BrokerTrouble`; what was acknowledged by then stays in the topics.
+        on_progress: called after each slice. Raises `BrokerTrouble`; what was acknowledged by then stays in the topics,
+        and the error says from which row to go on.
         """
         for note in self.notes:
             log.warning(note)
@@ -131,12 +139,12 @@ class Replay:
         if self._speed != "max":
             gates.append(paced(self._speed, wait=producer.poll))
         counts = dict.fromkeys(self._topics.values(), 0)
-        sent = 0
+        sent = self._skipped
         try:
             for events in self._slices():
                 for ask in gates:
                     ask(int(events.times[0]))
-                self._send(producer, events)
+                self._send(producer, events, before=sent)
                 sent += len(events)
                 for rank, rows in enumerate(np.bincount(events.ranks, minlength=len(_RANKS)).tolist()):
                     if rows:
@@ -147,26 +155,41 @@ class Replay:
                 self._check()
             self._check()
         except (kafka.KafkaException, SystemError) as error:  # of an idempotent producer any call may meet its end
-            producer.purge()
             cause = error.args[0].str() if isinstance(error, kafka.KafkaException) else "a fatal error"
-            msg = f"Kafka took no more records: {cause}{self._trouble}"
+            msg = f"Kafka took no more records: {cause}{self._trouble}{self._go_on(producer, sent)}"
+            raise BrokerTrouble(msg) from error
+        except BrokerTrouble as error:
+            msg = f"{error}{self._go_on(producer, sent)}"
             raise BrokerTrouble(msg) from error
         except BaseException:
             producer.purge()  # else librdkafka would go on sending what we have given up
             raise
         return counts
 
+    def _go_on(self, producer: kafka.Producer, sent: int) -> str:
+        """Give up what is still queued after a moment, and say from which row to go on: all before it is in Kafka."""
+        with suppress(kafka.KafkaException, SystemError):
+            producer.flush(_LAST_FLUSH_S)
+            producer.purge()
+            producer.flush(_POLL_S)  # reports what was given up
+        first = sent if self._first_lost is None else min(sent, self._first_lost)
+        return f"; {first:,} of {self.total:,} events are in Kafka: go on with --from-row {first + 1}" if first else ""
+
     def _slices(self) -> Iterator[Events]:
         batches = {kind: read_in_order(path, kind, self.surveys[kind]) for kind, path in self._files.items()}
+        skip = self._skipped
         for events in merge(batches):
-            yield from events.slices(slice_ms=self._slice_ms, max_rows=SLICE_ROWS)
+            if skip < len(events):
+                yield from events.after(skip).slices(slice_ms=self._slice_ms, max_rows=SLICE_ROWS)
+            skip = max(0, skip - len(events))
 
-    def _send(self, producer: kafka.Producer, events: Events) -> None:
+    def _send(self, producer: kafka.Producer, events: Events, *, before: int) -> None:
+        report = partial(self._on_delivery, before)
         topics = [self._topics.get(kind, "") for kind in _RANKS]
         for rank, key, value in zip(events.ranks.tolist(), events.keys, events.values, strict=True):
             while True:
                 try:
-                    producer.produce(topics[rank], value, key, -1, self._on_delivery)
+                    producer.produce(topics[rank], value, key, -1, report)
                     break
                 except BufferError:  # the queue is full: let Kafka take some
                     producer.poll(_POLL_S)
@@ -174,8 +197,9 @@ class Replay:
         producer.poll(0)
         self._check()
 
-    def _on_delivery(self, error: kafka.KafkaError | None, message: kafka.Message) -> None:
+    def _on_delivery(self, before: int, error: kafka.KafkaError | None, message: kafka.Message) -> None:
         if error is not None:
+            self._first_lost = before if self._first_lost is None else min(before, self._first_lost)
             self._refused.append(f"{message.topic()}[{message.partition()}]: {error.str()}")
 
     def _on_error(self, error: kafka.KafkaError) -> None:
@@ -235,6 +259,10 @@ class Events:
     def __len__(self) -> int:
         """Count the events."""
         return len(self.keys)
+
+    def after(self, rows: int) -> Events:
+        """Give all but the first so many."""
+        return Events(self.times[rows:], self.ranks[rows:], self.keys[rows:], self.values[rows:])
 
     def slices(self, *, slice_ms: int, max_rows: int) -> Iterator[Events]:
         """Cut where event time crosses a multiple of `slice_ms`, and after `max_rows` rows."""

@@ -258,6 +258,40 @@ def test_records_that_kafka_does_not_take_are_trouble(files: dict[InputName, Pat
             Replay(config, files, topic_prefix).run(gate=gate)
 
 
+def test_a_replay_that_broke_goes_on_where_it_says_and_leaves_nothing_out(
+    cluster: Broker, tmp_path: Path, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad number in row 50,001 ended a replay when 45,833 records had been sent, without a word about them."""
+    monkeypatch.setattr("streams.events.replay.SLICE_ROWS", 64)
+    events = events_of("clicks", 5_000, step_ms=60_000)
+    events[3_000] |= {"session_id": "s" * 2_000_000}
+    path = written(tmp_path / "clicks.parquet", events)
+    with pytest.raises(BrokerTrouble, match=r"of 5,000 events are in Kafka: go on with --from-row \d+$") as broken:
+        Replay(cluster.config, {"clicks": path}, topic_prefix).run()
+    row = int(str(broken.value).rpartition(" ")[2])
+    assert 1 < row <= 3_001
+    events[3_000] |= {"session_id": "s"}
+    seen: list[ReplayProgress] = []
+    again = Replay(cluster.config, {"clicks": written(path, events)}, topic_prefix, from_row=row)
+    assert again.run(on_progress=seen.append) == {topic_prefix + "clicks": 5_000 - row + 1}
+    assert seen[-1].sent == again.total == 5_000
+    sent = [
+        json.loads(m.value())["event_id"]
+        for m in read_topic(cluster.config["bootstrap.servers"], topic_prefix + "clicks")
+    ]
+    assert set(sent) == {event["event_id"] for event in events}
+    assert len(sent) < 5_000 + 3_000, "what comes twice has the same id"
+
+
+@pytest.mark.parametrize("from_row", [1, 2, 64, 65, 200, 201, 999])
+def test_a_replay_may_begin_at_any_row(
+    cluster: Broker, files: dict[InputName, Path], topic_prefix: str, from_row: int
+) -> None:
+    whole = Replay(cluster.config, files, topic_prefix)
+    replay = Replay(cluster.config, files, topic_prefix, from_row=from_row, slice_ms=DAY_MS)
+    assert sum(replay.run().values()) == max(0, whole.total - from_row + 1)
+
+
 def test_a_record_too_big_for_kafka_is_trouble(cluster: Broker, tmp_path: Path, topic_prefix: str) -> None:
     path = written(tmp_path / "clicks.parquet", [events_of("clicks", 1)[0] | {"session_id": "s" * 2_000_000}])
     with pytest.raises(BrokerTrouble, match=r"took no more records: .*too large"):
