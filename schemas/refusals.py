@@ -37,6 +37,7 @@ CODES: Final = (
     "wrong_currency",
     "wrong_partition",
     "undecodable_batch",
+    "unmapped",
 )
 """Every code that a dead letter may carry; the README tells what each means."""
 

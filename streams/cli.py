@@ -123,6 +123,7 @@ def replay(ctx: click.Context, /, speed: str, from_row: int, **options: Any) -> 
 
 
 cli.add_command(cli_intake.convert)
+cli.add_command(cli_intake.ingest)
 cli.add_command(cli_intake.mapping)
 
 

@@ -146,3 +146,35 @@ def mapping_check(name: str, sample: Path | None, kind: InputName | None, zone: 
     from streams.intake.convert import Local  # noqa: PLC0415
 
     check_mapping(name, sample, Wanted(kind=kind, local=Local(zone, currency)))
+
+
+@click.command()
+@click.option("--preset", help="The mapping of that name (`skutrend mapping list`); its topics are given by --topic.")
+@click.option("--mapping", "mapping_file", type=FILE, help="TOML file that says how records become events.")
+@click.option("--topic", "topics", multiple=True, help="Topic to read, instead of the mapping's; may be repeated.")
+@click.option("--zone", default="", help="IANA time zone of times that tell none.")
+@click.option("--currency", default="", help="Currency of records that tell none.")
+@click.pass_context
+def ingest(
+    ctx: click.Context,
+    /,
+    preset: str | None,
+    mapping_file: Path | None,
+    topics: tuple[str, ...],
+    zone: str,
+    currency: str,
+) -> None:
+    """Make events of a bus's topics, exactly once, until SIGTERM: run beside the worker, as often as needed.
+
+    Reads orders as the bus has them (nested lines, other keys, envelopes), and writes the input topics, keyed and
+    partitioned by SKU. What cannot be used goes to the dead letters.
+    """
+    from streams.commands.ingest import ingest as run  # noqa: PLC0415
+    from streams.intake import mapping as mappings  # noqa: PLC0415
+    from streams.intake.convert import Local  # noqa: PLC0415
+
+    if (preset is None) == (mapping_file is None):
+        msg = "Give --preset or --mapping."
+        raise click.UsageError(msg)
+    found = mappings.named(preset) if preset is not None else mappings.load(mapping_file or Path())
+    run(ctx.obj(), mappings.reading(found, topics) if topics else found, Local(zone, currency))

@@ -19,7 +19,7 @@ from streams.kafka import broker_errors, clients, rights, topics
 from streams.kafka.broker_errors import Attempt, Fate
 from streams.kafka.faust_app import run
 from streams.observe import logs
-from streams.observe.metrics import Health, HttpServer
+from streams.observe.metrics import Health, HttpServer, Metrics
 from streams.settings import Settings
 from streams.state import directories
 from streams.worker.app import build
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AclOperation, AdminClient
 
-    from streams.worker.worker import Worker
+    Probe = Callable[[], tuple[bool, str]]
 
 log = logging.getLogger(__name__)
 BROKERS_WAIT_S = 30.0
@@ -54,7 +54,7 @@ def serve(settings: Settings) -> None:
     rights.demand(settings.client, needed_rights(settings))
     limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
     app, worker = build(settings, session, partition_count=count, letter_limit_bytes=limit_bytes)
-    server = start_http(settings, worker)
+    server = start_http(settings, worker.environment.metrics, live=worker.live, ready=worker.ready)
     try:
         run(app)
     finally:
@@ -159,15 +159,13 @@ def _patiently(ask: Callable[[], Answer]) -> Answer:
         time.sleep(_RETRY_S)
 
 
-def start_http(settings: Settings, worker: Worker) -> HttpServer | None:
+def start_http(settings: Settings, metrics: Metrics, *, live: Probe, ready: Probe) -> HttpServer | None:
     """Serve metrics and probes; None where no port is wanted, or it is taken: the worker runs without them."""
     if not settings.http_port:
         return None
-    health = Health(live=worker.live, ready=worker.ready)
+    health = Health(live=live, ready=ready)
     try:
-        server = HttpServer(
-            host=settings.http_host, port=settings.http_port, metrics=worker.environment.metrics, health=health
-        )
+        server = HttpServer(host=settings.http_host, port=settings.http_port, metrics=metrics, health=health)
     except OSError as error:
         log.error("no /metrics, no probes: port %d is taken (%s); set SKUTREND_HTTP_PORT", settings.http_port, error)
         return None

@@ -18,6 +18,7 @@ from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
 
 Format = Literal["csv", "jsonl", "json", "parquet"]
+Envelope = Literal["none", "cloudevents", "debezium"]
 Constant = str | int | float
 NO_CURRENCY: Final = "XXX"
 """ISO 4217's code for "no currency": what a file without prices is in."""
@@ -70,6 +71,7 @@ class FillDown(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class InputMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How the records of one source become events of one input.
 
+    topics: those of the bus that hold such records, by their full names. envelope: what lies around a record there.
     known_by: columns, or keys of a JSON record, that a file of this shape has. records: where the records of a JSON
     document are; "" the document itself, or each element where it is a list. each: an expression that gives the list
     of which each element makes an event; its expressions see the element, and the record as `parent`. missing: texts
@@ -78,6 +80,8 @@ class InputMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     format: Format
     fields: dict[str, str | Rule]
+    topics: tuple[str, ...] = ()
+    envelope: Envelope = "none"
     known_by: tuple[str, ...] = ()
     records: str = ""
     each: str = ""
@@ -192,6 +196,16 @@ def family(name: str) -> dict[str, MappingFile]:
     if name in presets():
         return {name: presets()[name]}
     return {each: found for each, found in presets().items() if each.startswith(f"{name}-")} or {name: named(name)}
+
+
+def reading(mapping: MappingFile, topics: tuple[str, ...]) -> MappingFile:
+    """Give a mapping of one input that reads these topics; `BadInput` where it has several inputs."""
+    if len(mapping.inputs) > 1:
+        msg = f"{mapping.name} has several inputs ({', '.join(mapping.inputs)}): name the topics of each in the mapping"
+        raise BadInput(msg)
+    ((kind, rules),) = mapping.inputs.items()
+    changes = {kind.replace("-", "_"): msgspec.structs.replace(rules, topics=topics)}
+    return msgspec.structs.replace(mapping, **changes)
 
 
 def changed(mapping: InputMapping, decimal: str, thousands: str) -> InputMapping:

@@ -23,6 +23,8 @@ from streams.kafka.producer_errors import ProducerErrors
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from confluent_kafka import TopicPartition
+
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
 _LEAST_SLICE_S: Final = 0.05
 _SHOWN_BYTES: Final = 64  # of a key, in sentences
@@ -184,6 +186,20 @@ class OutputProducer:
             raise lost
         self._deadline = None
         return pending
+
+    def send_offsets(self, offsets: Sequence[TopicPartition], group: Any) -> None:  # noqa: ANN401 - opaque
+        """Let the offsets that a consumer has read up to be committed with the transaction that is under way.
+
+        group: the consumer's `consumer_group_metadata()`, by which one that has lost its partitions is refused.
+        """
+        deadline = self._deadline
+        if deadline is None:
+            msg = "send_offsets() needs a deadline from begin()"
+            raise ValueError(msg)
+        with self._errors.translated(lambda: "the offsets were not added to the transaction"):
+            self._begin()
+        what = "the offsets were not added to the transaction"
+        self._retry(lambda s: self._producer.send_offsets_to_transaction(offsets, group, s), what, deadline)
 
     def abort(self, timeout_s: float) -> None:
         """Abort all that was put since the last `commit`, so that readers of committed records need not wait for it."""

@@ -48,6 +48,12 @@ class Metrics:
             "skutrend_outcomes", "What became of them; sums up to skutrend_records", (*per_input, "outcome"), registry=r
         )
         self.refusals = Counter("skutrend_refusals", "Dead-lettered records by code", ("topic", "code"), registry=r)
+        self.ingested = Counter(
+            "skutrend_ingested", "Messages of the bus that ingest has taken", ("topic",), registry=r
+        )
+        self.ingest_left_out = Counter(
+            "skutrend_ingest_left_out", "Messages, or parts of them, that are no events", ("reason",), registry=r
+        )
         self.lag = Gauge("skutrend_lag", "Records not read yet", per_input, registry=r)
         self.paused = Gauge("skutrend_paused", "1 while an input waits for slower ones", per_input, registry=r)
 

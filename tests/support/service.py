@@ -74,11 +74,15 @@ def published_once(bootstrap: str, prefix: str) -> list[dict[str, Any]]:
 
 @dataclass
 class Service:
-    """`skutrend worker` processes of one group, over one state directory unless `apart`; none outlives the `with`."""
+    """`skutrend worker` processes of one group, over one state directory unless `apart`; none outlives the `with`.
+
+    command: which command they run instead.
+    """
 
     settings: dict[str, Any]
     folder: Path
     apart: bool = False  # a state directory for each, as on machines of their own
+    command: tuple[str, ...] = ("worker",)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -107,7 +111,7 @@ class Service:
         }
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
-                [*COMMAND, "worker"], env=environment(**settings), cwd=ROOT, stdout=log, stderr=log
+                [*COMMAND, *self.command], env=environment(**settings), cwd=ROOT, stdout=log, stderr=log
             )
         if not wait:
             return

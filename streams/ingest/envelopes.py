@@ -1,0 +1,87 @@
+"""What lies around a record on a bus: a schema registry's frame, CloudEvents, Debezium's before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from streams.intake.mapping import Envelope
+
+Headers = Sequence[tuple[str, "bytes | None"]]
+FRAME_BYTES: Final = 5  # of a registry: 0, and the schema's id in four bytes
+DELETE: Final = "d"
+_DECODE = msgspec.json.Decoder().decode
+
+
+class Change(NamedTuple):
+    """What a message says of one row: how it is, and how it was (None: not there, or not told).
+
+    op: Debezium's letter, "" for messages that are no changes. at_ms: when it changed, None where that is not told.
+    """
+
+    after: dict[str, Any] | None
+    before: dict[str, Any] | None = None
+    op: str = ""
+    at_ms: int | None = None
+
+
+class NotReadable(ValueError):  # noqa: N818 - what it says of a message
+    """A message that is not what its envelope should be; `str()` is a sentence."""
+
+
+def opened(value: bytes, headers: Headers, envelope: Envelope) -> Change:
+    """Take a message's value out of its envelope; raises `NotReadable`."""
+    content = value[FRAME_BYTES:] if value[:1] == b"\0" else value
+    try:
+        found = _DECODE(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        framed = " behind a schema registry's frame" if content is not value else ""
+        msg = f"the value{framed} is no JSON: {error}"
+        raise NotReadable(msg) from None
+    if not isinstance(found, dict):
+        msg = "the value must be a JSON object"
+        raise NotReadable(msg)
+    return _OPEN[envelope](found, headers)
+
+
+def _plain(found: dict[str, Any], _: Headers) -> Change:
+    return Change(found)
+
+
+def _cloud_event(found: dict[str, Any], headers: Headers) -> Change:
+    """In structured mode the event is the value, with its data inside; in binary mode the value is the data."""
+    if "specversion" in found:
+        data, about = found.get("data"), {name: value for name, value in found.items() if name != "data"}
+    else:
+        data = found
+        about = {
+            name[3:]: (value or b"").decode("utf-8", "replace") for name, value in headers if name.startswith("ce_")
+        }
+        if "specversion" not in about:
+            msg = "the value is no CloudEvent: it has no specversion, nor a header ce_specversion"
+            raise NotReadable(msg)
+    if not isinstance(data, dict):
+        msg = "data of the CloudEvent must be a JSON object"
+        raise NotReadable(msg)
+    return Change(data | {"cloudevent": about})
+
+
+def _debezium(found: dict[str, Any], _: Headers) -> Change:
+    """With or without the schema that Kafka Connect's converter puts beside the payload."""
+    payload = found["payload"] if isinstance(found.get("payload"), dict) else found
+    op = payload.get("op")
+    after, before = payload.get("after"), payload.get("before")
+    if not isinstance(op, str) or not all(row is None or isinstance(row, dict) for row in (after, before)):
+        msg = "the value is no Debezium change: op, before and after are expected"
+        raise NotReadable(msg)
+    at_ms = payload.get("ts_ms")
+    return Change(after, before, op, at_ms if isinstance(at_ms, int) else None)
+
+
+_OPEN: Final[Mapping[Envelope, Callable[[dict[str, Any], Headers], Change]]] = {
+    "none": _plain,
+    "cloudevents": _cloud_event,
+    "debezium": _debezium,
+}

@@ -1,0 +1,210 @@
+"""A batch of messages made into events and letters; no Kafka here, nothing is kept from one batch to the next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from schemas.inputs import BY_NAME, InputName
+from streams.events.replay import encode_rows
+from streams.ingest.envelopes import DELETE, Change, NotReadable, opened
+from streams.intake.convert import Local, as_batch
+from streams.intake.mapper import Event, LeftOut, Mapper
+from streams.intake.mapping import MappingFile
+from streams.intake.readers import Record
+
+UNMAPPED: Final = "unmapped"
+NOT_JSON: Final = "not_json"
+TOMBSTONE: Final = "message without a value"
+UNCHANGED: Final = "change that is none of an event"
+
+
+class Message(Protocol):
+    """What is asked of confluent_kafka's messages."""
+
+    def topic(self) -> str:
+        """Name the topic."""
+
+    def value(self) -> bytes | None:
+        """Give the value."""
+
+    def headers(self) -> Sequence[tuple[str, bytes | None]] | None:
+        """Give the headers."""
+
+    def partition(self) -> int:
+        """Give the partition."""
+
+    def offset(self) -> int:
+        """Give the offset."""
+
+
+class Letter(NamedTuple):
+    """A message of which something could not be used: its place in the batch, the code, and a sentence."""
+
+    at: int
+    code: str
+    error: str
+
+
+@dataclass
+class Made:
+    """What a batch makes: records by input (keys, values), letters, and what was left out, by reason."""
+
+    records: dict[InputName, tuple[list[bytes], list[bytes]]] = field(default_factory=dict)
+    letters: list[Letter] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    _lettered: set[int] = field(default_factory=set)
+
+    def add_letter(self, at: int, code: str, error: str) -> None:
+        """Add the letter of a message, unless it has one."""
+        if at not in self._lettered:
+            self._lettered.add(at)
+            self.letters.append(Letter(at, code, error))
+
+
+class Stage:
+    """Maps messages by the topic that they come from.
+
+    A message of which several events were made and one cannot be is a letter, and the others go out: sent again once
+    mended, they have the same ids.
+    """
+
+    def __init__(self, mapping: MappingFile, local: Local) -> None:
+        """Compile the mapping; every input that names topics takes part."""
+        self._mappers: dict[str, tuple[InputName, Mapper, Any]] = {}
+        for kind, rules in mapping.inputs.items():
+            for topic in rules.topics:
+                mapper = Mapper(rules, kind, zone=local.zone, currency=local.currency, file=topic, where=mapping.name)
+                self._mappers[topic] = (kind, mapper, rules.envelope)
+
+    @property
+    def topics(self) -> list[str]:
+        """Name the topics that are read."""
+        return sorted(self._mappers)
+
+    def run(self, messages: Sequence[Message]) -> Made:
+        """Map a batch, in its order."""
+        made = Made()
+        rows: dict[InputName, list[tuple[int, Event]]] = {}
+        for at, message in enumerate(messages):
+            kind, mapper, envelope = self._mappers[message.topic()]
+            value = message.value()
+            if value is None:
+                made.left_out[TOMBSTONE] += 1
+                continue
+            try:
+                change = opened(value, message.headers() or (), envelope)
+            except NotReadable as error:
+                made.add_letter(at, NOT_JSON, str(error))
+                continue
+            events = rows.setdefault(kind, [])
+            for found in events_of(change, mapper, kind, f"{message.partition()}@{message.offset()}"):
+                if isinstance(found, Event):
+                    events.append((at, found))
+                elif found.is_error:
+                    made.add_letter(at, UNMAPPED, f"{found.place}: {found.reason} {found.detail}".strip())
+                else:
+                    made.left_out[found.reason] += 1
+        for kind, found_events in rows.items():
+            self._encode(kind, found_events, made)
+        made.letters.sort(key=lambda letter: letter.at)
+        return made
+
+    def _encode(self, kind: InputName, events: list[tuple[int, Event]], made: Made) -> None:
+        """Encode events as the worker wants them; what it would refuse makes a letter."""
+        if not events:
+            return
+        try:
+            keys, values, _ = encode_rows(kind, as_batch(kind, [event.row for _, event in events]))
+        except (pa.ArrowInvalid, OverflowError):
+            for one in events:  # one of them has a number that no event can have
+                self._encode_one(kind, one, made)
+            return
+        refused = BY_NAME[kind].decode(values)[1]
+        for refusal in refused:
+            at, event = events[refusal.row]
+            made.add_letter(at, refusal.code, f"{event.place}: {refusal.error}")
+        bad = {refusal.row for refusal in refused}
+        good = [row for row in range(len(events)) if row not in bad]
+        into = made.records.setdefault(kind, ([], []))
+        into[0].extend(keys[row] for row in good)
+        into[1].extend(values[row] for row in good)
+
+    def _encode_one(self, kind: InputName, event: tuple[int, Event], made: Made) -> None:
+        try:
+            as_batch(kind, [event[1].row])
+        except (pa.ArrowInvalid, OverflowError) as error:
+            made.add_letter(event[0], UNMAPPED, f"{event[1].place}: {error}")
+        else:
+            self._encode(kind, [event], made)
+
+
+def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> Iterator[Event | LeftOut]:
+    """Make the events of a change: of a new row its own, of one that is gone their opposite, else what is different.
+
+    place: of the message in its topic, which is part of the ids of what is not a row's own.
+    """
+    after = {} if change.after is None else _by_id(mapper, change.after)
+    if not change.op or (change.before is None and change.op != DELETE):
+        yield from _all(after)
+        return
+    before = {} if change.before is None else _by_id(mapper, change.before)
+    if not after and not before:
+        yield LeftOut("", "change without a row", "Debezium tells no row before: set REPLICA IDENTITY FULL")
+        return
+    fields = {each.name: at for at, each in enumerate(BY_NAME[kind].fields)}
+    was_changed = False
+    for event_id, found in (before | after).items():
+        old, new = before.get(event_id), after.get(event_id)
+        if isinstance(found, LeftOut):
+            if new is not None:
+                yield found
+            continue
+        if old == new:
+            continue
+        for event in _difference(old, new, fields, change, place):
+            was_changed = True
+            yield event
+    if not was_changed:
+        yield LeftOut("", UNCHANGED, is_error=False)
+
+
+def _by_id(mapper: Mapper, row: dict[str, Any]) -> dict[str, Event | LeftOut]:
+    """Map a row; what is left out is named by its place."""
+    found = mapper.events(Record("the value", row))
+    return {each.row[0] if isinstance(each, Event) else f"\0{each.place}": each for each in found}
+
+
+def _all(found: Mapping[str, Event | LeftOut]) -> Iterator[Event | LeftOut]:
+    yield from found.values()
+
+
+def _difference(
+    old: Event | LeftOut | None, new: Event | LeftOut | None, fields: Mapping[str, int], change: Change, place: str
+) -> Iterator[Event]:
+    """Take the old event back and let the new one happen, as far as they differ; only order lines can be taken back."""
+    quantity, time = fields.get("quantity"), fields["event_time_ms"]
+    was, now = (each if isinstance(each, Event) else None for each in (old, new))
+    if now is not None and (was is None or quantity is None):
+        yield _as(now, {time: change.at_ms or now.row[time], 0: f"{now.row[0]}/change/{place}"})
+        return
+    if was is None or quantity is None:
+        return
+    gone = {quantity: -was.row[quantity], time: change.at_ms or was.row[time], 0: f"{was.row[0]}/gone/{place}"}
+    if now is None:
+        yield _as(was, gone)
+        return
+    happened = {time: change.at_ms or now.row[time], 0: f"{now.row[0]}/change/{place}"}
+    if any(was.row[fields[name]] != now.row[fields[name]] for name in ("sku", "unit_price", "currency")):
+        yield _as(now, happened)
+        yield _as(was, gone)
+    elif now.row[quantity] != was.row[quantity]:
+        yield _as(now, happened | {quantity: now.row[quantity] - was.row[quantity]})
+
+
+def _as(event: Event, changes: Mapping[int, Any]) -> Event:
+    return Event(event.place, tuple(changes.get(at, value) for at, value in enumerate(event.row)))

@@ -1,0 +1,207 @@
+"""Messages of a bus made into events: envelopes, several events of one message, changes and what is gone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.decoding import decode_orders
+from streams.ingest.stage import NOT_JSON, TOMBSTONE, UNCHANGED, UNMAPPED, Made, Stage
+from streams.intake.convert import Local
+from streams.intake.mapping import MappingFile, parse
+
+T0 = 1_700_000_000_000
+MAPPING = """
+name = "bus"
+title = "orders of a bus"
+[orders]
+format = "json"
+topics = ["shop.orders"]
+envelope = "ENVELOPE"
+each = "lines"
+time = "ms"
+[orders.fields]
+order_id = "parent.id"
+sku = "article.sku"
+quantity = "pieces"
+unit_price = { from = "cents", minor_units = true }
+currency = "parent.currency"
+event_time_ms = "parent.at"
+[[orders.leave_out]]
+when = "parent.test"
+reason = "test order"
+"""
+
+
+@dataclass
+class Said:
+    """A message."""
+
+    content: bytes | None
+    head: list[tuple[str, bytes | None]] = field(default_factory=list)
+    at: int = 0
+
+    def topic(self) -> str:
+        return "shop.orders"
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def partition(self) -> int:
+        return 3
+
+    def offset(self) -> int:
+        return self.at
+
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        return self.head
+
+
+def mapping(envelope: str = "none") -> MappingFile:
+    return parse(MAPPING.replace("ENVELOPE", envelope), "bus.toml")
+
+
+def line(sku: object = "A", pieces: object = 2, cents: object = 1_050) -> dict[str, Any]:
+    return {"article": {"sku": sku}, "pieces": pieces, "cents": cents}
+
+
+def order(number: int = 7, *lines: dict[str, Any], **more: object) -> dict[str, Any]:
+    return {"id": number, "currency": "EUR", "at": T0, "lines": list(lines) or [line()], **more}
+
+
+def run(*values: object, envelope: str = "none", frame: bytes = b"") -> Made:
+    said = [
+        Said(value if isinstance(value, bytes | None) else frame + json.dumps(value).encode(), at=at)
+        for at, value in enumerate(values)
+    ]
+    return Stage(mapping(envelope), Local()).run(said)
+
+
+def lines_of(made: Made) -> list[tuple[str, str, float, float, int]]:
+    """Id, SKU, quantity, price and hours after T0 of the order lines that go out, as the worker decodes them."""
+    keys, values = made.records.get("orders", ([], []))
+    found, refused = decode_orders(values)
+    assert refused == []
+    assert keys == [sku.encode() for sku in found.sku]
+    columns = found.quantity.tolist(), found.unit_price.tolist(), found.event_time_ms.tolist()
+    return [
+        (event_id, sku, quantity, price, (time - T0) // 3_600_000)
+        for event_id, sku, quantity, price, time in zip(found.event_id, found.sku, *columns, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("frame", [b"", b"\0\0\0\0\x07"], ids=["plain", "framed by a registry"])
+def test_one_message_makes_a_line_each_keyed_by_sku(frame: bytes) -> None:
+    made = run(order(7, line("A"), line("B", 1, 300)), order(8), frame=frame)
+    assert lines_of(made) == [("7/1", "A", 2, 10.5, 0), ("7/2", "B", 1, 3.0, 0), ("8/1", "A", 2, 10.5, 0)]
+    assert (made.letters, made.left_out) == ([], {})
+
+
+def test_what_cannot_be_used_is_a_letter_each_and_the_other_lines_go_out() -> None:
+    bad = order(9, line(""), line("B"), line("C", "many"), line("D", 1, -5), line("E", 10**30))
+    made = run(b"no json", b"[1]", order(7), bad, {"id": 1}, b"\0\0\0\0\x07nor this", order(8, test=True))
+    assert [event_id for event_id, *_ in lines_of(made)] == ["7/1", "9/2"]
+    assert [(letter.at, letter.code) for letter in made.letters] == [
+        (0, NOT_JSON), (1, NOT_JSON), (3, UNMAPPED), (4, UNMAPPED), (5, NOT_JSON),
+    ]  # fmt: skip
+    said = [letter.error for letter in made.letters]
+    assert said[2] == "the value, lines 1: no sku"
+    assert "no lines there is no list" in said[3]
+    assert "behind a schema registry's frame is no JSON" in said[4]
+    assert made.left_out == {"test order": 1}
+
+
+def test_a_line_that_a_worker_would_refuse_is_a_letter() -> None:
+    made = run(order(7, line("A\x07"), line("B")), order(8, line("C", 2e18)))
+    assert [event_id for event_id, *_ in lines_of(made)] == ["7/2"]
+    assert [(letter.at, letter.code) for letter in made.letters] == [(0, "control_character"), (1, "out_of_range")]
+
+
+def test_cloud_events_are_opened_in_both_modes() -> None:
+    structured = {"specversion": "1.0", "type": "order.placed", "source": "/shop", "id": "1", "data": order(7)}
+    assert lines_of(run(structured, envelope="cloudevents")) == [("7/1", "A", 2, 10.5, 0)]
+    binary = Said(json.dumps(order(8)).encode(), [("ce_specversion", b"1.0"), ("ce_type", b"order.placed")])
+    made = Stage(mapping("cloudevents"), Local()).run([binary])
+    assert lines_of(made) == [("8/1", "A", 2, 10.5, 0)]
+    for bad in (order(7), structured | {"data": "text"}):
+        (letter,) = run(bad, envelope="cloudevents").letters
+        assert letter.code == NOT_JSON
+        assert "CloudEvent" in letter.error
+
+
+def change(op: str, before: object, after: object, hours: int = 0, **more: object) -> dict[str, Any]:
+    return {"op": op, "before": before, "after": after, "ts_ms": T0 + hours * 3_600_000, **more}
+
+
+def test_rows_that_are_new_or_read_once_are_orders() -> None:
+    made = run(change("c", None, order(7)), {"schema": {}, "payload": change("r", None, order(8))}, envelope="debezium")
+    assert [event_id for event_id, *_ in lines_of(made)] == ["7/1", "8/1"]
+
+
+def test_a_status_change_is_no_second_sale() -> None:
+    made = run(change("u", order(7, state="new"), order(7, state="paid")), envelope="debezium")
+    assert lines_of(made) == []
+    assert made.left_out == {UNCHANGED: 1}
+
+
+def test_a_changed_quantity_is_the_difference_and_a_line_that_is_gone_its_opposite() -> None:
+    before = order(7, line("A", 2), line("B", 1), line("C", 1, 300))
+    after = order(7, line("A", 5), line("B", 1), line("C", 1, 250), line("D", 4))
+    made = run(change("u", before, after, hours=3), envelope="debezium")
+    assert lines_of(made) == [
+        ("7/1/change/3@0", "A", 3, 10.5, 3),
+        ("7/3/change/3@0", "C", 1, 2.5, 3),
+        ("7/3/gone/3@0", "C", -1, 3.0, 3),
+        ("7/4/change/3@0", "D", 4, 10.5, 3),
+    ]
+
+
+def test_a_deleted_order_is_cancelled_and_the_tombstone_after_it_says_nothing_more() -> None:
+    made = run(change("d", order(7, line("A", 2), line("B", 1)), None, hours=2), None, envelope="debezium")
+    assert lines_of(made) == [("7/1/gone/3@0", "A", -2, 10.5, 2), ("7/2/gone/3@0", "B", -1, 10.5, 2)]
+    assert made.left_out == {TOMBSTONE: 1}
+
+
+def test_a_delete_without_the_row_before_says_what_to_set() -> None:
+    (letter,) = run(change("d", None, None), envelope="debezium").letters
+    assert "REPLICA IDENTITY FULL" in letter.error
+    assert run({"op": 7}, envelope="debezium").letters[0].code == NOT_JSON
+
+
+def test_topics_are_those_of_the_mapping() -> None:
+    assert Stage(mapping(), Local()).topics == ["shop.orders"]
+
+
+lines_drawn = st.lists(st.builds(line, st.sampled_from("ABC"), st.integers(1, 9), st.integers(1, 999)), max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(lines_drawn, min_size=1, max_size=6), st.booleans())
+def test_changes_of_an_order_add_up_to_how_it_is_in_the_end(
+    versions: list[list[dict[str, Any]]], is_deleted: bool
+) -> None:
+    """By SKU and price, whatever was changed in between."""
+    states: list[dict[str, Any] | None] = [None, *({**order(7), "lines": lines} for lines in versions)]
+    if is_deleted:
+        states.append(None)
+    changes = []
+    for number, (before, after) in enumerate(pairwise(states)):
+        op = "c" if before is None else "d" if after is None else "u"
+        changes.append(change(op, before, after, hours=number))
+    found = lines_of(run(*changes, envelope="debezium"))
+    total: dict[tuple[str, float], float] = {}
+    for _, sku, quantity, price, _ in found:
+        total[sku, price] = total.get((sku, price), 0) + quantity
+    expected: dict[tuple[str, float], float] = {}
+    for each in (states[-1] or {"lines": []})["lines"]:
+        key = (each["article"]["sku"], each["cents"] / 100)
+        expected[key] = expected.get(key, 0) + each["pieces"]
+    assert {key: units for key, units in total.items() if units} == expected
+    ids = [event_id for event_id, *_ in found]
+    assert len(set(ids)) == len(ids)
