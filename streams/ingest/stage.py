@@ -106,7 +106,7 @@ class Stage:
                 if isinstance(found, Event):
                     events.append((at, found))
                 elif found.is_error:
-                    made.add_letter(at, UNMAPPED, f"{found.place}: {found.reason} {found.detail}".strip())
+                    made.add_letter(at, UNMAPPED, ": ".join(filter(None, found[:3])))
                 else:
                     made.left_out[found.reason] += 1
         for kind, found_events in rows.items():

@@ -32,6 +32,7 @@ CLAIM_S: Final = 60.0
 _FATAL: Final = KafkaError._FATAL  # noqa: SLF001  # librdkafka's own codes have no other names
 _ABORT_S: Final = 5.0
 _SEEK_S: Final = 10.0
+_ANSWER_S: Final = 10.0
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0
 _TRANSACTION_MS: Final = 45_000  # more than FLUSH_S, less than what a topic's readers should wait for a dead stage
@@ -63,14 +64,15 @@ class Transfer:
         self.assigned: tuple[str, ...] = ()
         self._broken: Broken | None = None
         self._has_moved = False  # partitions were given or taken away since the last fetch
+        self._must_rewind = False
         self._moved_s = time.monotonic()
         member = {"group.instance.id": settings.instance} if settings.instance else {}
         self._consumer = clients.consumer(
             {
-                "auto.offset.reset": "earliest",
                 "session.timeout.ms": settings.session_timeout_ms,
                 **settings.client,
                 **member,
+                "auto.offset.reset": "earliest",
                 "group.id": self.group,
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",  # an aborted order was never placed
@@ -119,6 +121,8 @@ class Transfer:
 
     def _fetch(self) -> list[Message]:
         """Wait a moment for messages; raises what the brokers refuse for good."""
+        if self._must_rewind and not self._can_rewind():
+            return []
         self._has_moved = False
         try:
             found = self._consumer.consume(BATCH, POLL_S)
@@ -131,7 +135,7 @@ class Transfer:
         if self._has_moved:
             # what came before is another member's now, or comes again: offsets are committed by whoever has the group's
             # newest generation, whatever its partitions
-            self._rewind()
+            self._must_rewind = True
             return []
         messages = []
         for message in found:
@@ -219,12 +223,23 @@ class Transfer:
         while not stop.is_set():
             try:
                 self._producer.init_transactions(CLAIM_S)
-                self._rewind()
-            except (FlushFailed, Fenced, KafkaException) as error:
+                self._must_rewind = True
+            except (FlushFailed, Fenced) as error:
                 log.warning("the transactional id %s cannot be claimed yet: %s", self._id, error)
                 stop.wait(_FIRST_WAIT_S)
             else:
                 return
+
+    def _can_rewind(self) -> bool:
+        """Read on from what is committed, or say why that has to wait."""
+        try:
+            self._rewind()
+        except KafkaException as error:
+            self._note(f"the group's committed offsets cannot be read yet: {error}")
+            time.sleep(POLL_S)
+            return False
+        self._must_rewind = False
+        return True
 
     def _rewind(self) -> None:
         """Read on from what is committed; `BrokerTrouble` where the consumer cannot."""
@@ -244,7 +259,7 @@ class Transfer:
 
     def _committed(self) -> list[TopicPartition]:
         assigned = self._consumer.assignment()
-        found: list[TopicPartition] = self._consumer.committed(assigned, timeout=CLAIM_S) if assigned else []
+        found: list[TopicPartition] = self._consumer.committed(assigned, timeout=_ANSWER_S) if assigned else []
         for each in found:
             if each.error is not None:
                 raise KafkaException(each.error)

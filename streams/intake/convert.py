@@ -84,7 +84,7 @@ def convert(
 def _check(report: Report, max_errors: float) -> None:
     if not report.events.total():
         why = next(iter(report.lines()), "")
-        first = next((f"; {each.place}: {name} {each.detail}" for name, each in report.reasons.items()), "")
+        first = next((f"; {each.place}: {name}: {each.detail}" for name, each in report.reasons.items()), "")
         msg = f"nothing became an event ({why}){first}"
         raise BadInput(msg)
     if report.share_of_errors > max_errors:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from xxhash import xxh3_128_hexdigest
 
 from schemas.inputs import BY_NAME, Field, InputName
+from schemas.personal import is_personal
 from schemas.printable import printable
 from streams.intake import values
 from streams.intake.expressions import Getter, compiled, holds
@@ -196,8 +197,9 @@ class Mapper:
             try:
                 value = read(found)
             except Unreadable as error:
-                quoted = printable(str(found), _QUOTED)
-                msg = f"{shown} is {quoted!r}, which {error}"
+                # nothing is quoted that may tell of a person: this goes to dead letters, too
+                quoted = "not shown" if is_personal(field.name) else repr(printable(str(found), _QUOTED))
+                msg = f"{shown} is {quoted}, which {error}"
                 raise Unreadable(msg) from None
             if value is None:
                 return default

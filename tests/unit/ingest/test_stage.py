@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_a_letter_each_and_the_other_lines_go_out() -> No
     ]  # fmt: skip
     said = [letter.error for letter in made.letters]
     assert said[2] == "the value, lines 1: no sku"
-    assert "no lines there is no list" in said[3]
+    assert "no lines: there is no list" in said[3]
     assert "behind a schema registry's frame is no JSON" in said[4]
     assert made.left_out == {"test order": 1}
 
@@ -121,6 +121,20 @@ def test_a_line_that_a_worker_would_refuse_is_a_letter() -> None:
     made = run(order(7, line("A\x07"), line("B")), order(8, line("C", 2e18)))
     assert [event_id for event_id, *_ in lines_of(made)] == ["7/2"]
     assert [(letter.at, letter.code) for letter in made.letters] == [(0, "control_character"), (1, "out_of_range")]
+
+
+def test_no_letter_quotes_whom_it_tells_of() -> None:
+    text = MAPPING.replace("ENVELOPE", "none").replace("[[orders", 'customer_id = "parent.who"\n[[orders', 1)
+    said = Said(json.dumps(order(7, who=["ann@example.test"])).encode())
+    (letter,) = Stage(parse(text, "bus.toml"), Local()).run([said]).letters
+    assert (
+        letter.error
+        == "the value, lines 1: customer_id cannot be read: parent.who is not shown, which is a list, expected text"
+    )
+    (letter,) = (
+        Stage(parse(text, "bus.toml"), Local()).run([Said(json.dumps(order(7, line("A", "x"))).encode())]).letters
+    )
+    assert "pieces is 'x', which is no number" in letter.error
 
 
 def test_cloud_events_are_opened_in_both_modes() -> None:

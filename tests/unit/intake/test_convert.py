@@ -140,7 +140,7 @@ def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_times_out_of_all_reason_say_which_unit_they_are_in(tmp_path: Path, time: int, said: str) -> None:
-    with pytest.raises(BadInput, match=rf"implausible_time .*{said}"):
+    with pytest.raises(BadInput, match=rf"implausible_time: .*{said}"):
         converted(table(tmp_path, row(1, event_time_ms=time)), tmp_path)
 
 
