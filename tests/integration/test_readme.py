@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def run(commands: str, folder: Path) -> str:
 
 
 def test_every_block_of_commands_is_run_by_a_test() -> None:
-    known = ("make demo", "export SKUTREND_BROKERS", "skutrend train")
+    known = ("make demo", "export SKUTREND_BROKERS", "skutrend train", "skutrend mapping list")
     assert sorted(block for block in BLOCKS if block.startswith(known)) == sorted(BLOCKS)
     assert len(BLOCKS) == len(known)
 
@@ -63,6 +64,23 @@ def test_the_commands_for_your_own_kafka_work_in_this_order(
     assert "skutrend_records_total" in said
     assert said.count("whole; flush") == 4
     assert "85123A is in partition-" in said
+
+
+def test_the_commands_for_your_own_sales_work_in_this_order(tmp_path: Path) -> None:
+    """On a Shopify export of eight months."""
+    rows = [
+        "Name,Financial Status,Currency,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,Source"
+    ]
+    for n in range(240):
+        day = date(2026, 1, 1) + timedelta(days=n)
+        rows.append(f"#{n},paid,EUR,{day} 12:00:00 +0100,{1 + n % 3},Fern Print,16.00,FERN-1,web")
+        rows.append(f"#{n},,,,{1 + n % 2},Moss,5.00,MOSS,")
+    (tmp_path / "orders_export_1.csv").write_text("\n".join(rows) + "\n", "utf-8-sig")
+    said = run(script("skutrend mapping list"), tmp_path)
+    assert "480 records make 480 orders, 0 left out" in said
+    assert "480 records: 480 orders" in said
+    assert (tmp_path / "events" / "orders.parquet").exists()
+    assert (tmp_path / "forecasts.parquet").stat().st_size > 1_000
 
 
 def test_the_commands_for_your_own_model_work_in_this_order(tmp_path: Path) -> None:

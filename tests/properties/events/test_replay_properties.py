@@ -81,7 +81,7 @@ def test_slices_keep_everything_cross_no_boundary_and_stay_small(times: list[int
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 7))
 def test_reading_in_order_is_a_stable_sort_whatever_the_order(times: list[int], batch_rows: int) -> None:
-    rows = rows_of("orders", times)
+    rows = rows_of("orders", [1_700_000_000_000 + time for time in times])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "orders.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=schema("orders")), path)

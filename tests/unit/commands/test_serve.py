@@ -118,15 +118,16 @@ def test_a_port_that_is_taken_costs_the_probes_and_not_the_worker(
     (port,) = free_ports(1)
     settings = settings_for(broker, tmp_path, http_port=port, http_host="127.0.0.1")
     worker = Worker(Environment(settings, None, 1, tp=TP))
-    first = serve.start_http(settings, worker)
+    metrics, probes = worker.environment.metrics, {"live": worker.live, "ready": worker.ready}
+    first = serve.start_http(settings, metrics, **probes)
     assert first is not None
     assert first.port == port
     with caplog.at_level(logging.ERROR):
-        assert serve.start_http(settings, worker) is None
+        assert serve.start_http(settings, metrics, **probes) is None
     assert f"port {port}" in caplog.text
     assert "SKUTREND_HTTP_PORT" in caplog.text
     first.stop()
-    assert serve.start_http(settings_for(broker, tmp_path, http_port=0), worker) is None, "0: none wanted"
+    assert serve.start_http(settings_for(broker, tmp_path, http_port=0), metrics, **probes) is None, "0: none wanted"
 
 
 def test_opening_a_model_leaves_the_arithmetic_of_the_process_as_it_was() -> None:
