@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-import pyarrow as pa
-
 from schemas.inputs import BY_NAME, InputName
 from streams.events.replay import encode_rows
 from streams.ingest.envelopes import DELETE, Change, NotReadable, opened
@@ -20,6 +18,7 @@ from streams.intake.readers import Record
 UNMAPPED: Final = "unmapped"
 NOT_JSON: Final = "not_json"
 TOMBSTONE: Final = "message without a value"
+_PLACE: Final = "the value"
 UNCHANGED: Final = "change that is none of an event"
 
 
@@ -118,12 +117,7 @@ class Stage:
         """Encode events as the worker wants them; what it would refuse makes a letter."""
         if not events:
             return
-        try:
-            keys, values, _ = encode_rows(kind, as_batch(kind, [event.row for _, event in events]))
-        except (pa.ArrowInvalid, OverflowError):
-            for one in events:  # one of them has a number that no event can have
-                self._encode_one(kind, one, made)
-            return
+        keys, values, _ = encode_rows(kind, as_batch(kind, [event.row for _, event in events]))
         refused = BY_NAME[kind].decode(values)[1]
         for refusal in refused:
             at, event = events[refusal.row]
@@ -134,24 +128,17 @@ class Stage:
         into[0].extend(keys[row] for row in good)
         into[1].extend(values[row] for row in good)
 
-    def _encode_one(self, kind: InputName, event: tuple[int, Event], made: Made) -> None:
-        try:
-            as_batch(kind, [event[1].row])
-        except (pa.ArrowInvalid, OverflowError) as error:
-            made.add_letter(event[0], UNMAPPED, f"{event[1].place}: {error}")
-        else:
-            self._encode(kind, [event], made)
-
 
 def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> Iterator[Event | LeftOut]:
     """Make the events of a change: of a new row its own, of one that is gone their opposite, else what is different.
 
     place: of the message in its topic, which is part of the ids of what is not a row's own.
     """
-    after = {} if change.after is None else _by_id(mapper, change.after)
     if not change.op or (change.before is None and change.op != DELETE):
-        yield from _all(after)
+        if change.after is not None:
+            yield from mapper.events(Record(_PLACE, change.after))
         return
+    after = {} if change.after is None else _by_id(mapper, change.after)
     before = {} if change.before is None else _by_id(mapper, change.before)
     if not after and not before:
         yield LeftOut("", "change without a row", "Debezium tells no row before: set REPLICA IDENTITY FULL")
@@ -175,12 +162,8 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
 
 def _by_id(mapper: Mapper, row: dict[str, Any]) -> dict[str, Event | LeftOut]:
     """Map a row; what is left out is named by its place."""
-    found = mapper.events(Record("the value", row))
+    found = mapper.events(Record(_PLACE, row))
     return {each.row[0] if isinstance(each, Event) else f"\0{each.place}": each for each in found}
-
-
-def _all(found: Mapping[str, Event | LeftOut]) -> Iterator[Event | LeftOut]:
-    yield from found.values()
 
 
 def _difference(

@@ -150,12 +150,7 @@ def _usable(kind: InputName, events: list[Event], source: Source, report: Report
     """Leave out what a worker would make a dead letter, for its reasons."""
     if not events:
         return []
-    try:
-        batch = as_batch(kind, [event.row for event in events])
-    except (pa.ArrowInvalid, OverflowError) as error:
-        msg = f"{source.path}, {events[0].place} to {events[-1].place}: {error}"
-        raise BadInput(msg) from error
-    columns, refused = BY_NAME[kind].decode(encode_rows(kind, batch)[1])
+    columns, refused = BY_NAME[kind].decode(encode_rows(kind, as_batch(kind, [event.row for event in events]))[1])
     for refusal in refused:
         at = events[refusal.row]
         report.leave_out(source.path.name, LeftOut(at.place, refusal.code, refusal.error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -11,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from schemas.errors import BadInput
 
 _UNITS: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_INT64: Final = 2.0**63
 _UNIT_NAMES: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _GAP_BEFORE_OFFSET: Final = re.compile(r"(\d) ([+-]\d\d:?\d\d|Z)$")
 _UTC_NAMES: Final = re.compile(r"\s*(UTC|GMT)$")
@@ -58,7 +60,7 @@ def as_number(value: object, *, decimal: str = ".", thousands: str = "") -> floa
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _finite(value)
     if not isinstance(value, str):
         msg = "is no number"
         raise Unreadable(msg)
@@ -74,9 +76,22 @@ def as_number(value: object, *, decimal: str = ".", thousands: str = "") -> floa
     try:
         if "_" in plain:
             raise ValueError
-        return float(plain)
+        number = float(plain)
     except ValueError:
         raise Unreadable(_no_number(text, decimal)) from None
+    return _finite(number)
+
+
+def _finite(number: float) -> float:
+    """Give a number as a float; `Unreadable` where that is not finite."""
+    try:
+        found = float(number)
+    except OverflowError:  # of a whole number
+        found = math.inf
+    if not math.isfinite(found):
+        msg = "is no finite number, or too large a one"
+        raise Unreadable(msg)
+    return found
 
 
 def _no_number(text: str, decimal: str) -> str:
@@ -105,6 +120,9 @@ def as_time_ms(value: object, *, form: str = "iso", zone: str = "") -> int | Non
         except Unreadable:
             msg = f'is no number of {_UNIT_NAMES[form]}: say time = "iso", or its form as strptime has them'
             raise Unreadable(msg) from None
+        if number is not None and abs(number * _UNITS[form]) >= _INT64:
+            msg = "lies beyond all time"
+            raise Unreadable(msg)
         return None if number is None else round(number * _UNITS[form])
     if isinstance(value, datetime):  # of a Parquet file
         return _epoch_ms(value, zone)

@@ -123,6 +123,28 @@ def test_a_line_that_a_worker_would_refuse_is_a_letter() -> None:
     assert [(letter.at, letter.code) for letter in made.letters] == [(0, "control_character"), (1, "out_of_range")]
 
 
+@pytest.mark.parametrize("pieces", [10**400, "nan", "inf", "1e999", -(10**400)])
+def test_a_number_that_is_none_makes_a_letter_and_not_an_end(pieces: object) -> None:
+    """A whole number of 400 digits ended the stage, and would again after each restart."""
+    made = run(order(7, line("A", pieces), line("B")), order(8))
+    assert [event_id for event_id, *_ in lines_of(made)] == ["7/2", "8/1"]
+    assert [(letter.at, letter.code) for letter in made.letters] == [(0, UNMAPPED)]
+
+
+@pytest.mark.parametrize("at", ["inf", "-inf", 10**30, 10**400, "1e300"])
+def test_a_time_beyond_all_time_makes_a_letter(at: object) -> None:
+    made = run(order(7, at=at), order(8))
+    assert [event_id for event_id, *_ in lines_of(made)] == ["8/1"]
+    assert [(letter.at, letter.code) for letter in made.letters] == [(0, UNMAPPED)]
+
+
+def test_lines_to_which_a_mapping_gives_one_id_all_go_out() -> None:
+    """Whether they are one is for the worker to judge, and to count; the last one alone went out."""
+    text = MAPPING.replace("ENVELOPE", "none").replace("order_id =", 'event_id = "parent.id"\norder_id =', 1)
+    made = Stage(parse(text, "bus.toml"), Local()).run([Said(json.dumps(order(7, line("A"), line("B"))).encode())])
+    assert [(event_id, sku) for event_id, sku, *_ in lines_of(made)] == [("7", "A"), ("7", "B")]
+
+
 def test_no_letter_quotes_whom_it_tells_of() -> None:
     text = MAPPING.replace("ENVELOPE", "none").replace("[[orders", 'customer_id = "parent.who"\n[[orders', 1)
     said = Said(json.dumps(order(7, who=["ann@example.test"])).encode())

@@ -47,6 +47,9 @@ def test_numbers_are_read_with_the_signs_they_are_written_with(
         ("six", ".", "is no number"),
         ("1_000", ".", "is no number"),
         (True, ".", "is no number"),
+        ("nan", ".", "is no finite number"),
+        ("1e999", ".", "is no finite number"),
+        (10**400, ".", "is no finite number"),
         ([1], ".", "is no number"),
     ],
 )
@@ -93,6 +96,8 @@ def test_a_date_is_its_first_moment_in_the_shop_s_zone() -> None:
         ("yesterday", "iso", "say its form"),
         ("2026-03-05", "%d/%m/%Y", "is no time of the form %d/%m/%Y"),
         ("2023-11-14T22:13:20Z", "ms", 'is no number of milliseconds: say time = "iso"'),
+        (10**30, "ms", "lies beyond all time"),
+        ("inf", "s", "is no number of seconds"),
         (17, "iso", 'a number of seconds is time = "s"'),
     ],
 )
