@@ -42,7 +42,7 @@ class Input:
     """One input. name: of its topic, without prefix, and of its event file.
 
     rank: of equal event times in a replay, the lowest goes first. optional: fields that are left out when null.
-    fields: those of the message, in its order.
+    fields: those of the message, in its order. places: of these, by name.
     """
 
     name: InputName
@@ -51,12 +51,14 @@ class Input:
     rank: int
     optional: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(init=False)
+    places: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the fields off the message."""
         types = get_type_hints(self.message)
         fields = tuple(_field(name, types[name], optional=name in self.optional) for name in types)
         object.__setattr__(self, "fields", fields)
+        object.__setattr__(self, "places", {each.name: at for at, each in enumerate(fields)})
 
 
 def _field(name: str, found: object, *, optional: bool) -> Field:

@@ -41,6 +41,9 @@ CODES: Final = (
 )
 """Every code that a dead letter may carry; the README tells what each means."""
 
+FRAME_BYTES: Final = 5
+"""What a schema registry puts before a value: 0, and the schema's id in four bytes."""
+
 DECODE_ERRORS: Final = UNREADABLE
 """All that msgspec raises for bytes."""
 
@@ -56,7 +59,6 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 _INVISIBLE: Final = {"Cf", "Zs"}  # Unicode's categories of format characters and spaces
 _QUOTED_CHARACTERS: Final = 60
 _REMEMBERED_BYTES: Final = 24
-_FRAME_BYTES: Final = 5  # a schema registry's: 0, and the schema's id in four bytes
 # Also said of half a surrogate pair near the end, which is no truncation
 _REASONS: Final = {"Input data was truncated": "it ends too early, or within an escape"}
 
@@ -183,8 +185,8 @@ def _contradiction(why: Exception) -> tuple[str, str]:
 def _not_json(value: bytes, error: Exception, *, is_quoted: bool = True) -> str:
     if isinstance(error, RecursionError):
         return "the value is nested too deeply to be read"
-    if len(value) > _FRAME_BYTES and value[0] == 0:
-        schema_id = int.from_bytes(value[1:_FRAME_BYTES], "big")
+    if len(value) > FRAME_BYTES and value[0] == 0:
+        schema_id = int.from_bytes(value[1:FRAME_BYTES], "big")
         return (
             f"the value begins with a schema registry's frame (a zero byte and schema id {schema_id:,}): "
             "plain JSON is expected"

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 Command = Callable[..., None]
 
+_ZONE = click.option("--zone", default="", help="IANA time zone of times that tell none, e.g. Europe/London.")
+_CURRENCY = click.option("--currency", default="", help="Currency of records that tell none, e.g. EUR.")
 _MAPPED = (
     click.option("--preset", help="The mapping of that name (`skutrend mapping list`), or of that family: `shopify`."),
     click.option("--mapping", type=FILE, help="TOML file that says how records become events."),
-    click.option("--zone", default="", help="IANA time zone of times that tell none, e.g. Europe/London."),
-    click.option("--currency", default="", help="Currency of records that tell none, e.g. EUR."),
+    _ZONE,
+    _CURRENCY,
     click.option("--decimal", type=click.Choice([".", ","]), help="Decimal sign of numbers.  [default: the mapping's]"),
     click.option(
         "--max-errors",
@@ -138,8 +140,8 @@ def mapping_show(preset: str) -> None:
 @click.argument("name", metavar="FILE|PRESET")
 @click.option("--sample", type=FILE, help="Data to try it on.")
 @click.option("--input", "kind", type=click.Choice(INPUT_NAMES), help="What the sample is of.  [default: found out]")
-@click.option("--zone", default="", help="IANA time zone of times that tell none.")
-@click.option("--currency", default="", help="Currency of records that tell none.")
+@_ZONE
+@_CURRENCY
 def mapping_check(name: str, sample: Path | None, kind: InputName | None, zone: str, currency: str) -> None:
     """Check a mapping; with a sample, show the first ten events it makes, and what it leaves out and why."""
     from streams.commands.intake import Wanted, check_mapping  # noqa: PLC0415
@@ -152,8 +154,8 @@ def mapping_check(name: str, sample: Path | None, kind: InputName | None, zone: 
 @click.option("--preset", help="The mapping of that name (`skutrend mapping list`); its topics are given by --topic.")
 @click.option("--mapping", "mapping_file", type=FILE, help="TOML file that says how records become events.")
 @click.option("--topic", "topics", multiple=True, help="Topic to read, instead of the mapping's; may be repeated.")
-@click.option("--zone", default="", help="IANA time zone of times that tell none.")
-@click.option("--currency", default="", help="Currency of records that tell none.")
+@_ZONE
+@_CURRENCY
 @click.pass_context
 def ingest(
     ctx: click.Context,

@@ -141,7 +141,7 @@ def _read(path: Path, columns: tuple[Field, ...], batch_rows: int) -> Iterator[p
     if reader is None:
         msg = f"{path} is of no known format: expected a name ending in {', '.join(_READERS)}"
         raise BadInput(msg)
-    with _blaming(path):
+    with blaming(path):
         found, batches = reader(path, columns, batch_rows)
         _check_header(path, found, columns)
     return _checked(path, batches, columns)
@@ -150,7 +150,7 @@ def _read(path: Path, columns: tuple[Field, ...], batch_rows: int) -> Iterator[p
 def _checked(path: Path, batches: Iterator[Any], columns: tuple[Field, ...]) -> Iterator[pa.RecordBatch]:
     wanted = pa.schema([pa.field(column.name, _ARROW[column.type], nullable=column.nullable) for column in columns])
     row = 0
-    with _blaming(path):
+    with blaming(path):
         for batch in batches:
             if batch.num_rows:
                 held = set(batch.schema.names)
@@ -165,7 +165,7 @@ def _checked(path: Path, batches: Iterator[Any], columns: tuple[Field, ...]) -> 
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
+def blaming(path: Path) -> Iterator[None]:
     """Turn what the operating system and pyarrow say into a sentence that begins with the file."""
     try:
         yield
@@ -202,7 +202,7 @@ def _fits(found: pa.DataType, column: Field) -> bool:
 def _meaning(column: Field) -> str:
     if column is TIME:
         return "a whole number (epoch milliseconds)"
-    return {"string": "text", "double": "a number", "int64": "a whole number"}[column.type]
+    return _MEANINGS[column.type]
 
 
 def _conform(path: Path, found: Any, column: Field, rows_before: int) -> Any:  # noqa: ANN401 - any pyarrow array
@@ -284,7 +284,7 @@ def _csv_complaint(path: Path, header: list[str], types: dict[str, Any]) -> BadI
                 wanted = _MEANINGS[str(kind)]
                 if not _is_number(cells[at], whole=kind == pa.int64()):
                     found = printable(cells[at], _QUOTED_CHARACTERS)
-                    hint = _HINTS.get(_shape(cells[at]), "")
+                    hint = _HINTS.get(number_shape(cells[at]), "")
                     return BadInput(f"{path}, line {line}: column {name} is {found!r}, expected {wanted}{hint}")
             line = rows.line_num + 1
     return None
@@ -298,7 +298,7 @@ def _is_number(cell: str, *, whole: bool) -> bool:
         return False
 
 
-def _shape(cell: str) -> str:
+def number_shape(cell: str) -> str:
     """Name what a cell that should be a number is instead; "" where nothing is known of it."""
     for name, pattern in _SHAPES.items():
         if pattern.fullmatch(cell.strip()):
@@ -307,7 +307,7 @@ def _shape(cell: str) -> str:
 
 
 _QUOTED_CHARACTERS = 40
-_MEANINGS = {"double": "a number", "int64": "a whole number"}
+_MEANINGS = {"string": "text", "double": "a number", "int64": "a whole number"}
 _SHAPES = {
     "decimal comma": re.compile(r"-?\d+(\.\d{3})*,\d{1,2}"),
     "thousands": re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?"),

@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from schemas.refusals import FRAME_BYTES
 from streams.intake.mapping import Envelope
 
 Headers = Sequence[tuple[str, "bytes | None"]]
-FRAME_BYTES: Final = 5  # of a registry: 0, and the schema's id in four bytes
 DELETE: Final = "d"
 _DECODE = msgspec.json.Decoder().decode
 

@@ -143,7 +143,7 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
     if not after and not before:
         yield LeftOut("", "change without a row", "Debezium tells no row before: set REPLICA IDENTITY FULL")
         return
-    fields = {each.name: at for at, each in enumerate(BY_NAME[kind].fields)}
+    fields = BY_NAME[kind].places
     was_changed = False
     for event_id, found in (before | after).items():
         old, new = before.get(event_id), after.get(event_id)

@@ -21,7 +21,7 @@ from streams.kafka.broker_errors import Attempt, Fate
 from streams.kafka.deadline import Deadline
 from streams.kafka.output_producer import OutputProducer
 from streams.observe.metrics import Metrics
-from streams.partition.side_outputs import Original, fit, usable_bytes
+from streams.partition.side_outputs import Original, letter_of
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -195,14 +195,10 @@ class Transfer:
 
     def _put_letter(self, message: Message, code: str, error: str) -> None:
         source = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
-        record = self._masker.mask(message.key(), message.value(), message.headers() or ())
-        ours = [
-            (name, record.hide(said) if name == "error" else said)
-            for name, said in dead_letter_headers(code=code, error=error, source=source)
-        ]
-        original = Original(record.key, record.value, record.headers)
-        fitted = fit(original, ours + record.ours, limit_bytes=usable_bytes(self._outputs.limit_bytes))
-        self._producer.put_one(self._outputs.dead_letters, fitted.key, fitted.value, fitted.headers)
+        original = Original(message.key(), message.value(), message.headers() or ())
+        ours = dead_letter_headers(code=code, error=error, source=source)
+        letter = letter_of(original, ours, masker=self._masker, limit_bytes=self._outputs.limit_bytes)
+        self._producer.put_one(self._outputs.dead_letters, letter.key, letter.value, letter.headers)
 
     def _count(self, messages: Sequence[Message], made: Made) -> None:
         for message in messages:

@@ -176,7 +176,7 @@ def _once(repeats: Repeats, events: list[Event], source: Source, report: Report)
     """Leave out an event that was there already; one whose id was, but which says something else, is an error."""
     if not events:
         return []
-    at = [field.name for field in BY_NAME[source.kind].fields].index("event_id")
+    at = BY_NAME[source.kind].places["event_id"]
     ids = [event.row[at] for event in events]
     new_id, new = repeats.split(ids, [repr(event.row) for event in events])
     kept = []

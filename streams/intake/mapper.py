@@ -70,8 +70,7 @@ class Mapper:
         self._each = self._compiled(mapping.each) if mapping.each else None
         self._leave_out = [(self._compiled(rule.when), rule.reason) for rule in mapping.leave_out]
         self._variants = [self._variant(event) for event in mapping.events]
-        self._names = [field.name for field in BY_NAME[kind].fields]
-        self._at = {name: at for at, name in enumerate(self._names)}
+        self._at = BY_NAME[kind].places
         order = mapping.fields.get("order_id")
         rule = Rule(expression=order) if isinstance(order, str) else order
         self._order_of = self._compiled(rule.expression) if rule and rule.expression else lambda _: None
@@ -156,7 +155,7 @@ class Mapper:
         if row[at["event_id"]] is None and line and order_id is not None:
             row[at["event_id"]] = f"{order_id}/{line}{suffix}"
         if row[at["event_id"]] is None:
-            said = [each for name, each in zip(self._names, row, strict=True) if name not in MADE_UP]
+            said = [each for name, each in zip(at, row, strict=True) if name not in MADE_UP]
             row[at["event_id"]] = f"{xxh3_128_hexdigest(repr(said).encode())}{suffix}"
         elif suffix and not row[at["event_id"]].endswith(suffix):
             row[at["event_id"]] += suffix

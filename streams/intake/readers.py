@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import BadInput
+from streams.events.files import blaming
 from streams.intake.expressions import compiled
-from streams.intake.mapping import FillDown, InputMapping
+from streams.intake.mapping import FillDown, Format, InputMapping
 
 _BLOCK_BYTES: Final = 1 << 20
 _DELIMITERS: Final = ",;\t|"
@@ -56,24 +56,23 @@ class Opened(NamedTuple):
 
 def opened(path: Path, mapping: InputMapping) -> Opened:
     """Look into a file and be ready to read it; `BadInput` names it where it cannot be read."""
-    return _guarded(path, lambda: _READERS[mapping.format](path, mapping))
+    with blaming(path):
+        found = _READERS[mapping.format](path, mapping)
+    return found._replace(records=_blamed(path, found.records))
 
 
-def _guarded(path: Path, read: Callable[[], Opened]) -> Opened:
-    try:
-        found = read()
-    except FileNotFoundError as error:
-        msg = f"{path} does not exist"
-        raise BadInput(msg) from error
-    except (OSError, pa.lib.ArrowException, LookupError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise BadInput(msg) from error
-    return found
+def _blamed(path: Path, records: Iterator[Record]) -> Iterator[Record]:
+    with blaming(path):
+        yield from records
 
 
 def _csv(path: Path, mapping: InputMapping) -> Opened:
     encoding, note = (mapping.encoding, "") if mapping.encoding else encoding_of(path)
-    codecs.lookup(encoding)
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        msg = f"{path} cannot be read: {error}"
+        raise BadInput(msg) from error
     csv.field_size_limit(_BLOCK_BYTES)  # a row with a broken quote would else be the rest of the file
     header_text = _first_line(path, encoding)
     delimiter = mapping.delimiter or max(_DELIMITERS, key=header_text.count)
@@ -256,4 +255,12 @@ _READERS: Final[dict[str, Callable[[Path, InputMapping], Opened]]] = {
     "json": _json,
     "parquet": _parquet,
 }
-FORMATS: Final = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
+FORMATS: Final[dict[str, Format]] = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -108,12 +108,10 @@ def _alike(rules: InputMapping) -> tuple[Format, ...]:
 def format_of(path: Path) -> Format:
     """Tell a file's format from its name; `BadInput` where it tells none."""
     suffix = Path(path).suffix.lower()
-    if suffix == ".parquet":
-        return "parquet"
     if suffix not in FORMATS:
-        msg = f"{path} is of no known format: expected a name ending in .parquet, {', '.join(FORMATS)}"
+        msg = f"{path} is of no known format: expected a name ending in {', '.join(FORMATS)}"
         raise BadInput(msg)
-    return cast("Format", FORMATS[suffix])
+    return FORMATS[suffix]
 
 
 def _opened(path: Path, rules: InputMapping) -> Opened:

@@ -80,7 +80,7 @@ class Report:
 
     def add(self, kind: InputName, rows: Sequence[tuple[Any, ...]]) -> None:
         """Take events in; rows as Mapper makes them."""
-        at = {each.name: number for number, each in enumerate(BY_NAME[kind].fields)}
+        at = BY_NAME[kind].places
         self.events[kind] += len(rows)
         times = [row[at["event_time_ms"]] for row in rows]
         if times:

@@ -10,6 +10,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.errors import BadInput
+from streams.events.files import number_shape
 
 _UNITS: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 _INT64: Final = 2.0**63
@@ -95,13 +96,17 @@ def _finite(number: float) -> float:
 
 
 def _no_number(text: str, decimal: str) -> str:
-    if decimal == "." and re.fullmatch(r"-?[\d.]*\d,\d{1,2}", text):
-        return 'is no number with a decimal point: say decimal = ","'
-    if decimal == "." and re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        return 'has signs for thousands: say thousands = ","'
-    if re.search(r"[^\w\s.,'-]", text):
-        return "has a sign that is no part of a number, such as a currency's"
-    return "is no number"
+    shape = number_shape(text)
+    if decimal != "." and shape in ("decimal comma", "thousands"):
+        return "is no number"
+    return _SHAPES.get(shape, "is no number")
+
+
+_SHAPES: Final = {
+    "decimal comma": 'is no number with a decimal point: say decimal = ","',
+    "thousands": 'has signs for thousands: say thousands = ","',
+    "currency": "has a sign that is no part of a number, such as a currency's",
+}
 
 
 def as_time_ms(value: object, *, form: str = "iso", zone: str = "") -> int | None:

@@ -196,9 +196,9 @@ class OutputProducer:
         if deadline is None:
             msg = "send_offsets() needs a deadline from begin()"
             raise ValueError(msg)
-        with self._errors.translated(lambda: "the offsets were not added to the transaction"):
-            self._begin()
         what = "the offsets were not added to the transaction"
+        with self._errors.translated(lambda: what):
+            self._begin()
         self._retry(lambda s: self._producer.send_offsets_to_transaction(offsets, group, s), what, deadline)
 
     def abort(self, timeout_s: float) -> None:

@@ -66,11 +66,9 @@ class SideOutputs:
         self._forward(self.late_events, batch, late.row, ours)
 
     def _forward(self, topic: str, batch: RecordBatch, row: int, ours: Headers) -> None:
-        record = self.masker.mask(batch.keys[row], batch.values[row], batch.headers.get(row, ()))
-        ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
-        original = Original(record.key, record.value, record.headers)
-        fitted = fit(original, ours, limit_bytes=usable_bytes(self.limit_bytes))
-        self.producer.put_one(topic, fitted.key, fitted.value, fitted.headers)
+        original = Original(batch.keys[row], batch.values[row], batch.headers.get(row, ()))
+        letter = letter_of(original, ours, masker=self.masker, limit_bytes=self.limit_bytes)
+        self.producer.put_one(topic, letter.key, letter.value, letter.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +78,14 @@ class Original:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+
+
+def letter_of(original: Original, ours: Headers, *, masker: Masker, limit_bytes: int) -> Original:
+    """Hide what is personal in a record, add our headers, and cut it to what a topic of this limit takes."""
+    record = masker.mask(original.key, original.value, original.headers)
+    ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
+    hidden = Original(record.key, record.value, record.headers)
+    return fit(hidden, ours, limit_bytes=usable_bytes(limit_bytes))
 
 
 def fit(original: Original, ours: Headers, *, limit_bytes: int) -> Original:
