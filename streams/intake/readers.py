@@ -6,6 +6,7 @@ import codecs
 import csv
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -108,6 +109,17 @@ def _first_line(path: Path, encoding: str) -> str:
 
 def encoding_of(path: Path) -> tuple[str, str]:
     """Find a text file's encoding, and a note where that was a guess."""
+    return _encoding(path, *_version(path))
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Tell one content of a file from another: a file is held against many mappings, and read for all of them once."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _encoding(path: Path, _size: int, _changed_ns: int) -> tuple[str, str]:
     with path.open("rb") as file:
         start = file.read(4)
         for mark, name in _MARKS:
@@ -201,12 +213,7 @@ def _json_line_records(path: Path, missing: frozenset[str]) -> Iterator[Record]:
 
 def _json(path: Path, mapping: InputMapping) -> Opened:
     """Read a whole document, such as the body of a webhook or a page of an API: held in memory."""
-    try:
-        document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        msg = f'{path} is no JSON document ({error}); one record a line is format = "jsonl"'
-        raise BadInput(msg) from error
-    found = document
+    found = document = _document(path, *_version(path))
     is_record = isinstance(document, dict) and all(key in document for key in mapping.known_by)
     if mapping.records and isinstance(document, dict) and not (is_record and mapping.known_by):
         found = compiled(mapping.records, where=f"records of {path}")(document)
@@ -218,6 +225,15 @@ def _json(path: Path, mapping: InputMapping) -> Opened:
     first = records[0] if records and isinstance(records[0], dict) else {}
     missing = frozenset(mapping.missing)
     return Opened(tuple(first), (_of_json(f"record {n}", each, missing) for n, each in enumerate(records, 1)))
+
+
+@lru_cache(maxsize=1)
+def _document(path: Path, _size: int, _changed_ns: int) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        msg = f'{path} is no JSON document ({error}); one record a line is format = "jsonl"'
+        raise BadInput(msg) from error
 
 
 def _of_json(place: str, found: object, missing: frozenset[str]) -> Record:

@@ -13,6 +13,7 @@ import pytest
 from schemas.errors import BadInput
 from streams.intake.mapping import FillDown, InputMapping
 from streams.intake.readers import OtherShape, Record, opened
+from streams.intake.recognise import recognised
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +59,26 @@ def test_what_is_no_utf_8_is_read_as_windows_writes_it_and_told(tmp_path: Path) 
     assert read(path, encoding="iso-8859-15")[0].values == {"sku": "A", "name": "Größe \x80"}
     with pytest.raises(BadInput, match="unknown encoding"):
         read(path, encoding="utf-9")
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "sku,n\nA,1\n"), ("a.json", '{"sku": "A"}')])
+def test_a_file_is_looked_through_once_however_many_mappings_it_is_held_against(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    path, looked = file(tmp_path, content, name), []
+    for way in ("open", "read_bytes"):
+        whole = getattr(type(path), way)
+
+        def counted(self: Path, *how: Any, _whole: Any = whole, **more: Any) -> Any:  # noqa: ANN401
+            looked.extend([self] if "rb" in how or not how + tuple(more) else [])
+            return _whole(self, *how, **more)
+
+        monkeypatch.setattr(type(path), way, counted)
+    with pytest.raises(BadInput, match="is of no known shape"):
+        recognised(path)
+    assert len(looked) <= 2, "for a JSON file to be read it has to be opened"
+    path.write_text(content.replace("A", "Bert"))
+    assert read(path, format=name[2:], records="")[0].values["sku"] == "Bert"  # type: ignore[index]
 
 
 def test_rows_are_named_by_their_lines_also_after_line_breaks_within_a_cell(tmp_path: Path) -> None:
