@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.kafka.topic_ids import TopicIds
@@ -39,7 +39,8 @@ def make_again(kafka: KafkaBroker, topic: str, config: dict[str, str] | None = N
 
 def ended(service: Service, name: str, *, within_s: float) -> str:
     """Wait for a worker to end with exit code 1; returns its one sentence."""
-    assert service.processes.pop(name).wait(within_s) == 1, service.log(name)
+    assert service.processes[name].wait(within_s) == 1, service.log(name)  # one that does not end, the service does
+    del service.processes[name]
     (sentence,) = re.findall(r"^skutrend: .*", service.log(name), re.MULTILINE)
     return str(sentence)
 
@@ -142,6 +143,12 @@ def test_of_two_workers_of_one_instance_the_older_ends_and_names_the_cause(
         service.await_closed(FIRST_MS + 4 * DAY_MS, partitions=2)
         generations = len(re.findall(r"generation \d+, partitions", service.log("older") + service.log("newer")))
         service.stop("newer")
+    group = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": f"{topic_prefix}{settings['group']}"})
+    both = [TopicPartition(f"{topic_prefix}orders", number) for number in range(2)]
+    ends = [group.get_watermark_offsets(each, timeout=30)[1] for each in both]
+    committed = [each.offset for each in group.committed(both, timeout=30)]
+    assert committed == ends, "what a static member commits under its name is taken"
+    group.close()
     assert told(kafka, topic_prefix) == expected(range(4))
     assert f"SKUTREND_INSTANCE 'worker-0' of group {topic_prefix}{settings['group']} is in use by another" in sentence
     assert generations <= 4

@@ -13,6 +13,7 @@ from aiokafka.consumer import consumer as aiokafka_consumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest
 
 from schemas.errors import Refused
@@ -86,6 +87,54 @@ def test_a_static_member_s_heartbeat_carries_its_name_where_brokers_know_such() 
     asyncio.run(run())
 
 
+def test_a_static_member_s_commit_carries_its_name_and_what_it_commits_where_brokers_know_such() -> None:
+    """Else a commit that came before the next heartbeat let the older worker of a name drive out the newer."""
+
+    async def run() -> None:
+        one = member(instance="pod-0", answers=[], told=[])
+        one._client.send = answering(one, [("t", [(0, 0), (1, 0)])])  # noqa: SLF001
+        topics = [("t", [(0, 41, "note"), (1, 7, "")])]
+        await one._send_req(OffsetCommitRequest("g", 7, "m-1", -1, topics))  # noqa: SLF001
+        (request,) = one.asked
+        for newest in (9, 7):
+            struct = request.prepare({8: (2, newest)})
+            assert struct.RESPONSE_TYPE.API_VERSION == struct.API_VERSION == 7
+            decoded = type(struct).decode(struct.encode())
+            assert (decoded.group, decoded.generation_id, decoded.member_id) == ("g", 7, "m-1")
+            assert decoded.group_instance_id == "pod-0"
+            assert decoded.topics == [("t", [(0, 41, -1, "note"), (1, 7, -1, "")])]
+        for newest in (3, 2):
+            struct = request.prepare({8: (2, newest)})
+            assert struct.API_VERSION == newest
+            assert struct.encode() == OffsetCommitRequest("g", 7, "m-1", -1, topics).prepare({8: (2, newest)}).encode()
+
+    asyncio.run(run())
+
+
+def test_a_commit_of_a_member_that_was_replaced_says_so_and_nothing_more_is_sent() -> None:
+    async def run() -> None:
+        told: list[Refused] = []
+        one = member(instance="pod-0", answers=[], told=told)
+        one._client.send = answering(one, [("t", [(0, 0), (1, 82)])])  # noqa: SLF001
+        asking = asyncio.ensure_future(one._send_req(OffsetCommitRequest("g", 7, "m-1", -1, [])))  # noqa: SLF001
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        assert "SKUTREND_INSTANCE 'pod-0' of group g is in use by another worker" in str(told[0])
+        one._closing.set_result(None)  # noqa: SLF001
+        with pytest.raises(GroupCoordinatorNotAvailableError):
+            await asking
+
+    asyncio.run(run())
+
+
+def answering(one: Any, topics: object) -> Any:  # noqa: ANN401 - likewise
+    async def send(_node: int, request: Any, **_: Any) -> Any:  # noqa: ANN401 - likewise
+        one.asked.append(request)
+        return SimpleNamespace(topics=topics)
+
+    return send
+
+
 def test_only_consumers_that_share_out_by_our_assignor_have_such_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiokafka_consumer, "GroupCoordinator", GroupCoordinator)
     membership.install()
@@ -104,5 +153,6 @@ def test_the_names_of_aiokafka_that_this_leans_on() -> None:
     text = " ".join(inspect.getsource(GroupCoordinator).split())
     for name in ("_group_instance_id", "_session_timeout_ms", "_closing"):
         assert f"self.{name} =" in text, name
+    assert "await self._send_req(request)" in " ".join(inspect.getsource(GroupCoordinator._do_commit_offsets).split())  # noqa: SLF001
     assert "HeartbeatRequest(self.group_id, self.generation, self.member_id)" in text
     assert list(inspect.signature(GroupCoordinator._send_req).parameters) == ["self", "request"]  # noqa: SLF001
