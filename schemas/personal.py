@@ -27,7 +27,6 @@ _SCALAR: Final = re.compile(rb"[^,}\]\s]+")
 _NOBODY: Final = re.compile(
     rb'"customer_id"\s*+:\s*+(?:null(?![a-z0-9_])|""|(?:n|nu|nul)?\Z)|"cust(?:o(?:m(?:e(?:r[_id]*+)?)?)?)?"?\s*+\Z'
 )
-_SOMEBODY: Final = re.compile(rb"cust|omer")  # either half: the name itself may be what is damaged
 _SPELT: Final = re.compile(rb"\\u00[4-7]")  # an ASCII letter as an escape
 
 as_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -78,7 +77,11 @@ def may_tell_of_a_person(record: bytes) -> bool:
     if not record.lstrip(_BLANK).startswith(b"{") or _SPELT.search(record):
         return True
     plain = record.replace(b"\0", b"").lower()  # without the zeros of UTF-16
-    return _SOMEBODY.search(_NOBODY.sub(b"", plain)) is not None
+    return _names_somebody(plain) and _names_somebody(_NOBODY.sub(b"", plain))
+
+
+def _names_somebody(text: bytes) -> bool:
+    return b"cust" in text or b"omer" in text  # either half: the name itself may be what is damaged
 
 
 def _is_personal_name(raw: bytes) -> bool:

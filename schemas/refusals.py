@@ -141,7 +141,8 @@ def diagnose(value: bytes | None, rules: tuple[FieldRule, ...], why: Exception) 
     except msgspec.ValidationError:
         return "wrong_type", f"the value must be a JSON object, found {_kind(value)}"
     except DECODE_ERRORS as error:
-        is_quoted = b"session" not in value and not may_tell_of_a_person(value)
+        names_visitor = b"session" in value.replace(b"\0", b"").lower()
+        is_quoted = not names_visitor and not may_tell_of_a_person(value)
         return "not_json", _not_json(value, error, is_quoted=is_quoted)
     return _about_sku(fields) or _about_fields(fields, rules, value) or _contradiction(why)
 

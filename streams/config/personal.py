@@ -2,7 +2,8 @@
 
 A JSON object keeps all bytes but those of such a value. A record that cannot be read as one keeps its bytes only where
 they cannot tell of anybody; else its value is removed, and headers say how long it was: the original lies where the
-header `source` says, among the inputs, under their access rights.
+header `source` says, among the inputs, under their access rights. So is one that is too large to be an event, or tells
+of very many: taking it apart would hold the worker up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, Literal
 
 from schemas.errors import BadSetting
 from schemas.personal import UNREADABLE, as_raw_fields, is_personal, may_tell_of_a_person, personal_values
+from schemas.refusals import MAX_VALUE_BYTES
 
 Headers = list[tuple[str, bytes | None]]
 REMOVED_BYTES: Final = "removed_bytes"
@@ -23,6 +25,7 @@ PSEUDONYM: Final = b"hm1:"
 _PSEUDONYM_DIGITS: Final = 32
 _LEAST_KEY_BYTES: Final = 16
 _MOST_SOUGHT: Final = 64  # a record tells of one person; one that tells of many is not searched for each of them
+_MOST_FOUND: Final = 1_024  # places in one record that tell of a person; each pseudonym costs some microseconds
 _LEAST_SOUGHT_BYTES: Final = 6  # shorter ones would be found in what has nothing to do with them
 
 
@@ -57,13 +60,11 @@ class Masker:
         """Give the record as it may be kept."""
         if self.is_off or not value:
             return Record(key, value, list(headers))
-        try:
-            value.decode()  # names deeper down are not decoded by what follows
-            sku = bytes(as_raw_fields(value).get("sku", b""))
-        except UNREADABLE:
+        sku = _sku_of(value) if len(value) <= MAX_VALUE_BYTES else None
+        if sku is None:
             return self._removed(key, value) if may_tell_of_a_person(value) else Record(key, value, list(headers))
         masked, hidden = self._masked(value)
-        if len(hidden) > _MOST_SOUGHT:
+        if masked is None:
             return self._removed(key, value)
         record = Record(key, masked, [], hidden=hidden)
         kept = [(name, self._header(name, each, record)) for name, each in headers]
@@ -77,16 +78,19 @@ class Masker:
         ours += [(REMOVED_HMAC, self._pseudonym(value))] if self.key else []
         return Record(key, None, [], ours)
 
-    def _masked(self, value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    def _masked(self, value: bytes) -> tuple[bytes | None, dict[bytes, bytes]]:
+        """Give the value with pseudonyms, None where it tells of too many; and what stands for whom."""
         parts: list[bytes] = []
         hidden: dict[bytes, bytes] = {}
         at = 0
-        for found in personal_values(value):
+        for count, found in enumerate(personal_values(value)):
+            if count >= _MOST_FOUND or len(found.parts) > _MOST_SOUGHT or len(hidden) > _MOST_SOUGHT:
+                return None, {}
             pseudonym = self._pseudonym(found.text)
             parts += [value[at : found.start], b'"%b"' % pseudonym if pseudonym else b"null"]
             hidden |= {part: self._pseudonym(part) for part in found.parts if part}
             at = found.end
-        return b"".join([*parts, value[at:]]), hidden
+        return (None if len(hidden) > _MOST_SOUGHT else b"".join([*parts, value[at:]])), hidden
 
     def _header(self, name: str, value: bytes | None, record: Record) -> bytes | None:
         if value is None:
@@ -100,6 +104,15 @@ class Masker:
         if text.startswith(PSEUDONYM) and len(text) == len(PSEUDONYM) + _PSEUDONYM_DIGITS:
             return text
         return PSEUDONYM + hmac.digest(self.key, text, "sha256").hex().encode()[:_PSEUDONYM_DIGITS]
+
+
+def _sku_of(value: bytes) -> bytes | None:
+    """Give the SKU of a JSON object as it stands there, b"" where it has none; None for what cannot be read as one."""
+    try:
+        value.decode()  # names deeper down are not decoded by what follows
+        return bytes(as_raw_fields(value).get("sku", b""))
+    except UNREADABLE:
+        return None
 
 
 def masker(personal: Literal["pseudonym", "remove", "keep"], key_file: str) -> Masker:
