@@ -152,6 +152,56 @@ def judge(
     return changes, new
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgottenSkus:
+    """SKUs that are forgotten once a window has closed, because they have had no event for long; n of them.
+
+    `number`: the window, of `grid`. `last_number`: int (n,), of the window with the last event. `zero_run`: int (n,),
+    open windows without a sale. `price`: (n,), last known, NaN = none. `rows`: of all `COLUMNS`, and `last_sale_ms`.
+    """
+
+    grid: WindowGrid
+    number: int
+    skus: Sequence[str]
+    currency: str
+    last_number: NDArray[np.integer[Any]]
+    zero_run: NDArray[np.integer[Any]]
+    price: Floats
+    rows: Rows
+
+
+def end_forgotten(gone: ForgottenSkus) -> list[AlertChange]:
+    """Resolve what is open of SKUs that are forgotten: nothing could resolve it afterwards. Ordered by row and kind."""
+    changes: list[AlertChange] = []
+    for row, kind in np.argwhere(gone.rows["alert_open"] > CLOSED).tolist():
+        price = float(np.nan_to_num(gone.price[row])) if kind == PRICE else 0.0
+        facts = sentences.AlertFacts(
+            grid=gone.grid,
+            kind=KINDS[kind],
+            status="resolved",
+            sku=gone.skus[row],
+            currency=gone.currency,
+            window_start_ms=gone.grid.start_ms(gone.number),
+            window_end_ms=gone.grid.end_ms(gone.number),
+            opened_ms=int(gone.rows["alert_opened_ms"][row, kind]),
+            since_ms=int(gone.rows["last_sale_ms"][row]),
+            zero_run=int(gone.zero_run[row]),
+            observed=price,
+            expected=price,
+            interval=(price, price),
+            p_value=1.0,
+            impact=float(gone.rows["alert_impact"][row, kind]),
+            price_ratio=np.nan,
+            price_usual=np.nan,
+            views_ratio=np.nan,
+            units7=0.0,
+            season_index=np.nan,
+            dormant_since_ms=gone.grid.start_ms(int(gone.last_number[row])),
+        )
+        changes.append(_told(facts, row, int(gone.rows["alert_open"][row, kind])))
+    return changes
+
+
 def open_counts(alert_open: NDArray[np.uint8]) -> dict[tuple[str, str], int]:
     """Count the open alerts by kind and severity, zeros included; alert_open: the column of that name, (n, 4)."""
     return {
@@ -250,16 +300,19 @@ def _worsen(new: dict[str, NDArray[Any]], case: _Case, rules: AlertRules, old: N
 
 def _change(evidence: Evidence, case: _Case, state: Rows, at: tuple[int, int, str]) -> AlertChange:
     """Put one change into words; `state` holds its opening, class and impact."""
-    row, kind, status = at
-    facts = _facts(evidence, case, state, at)
+    row, kind, _ = at
+    return _told(_facts(evidence, case, state, at), row, int(state["alert_open"][row, kind]))
+
+
+def _told(facts: sentences.AlertFacts, row: int, rank: int) -> AlertChange:
     key = f"{facts.sku}/{facts.kind}/{facts.opened_ms}"
     return AlertChange(
         row=row,
-        id=f"{key}/{facts.window_start_ms}/{status}",
+        id=f"{key}/{facts.window_start_ms}/{facts.status}",
         alert_key=key,
-        status=status,
+        status=facts.status,
         kind=facts.kind,
-        severity=SEVERITIES[int(state["alert_open"][row, kind])],
+        severity=SEVERITIES[rank],
         sku=facts.sku,
         window_start_ms=facts.window_start_ms,
         window_end_ms=facts.window_end_ms,

@@ -33,6 +33,7 @@ JUDGING = tuple(Column(*spec) for module in (tail_evidence, scoring, baselines, 
 ROW_COLUMNS = (*closing.COLUMNS, *JUDGING)  # what is known of a SKU whichever model there is, or none
 _EXPECTATIONS = ("next_net", "next_naive", "next_mean")  # of the window to come; NaN: none
 _LEARNT = (*(c.name for c in JUDGING), "h", "c")
+_ALERT_COLUMNS = tuple(name for name, *_ in alerting.COLUMNS)
 _BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
 
@@ -97,6 +98,22 @@ class WindowPipeline:
         self.live.fade(stop - number)
         self.sku_state.cross(number, stop)
         self.expected_open = False
+
+    def forget(self, dormant: NDArray[np.bool_], *, closed: int) -> list[Alert]:
+        """Say what ends with SKUs, bool (n,), that the SKU state is about to retire after window `closed`."""
+        table, count = self.sku_state.table, len(dormant)
+        slots = np.flatnonzero(dormant & (table["alert_open"][:count] > alerting.CLOSED).any(axis=1))
+        gone = alerting.ForgottenSkus(
+            grid=self.sku_state.grid,
+            number=closed,
+            skus=[table.keys[slot].decode() for slot in slots.tolist()],
+            currency=self.sku_state.currency,
+            last_number=table["last_number"][slots],
+            zero_run=table["unsold"][slots],
+            price=table["price"][slots],
+            rows={name: table[name][slots] for name in (*_ALERT_COLUMNS, "last_sale_ms")},
+        )
+        return [_alert(change) for change in alerting.end_forgotten(gone)]
 
     def warm_up(self) -> None:
         """Rebuild the recurrent state of every SKU: the stored one belongs to another model."""

@@ -29,7 +29,8 @@ class AlertFacts:
     `opened_ms`: start of the window that opened the alert. `since_ms`: start of the last window with a sale, -1 =
     unknown. `zero_run`: windows without a sale. `price_ratio`: price now against before, `views_ratio`: views against
     usual; NaN = unknown. `price_usual`: usual |ln ratio|. `units7`: units expected in the next 7 windows.
-    `season_index`: the shop's index of the window.
+    `season_index`: the shop's index of the window. `dormant_since_ms`: start of the window of the last event of a SKU
+    that is forgotten, whose alerts end with that; -1 = it is not.
     """
 
     grid: WindowGrid
@@ -52,11 +53,15 @@ class AlertFacts:
     views_ratio: float
     units7: float
     season_index: float
+    dormant_since_ms: int = -1
 
 
 def summary(facts: AlertFacts) -> str:
     """Return the sentence of an alert's opening, update or end; printable, at most 480 characters."""
-    said = _ENDS[facts.kind](facts) if facts.status == "resolved" else _SENTENCES[facts.kind](facts)
+    if facts.dormant_since_ms >= 0:
+        said = _forgotten(facts)
+    else:
+        said = _ENDS[facts.kind](facts) if facts.status == "resolved" else _SENTENCES[facts.kind](facts)
     if facts.status == "update":
         said = f"Worse since {dates.window(facts.grid, facts.opened_ms)}: {said}"
     return said if len(said) <= MAX_SENTENCE else said[: MAX_SENTENCE - 1] + "…"
@@ -185,17 +190,16 @@ def _price(f: AlertFacts) -> str:
 
 
 def _over(f: AlertFacts) -> str:
-    noun = "spike" if f.kind == "demand_spike" else "drop"
-    if noun == "drop" and f.zero_run > 0:  # it ended because there is nothing left to drop
+    if f.kind == "demand_drop" and f.zero_run > 0:  # it ended because there is nothing left to drop
         return (
             f"Over: the demand drop of SKU {_sku(f)} that began {dates.at_start(f.grid, f.opened_ms)} is a drop no "
             f"more, it sells nothing at all (for {_windows(f, f.zero_run, 'open')}); it was worth "
             f"{money(f.impact, f.currency)}."
         )
     return (
-        f"Over: the demand {noun} of SKU {_sku(f)} that began {dates.at_start(f.grid, f.opened_ms)} has ended; it sold "
-        f"{count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected ({_range(f)}); at its worst it was "
-        f"worth {money(f.impact, f.currency)}."
+        f"Over: the {_NOUNS[f.kind]} of SKU {_sku(f)} that began {dates.at_start(f.grid, f.opened_ms)} has ended; it "
+        f"sold {count(f.observed, 'unit')} {_where(f)}, {number(f.expected)} expected ({_range(f)}); at its worst it "
+        f"was worth {money(f.impact, f.currency)}."
     )
 
 
@@ -213,6 +217,20 @@ def _price_settled(f: AlertFacts) -> str:
     )
 
 
+def _forgotten(f: AlertFacts) -> str:
+    return (
+        f"Over: SKU {_sku(f)} has had no event since {dates.window(f.grid, f.dormant_since_ms)} and is watched no "
+        f"more; the {_NOUNS[f.kind]} reported {dates.at_start(f.grid, f.opened_ms)} was worth "
+        f"{money(f.impact, f.currency)}."
+    )
+
+
+_NOUNS: Final = {
+    "demand_spike": "demand spike",
+    "demand_drop": "demand drop",
+    "silence": "silence",
+    "price_jump": "price jump",
+}
 _SENTENCES: Final[dict[str, Callable[[AlertFacts], str]]] = {
     "demand_spike": _spike,
     "demand_drop": _drop,

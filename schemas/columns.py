@@ -5,8 +5,8 @@ All columns of one object have the same length; arrays are one-dimensional unles
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,14 @@ class WindowColumns:
     carts: Ints
     price: Floats
     observed: Flags
+
+    def take(self, at: NDArray[np.intp]) -> Self:
+        """Pick some SKUs, (m,) of 0..n-1."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        picked: dict[str, Any] = {
+            name: column[at] for name, column in columns.items() if isinstance(column, np.ndarray)
+        }
+        return replace(self, sku=[self.sku[i] for i in at.tolist()], **picked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

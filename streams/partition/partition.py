@@ -240,6 +240,7 @@ class Partition:
         is_live = self.sku_state.table["first_number"][:count] <= closed
         if dormant.sum() * _RETIRE_SHARE < count and (is_live & ~dormant).any():
             return
+        self._publisher.publish_alerts(self.pipeline.forget(dormant, closed=closed))
         gone = self.sku_state.retire(before=before)
         if gone:
             self._capture.retired(gone)

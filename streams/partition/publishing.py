@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.alerting import open_counts
-from schemas.columns import WindowColumns
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from features.admission import Absorbed
     from inference.pipeline import WindowOutputs
+    from schemas.alerts import Alert
     from streams.kafka.batch import RecordBatch
     from streams.kafka.output_producer import OutputProducer
     from streams.observe.metrics import Metrics
@@ -37,12 +37,15 @@ class Publisher:
             self._put("windows", keys, encode_windows(closed.windows, texts))
         elif closed.eventful.any():
             at = np.flatnonzero(closed.eventful)
-            self._put("windows", [keys[i] for i in at.tolist()], encode_windows(_pick(closed.windows, at)))
+            self._put("windows", [keys[i] for i in at.tolist()], encode_windows(closed.windows.take(at)))
         if closed.forecasts is not None:
             self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
-        if closed.alerts:
-            alert_keys = [(a.sku or a.group or "").encode() for a in closed.alerts]
-            self._put("alerts", alert_keys, [encode_alert(a) for a in closed.alerts])
+        self.publish_alerts(closed.alerts)
+
+    def publish_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Put alerts, each under its SKU or group."""
+        if alerts:
+            self._put("alerts", [(a.sku or a.group or "").encode() for a in alerts], [encode_alert(a) for a in alerts])
 
     def _put(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         self._producer.put(self._settings.output(topic), keys, values)
@@ -94,27 +97,3 @@ class Reporter:
         is_open = state.sku_state.table["alert_open"][: len(state.sku_state.table)]
         for (kind, severity), count in open_counts(is_open).items():
             self._metrics.open_alerts.labels(number, kind, severity).set(count)
-
-
-def _pick(windows: WindowColumns, at: np.ndarray) -> WindowColumns:
-    """Pick some SKUs of a window's columns."""
-    return WindowColumns(
-        sku=[windows.sku[i] for i in at.tolist()],
-        window_start_ms=windows.window_start_ms,
-        window_end_ms=windows.window_end_ms,
-        revision=windows.revision,
-        **{
-            name: getattr(windows, name)[at]
-            for name in (
-                "order_lines",
-                "units",
-                "revenue",
-                "returned_units",
-                "free_units",
-                "views",
-                "carts",
-                "price",
-                "observed",
-            )
-        },
-    )
