@@ -1,13 +1,16 @@
 """The durable copy of a partition: one RocksDB per partition, written atomically together with the input offsets.
 
 A small flush is a write batch. One that holds many SKU rows, as every close of a window makes it, is a table file
-that RocksDB takes in as a whole: as atomic, but in bounded memory, and not written twice (no log, no memtable).
+that RocksDB takes in as a whole: as atomic, but in bounded memory, and not written twice (no log, no memtable). It
+holds also what is gone; only ranges of keys that nobody reads any more are removed after it, by a batch.
 keys.py has the layout of the keys, scan.py reads.
 """
 
 from __future__ import annotations
 
+import heapq
 import shutil
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -91,17 +94,18 @@ class Store:
         """
         records = flush.records() if also is None else _tee(flush.records(), also)
         batch = WriteBatch(raw_mode=True)
-        _remove(batch, flush)
-        if flush.bulk:
-            self.db.lay_out(records)
-        else:
+        _remove_ranges(batch, flush)
+        if not flush.bulk:
+            for key in flush.retired_keys():
+                batch.delete(key)
             for key, value in records:
                 batch.put(key, value)
+            return lambda: self.db.write(batch)
+        self.db.lay_out(_with_removals(records, flush.retired_keys()))
 
         def finish() -> None:
-            if flush.bulk:
-                self.db.ingest()
-            self.db.write(batch)
+            self.db.ingest()
+            self.db.write(batch)  # should the process die in between: what nobody reads stays until the next flush
 
         return finish
 
@@ -153,17 +157,26 @@ class Store:
             raise StateMismatch(msg) from error
 
 
-def _remove(batch: WriteBatch, flush: Flush) -> None:
-    """Let a batch remove what is gone with a flush; comes before what it puts."""
+def _remove_ranges(batch: WriteBatch, flush: Flush) -> None:
+    """Let a batch remove what is never read after a flush: of windows that have closed, of other models.
+
+    Comes before what the batch puts.
+    """
     if flush.closed_before is not None:
         for family in (keys.OPEN, keys.IDS):
             batch.delete_range(family + keys.window_bytes(0), family + keys.window_bytes(flush.closed_before))
-    for key in flush.retired_keys():
-        batch.delete(key)
     if flush.drops_models:
         own = keys.model_prefix(flush.meta.model)
         batch.delete_range(keys.MODEL, own)
         batch.delete_range(keys.after(own), keys.after(keys.MODEL))
+
+
+def _with_removals(
+    records: Iterable[tuple[bytes, bytes]], removed: Iterable[bytes]
+) -> Iterable[tuple[bytes, bytes | None]]:
+    """Put keys that are gone among records, ascending; none of them may be the key of a record."""
+    gone: list[tuple[bytes, None]] = [(key, None) for key in sorted(removed)]
+    return heapq.merge(records, gone, key=itemgetter(0)) if gone else records
 
 
 def _tee(records: Iterable[tuple[bytes, bytes]], also: Callable[[bytes, bytes], None]) -> Iterator[tuple[bytes, bytes]]:

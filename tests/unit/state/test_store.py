@@ -150,6 +150,34 @@ def test_a_flush_that_dies_half_way_leaves_the_one_before(path: Path, bulk: bool
     again.close()
 
 
+@pytest.mark.parametrize("bulk", [False, True], ids=["batch", "bulk"])
+def test_wherever_finishing_a_flush_dies_skus_are_those_its_meta_record_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch, bulk: bool
+) -> None:
+    """The rows of retired SKUs went after the table file: what was left was taken for damage at every start."""
+    store = Store(path)
+    described = meta(1, first_open=3, model="net")
+    store.write(Flush(described, skus=[part("a", "b", "c", "d")], models=[part("a", "b", "c", "d")]))
+    after = Flush(
+        meta(2, first_open=4, model="net"),
+        skus=[part("b")],
+        models=[part("b")],
+        retired=[b"d", b"a"],
+        closed_before=4,
+        bulk=bulk,
+    )
+    finish, write = store.stage(after), store.db.write
+    monkeypatch.setattr(store.db, "write", lambda batch: None if bulk else write(batch))  # it died before
+    finish()
+    store.close()
+    again = Store(path)
+    left = contents(again)
+    assert left["meta"].sequence == 2
+    assert [sku for sku, _ in left["skus"]] == ["b", "c"]
+    assert [sku for skus, _ in again.scan.model_rows("net") for sku in skus] == ["b", "c"]
+    again.close()
+
+
 def test_many_rows_come_back_in_parts_of_the_asked_size(path: Path) -> None:
     store = Store(path)
     names = [f"sku{n:04d}" for n in range(1_000)]
