@@ -18,7 +18,7 @@ from schemas.refusals import sku_complaint
 from streams.observe.progress import track_progress
 from streams.partition.working_state import NO_MODEL
 from streams.settings import Settings
-from streams.state.meta import Meta, check, check_count, check_model_count
+from streams.state.meta import ANEW, Meta, check, check_count, check_model_count
 from streams.state.rows import SKU_ROW
 from streams.state.store import Store
 from streams.state.verifying import compare
@@ -94,16 +94,14 @@ def _verify_one(settings: Settings, path: Path, *, changelog: bool) -> str:
 def _check_scales(sku_state: SkuState, path: Path) -> None:
     bad = int((~np.isfinite(sku_state.table["nu"][: len(sku_state.table)])).sum())
     if bad:
-        msg = f"{bad} SKUs in {path} have no finite scale; delete that directory to rebuild it from the input topics"
+        msg = f"{bad} SKUs in {path} have no finite scale; start the workers with {ANEW}"
         raise StateMismatch(msg)
 
 
 def _balance(meta: Meta, path: Path) -> None:
     for topic, counts in meta.counts.items():
         if counts.balance:
-            msg = (
-                f"{path}: {counts.balance} records of {topic} are unaccounted for; delete that directory to rebuild it"
-            )
+            msg = f"{path}: {counts.balance} records of {topic} are unaccounted for; start the workers with {ANEW}"
             raise StateMismatch(msg)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from features.sku_state import SkuState
 
+ANEW: Final = "a new SKUTREND_GROUP, which computes everything anew from the input topics"
 FORMAT: Final = 2
 
 
@@ -148,8 +149,7 @@ def read_meta(raw: bytes, *, where: str) -> Meta:
     age = "a later" if stated > FORMAT else "an earlier"
     msg = (
         f"{where} has format {stated}, which {age} version of skutrend wrote, this one reads format {FORMAT}: start "
-        "the version that wrote it, or go on with this one under a new SKUTREND_GROUP, which computes everything anew "
-        "from the input topics; nothing was changed"
+        f"the version that wrote it, or go on with this one under {ANEW}; nothing was changed"
     )
     raise StateMismatch(msg)
 
@@ -162,7 +162,7 @@ def check(meta: Meta, sku_state: SkuState, *, where: str) -> None:
         if have != want:
             msg = (
                 f"state in {where} has {name} {have!r}, this worker works with {want!r}; start it with the settings "
-                "and version that wrote it, or delete that directory to rebuild it from the input topics"
+                f"and version that wrote it, or with these under {ANEW}; nothing was changed"
             )
             raise StateMismatch(msg)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.open_windows import FOLDED
 from inference import pipeline
-from schemas.errors import StateMismatch
+from schemas.errors import StateCorrupt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,19 +44,19 @@ class RowLayout:
         return cut(packed)
 
     def unpack(self, table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
-        """Give stored SKUs, which have no slot yet, one and their columns. A row of another length: `StateMismatch`."""
+        """Give stored SKUs, which have no slot yet, one and their columns. A row of another length: `StateCorrupt`."""
         packed = self._read(skus, rows)
         self._assign(table, table.add(skus), packed)
 
     def unpack_known(self, table: SkuTable, skus: Sequence[str], rows: Sequence[bytes]) -> None:
-        """Give SKUs of the table their columns back; a row of another length or SKU is a `StateMismatch`."""
+        """Give SKUs of the table their columns back; a row of another length or SKU is a `StateCorrupt`."""
         packed, slots = self._read(skus, rows), table.slots(skus)
         if (slots < 0).any():
             msg = (
                 f"{int((slots < 0).sum())} stored SKUs have the state of a model, but no row, among them "
                 f"{skus[int(slots.argmin())]!r}; delete the state directory to rebuild it"
             )
-            raise StateMismatch(msg)
+            raise StateCorrupt(msg)
         self._assign(table, slots, packed)
 
     def _read(self, skus: Sequence[str], rows: Sequence[bytes]) -> np.ndarray:
@@ -66,7 +66,7 @@ class RowLayout:
                 f"{len(rows)} rows of {len(skus)} stored SKUs, of {sorted(sizes)} bytes, expected "
                 f"{self.dtype.itemsize} each; delete the state directory to rebuild it"
             )
-            raise StateMismatch(msg)
+            raise StateCorrupt(msg)
         return np.frombuffer(b"".join(rows), self.dtype)
 
     def _assign(self, table: SkuTable, slots: Slots, packed: np.ndarray) -> None:

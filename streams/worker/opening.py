@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from schemas.errors import Broken, Fenced, StateCorrupt, StateMismatch
+from schemas.errors import Fenced, StateCorrupt, StateMismatch
 from streams.kafka.output_producer import OutputProducer
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
@@ -15,6 +16,7 @@ from streams.observe.shared_dict import SharedDict
 from streams.partition.partition import Geometry, Partition
 from streams.partition.side_outputs import usable_bytes
 from streams.state.changelog import Changelog
+from streams.state.meta import ANEW
 from streams.state.recovery import RecoveryProgress, recover
 from streams.state.snapshots import Snapshots
 from streams.state.store import Store
@@ -63,9 +65,12 @@ class Opener:
                 try:
                     return self._open_at(path, number)
                 except StateMismatch as error:
-                    is_repairable = is_fetched or (isinstance(error, StateCorrupt) and is_here)
-                    if settings.changelog == "off" or not is_repairable:
-                        raise
+                    is_damaged = isinstance(error, StateCorrupt)
+                    if settings.changelog == "off" or not (is_fetched or (is_damaged and is_here)):
+                        if settings.changelog == "off" or not is_damaged:
+                            raise
+                        msg = f"{error}; but the changelog gives it back so: start the workers with {ANEW}"
+                        raise StateCorrupt(msg) from error
                     without = ", without that snapshot" if is_fetched else ""
                     log.error("%s: rebuilding it from the changelog%s", error, without)
                     is_fetched = False
@@ -131,9 +136,10 @@ class Opener:
 
     def _open_at(self, path: Path, number: int) -> Partition:
         environment = self._environment
-        store = self.store(path)
-        producer, changelog = self._producers(number)
-        try:
+        with ExitStack() as undo:  # whatever fails: no lock, no connection stays
+            store = self.store(path)
+            undo.callback(store.close)
+            producer, changelog = self._producers(number, undo)
             is_bare = changelog is not None and self._recover(store, changelog)
             ids = self.topic_ids(fresh=False)
             partition = Partition(
@@ -149,23 +155,24 @@ class Opener:
                 masker=environment.masker,
             )
             partition.check_topics(ids)
-        except Broken:
-            producer.close()
-            if changelog is not None and changelog.producer is not producer:
-                changelog.producer.close()
-            store.close()
-            raise
+            undo.pop_all()
         if is_bare:
             partition.renew()
         return partition
 
-    def _producers(self, number: int) -> tuple[OutputProducer, Changelog | None]:
+    def _producers(self, number: int, undo: ExitStack) -> tuple[OutputProducer, Changelog | None]:
         """Make the producers of a partition: one transaction for all, or one for the changelog alone, or none."""
         settings = self._environment.settings
+
+        def made(transactional_id: str | None = None) -> OutputProducer:
+            producer = self.producer(transactional_id)
+            undo.callback(producer.close)
+            return producer
+
         if settings.changelog == "off":
-            return self.producer(), None
-        transactional = self.producer(settings.transactional_id(number))
-        producer = transactional if settings.guarantee == "exactly_once" else self.producer()
+            return made(), None
+        transactional = made(settings.transactional_id(number))
+        producer = transactional if settings.guarantee == "exactly_once" else made()
         return producer, Changelog(transactional, settings.changelog_topic, number)
 
     def _recover(self, store: Store, changelog: Changelog) -> bool:

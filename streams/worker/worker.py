@@ -182,8 +182,12 @@ class Worker:
     async def check_topics(self) -> None:
         """See whether the topics are those that our offsets are of (`StateMismatch` where one was made again)."""
         ids = await asyncio.to_thread(self.opener.topic_ids)
-        for partition in self.partitions.values():
-            partition.check_topics(ids)
+        for partition in list(self.partitions.values()):
+            async with self.locks.hold(
+                partition.number
+            ):  # ids that are learnt belong to the next flush, not half to this
+                if self.opened.is_open(partition):
+                    partition.check_topics(ids)
 
     # ------------------------------------------------------------------ probes
     def live(self) -> tuple[bool, str]:

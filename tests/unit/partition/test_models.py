@@ -14,7 +14,7 @@ from inference.bundle import load
 from inference.pipeline import ROW_COLUMNS
 from inference.session import Session
 from inference.training.export import export
-from schemas.errors import FlushFailed, StateCorrupt, StateMismatch
+from schemas.errors import FlushFailed, StateCorrupt
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.state import show, verify
 from streams.state import keys
@@ -227,8 +227,8 @@ def test_a_forgotten_sku_leaves_nothing_in_the_model(settings: Settings, nets: N
     ("damage", "kind", "said"),
     [
         (lambda key, _: {key: None}, StateCorrupt, "has 3 SKUs, of which 2 have their state in model"),
-        (lambda key, row: {key + b"x": row}, StateMismatch, "1 stored SKUs have the state of a model, but no row"),
-        (lambda key, row: {key: row[:-4]}, StateMismatch, r"of \[124\] bytes, expected 128 each"),
+        (lambda key, row: {key + b"x": row}, StateCorrupt, "1 stored SKUs have the state of a model, but no row"),
+        (lambda key, row: {key: row[:-4]}, StateCorrupt, r"of \[124\] bytes, expected 128 each"),
     ],
     ids=["missing", "of no SKU", "too short"],
 )

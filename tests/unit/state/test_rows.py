@@ -108,7 +108,7 @@ def test_foreign_state_is_refused_by_name_with_both_values_and_what_to_do(
     said = str(refusal.value)
     assert f"/data/3 has {name} {have}, this worker works with {want}" in said
     assert "start it with the settings and version that wrote it" in said
-    assert "delete that directory" in said
+    assert "a new SKUTREND_GROUP" in said
 
 
 @pytest.mark.parametrize("number", [0, 99, -1, metas.FORMAT - 1, metas.FORMAT + 1])
