@@ -9,8 +9,10 @@ a second from a loop; its `produce_batch` 150,000 to 300,000, since it wants a d
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
+QUEUE_RECORDS: Final = 100_000  # librdkafka's default of queue.buffering.max.messages
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
 _LEAST_SLICE_S: Final = 0.05
 _SHOWN_BYTES: Final = 64  # of a key, in sentences
@@ -57,9 +60,10 @@ class OutputProducer:
     still retries, such as a broker that does not answer; from within `put` and `commit`. With a
     transactional_id, `init_transactions` comes before the first `put`.
 
-    Calls block: `put` while the producer's queue is full and the brokers take some of it, `commit` until they have
-    answered. Not thread-safe between `put` and `commit`. After `FlushFailed`, `Fenced` or `Refused` a producer is of no
-    more use than to be closed. `Refused` is what does not pass with time: streams/kafka/broker_errors.py has the table.
+    Calls block: `put` while the producer's queue is full and the brokers take some of it (ask `has_room` before, where
+    nothing may block), `commit` until they have answered. Not thread-safe between `put` and `commit`. After
+    `FlushFailed`, `Fenced` or `Refused` a producer is of no more use than to be closed. `Refused` is what does not pass
+    with time: streams/kafka/broker_errors.py has the table.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class OutputProducer:
         self._marked: int | None = None
         self._answer_s = clients.answer_ms(config) / 1000
         self._deadline: Deadline | None = None  # of the flush that has begun
+        self._stall: _Stall | None = None  # since when `has_room` has seen too many records waiting
         properties = {**DEFAULTS, **config, "error_cb": self._errors.reported}
+        self._most_waiting = int(properties.get("queue.buffering.max.messages", QUEUE_RECORDS)) // 2
         if transactional_id is None:
             properties |= {"on_delivery": self._errors.delivered, "delivery.report.only.error": True}
         else:
@@ -138,14 +144,28 @@ class OutputProducer:
                     break
             self._pending += 1
 
+    def has_room(self, *, by_s: float = math.inf) -> bool:
+        """Whether half of the queue is free, so that `put` need not wait for the brokers; does not block.
+
+        by_s: until when they may take their time (time.monotonic). Asked again and again it raises `FlushFailed` as
+        `put` does: when they have taken nothing for the time of an answer, or `by_s` is over.
+        """
+        with self._errors.translated(lambda: "no more records are taken"):
+            self._producer.poll(0)
+        waiting = len(self._producer)
+        if waiting <= self._most_waiting:
+            self._stall = None
+            return True
+        if self._stall is None or waiting < self._stall.waiting:
+            self._stall = _Stall(waiting, time.monotonic())
+        self._stall.check(self._answer_s, left_s=by_s - time.monotonic())
+        return False
+
     def _await_room(self) -> None:
         """Wait until a full queue has room; fails after the time of an answer, or at the deadline of the flush."""
-        before, began_s = len(self._producer), time.monotonic()
-        while len(self._producer) >= before:
-            waited_s = time.monotonic() - began_s
-            if waited_s > self._answer_s or (self._deadline is not None and self._deadline.left_s < 0):
-                msg = f"the brokers took none of {before} records within {waited_s:.0f} s; see whether they answer"
-                raise FlushFailed(msg)
+        stall = _Stall(len(self._producer), time.monotonic())
+        while len(self._producer) >= stall.waiting:
+            stall.check(self._answer_s, left_s=math.inf if self._deadline is None else self._deadline.left_s)
             self._producer.poll(POLL_S)
 
     @property
@@ -246,6 +266,21 @@ class OutputProducer:
             self._marked = message.offset()
         else:
             self._errors.delivered(error, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stall:
+    """So many records are waiting since then (time.monotonic), and none of them has been taken."""
+
+    waiting: int
+    since_s: float
+
+    def check(self, most_s: float, *, left_s: float) -> None:
+        """Raise `FlushFailed` where that is for too long."""
+        waited_s = time.monotonic() - self.since_s
+        if waited_s > most_s or left_s < 0:
+            msg = f"the brokers took none of {self.waiting} records within {waited_s:.0f} s; see whether they answer"
+            raise FlushFailed(msg)
 
 
 def _slice_s(deadline: Deadline) -> float:

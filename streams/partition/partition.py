@@ -60,9 +60,10 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Flushing:
-    """A flush under way. started_s: time.perf_counter."""
+    """A flush under way. started_s: time.perf_counter. within_s: how long all of it may take."""
 
     started_s: float
+    within_s: float
 
 
 class Partition:
@@ -192,13 +193,26 @@ class Partition:
 
         A stretch of windows in which no SKU is live is closed as one.
         """
+        return sum(1 for _ in self.close_steps(now_ms=now_ms)) > 0
+
+    def close_steps(self, *, now_ms: int) -> Iterator[None]:
+        """Do what `close_due` does, a part of the SKUs at each step; no step where no window is due.
+
+        Up to the last step nothing else may touch the partition, and unless it is reached nothing ever flushes it.
+        """
         number = self.sku_state.due(self.watermark.value_ms)
         if number is None:
             self.backlog.note(closed=0, due=0)
-            return False
+            return
         started = time.perf_counter()
         with self._wholly():
-            stop = self._close(number, now_ms=now_ms)
+            stop = self.sku_state.nobody_until(number, self.watermark.value_ms)
+            if stop == number:
+                stop = number + 1
+                yield from self._close(number, now_ms=now_ms)
+            else:
+                self._cross(number, stop)
+            self._channel.closed(before=stop)
             self._retire(stop - 1)
             self.meta.windows_closed += stop - number
         self._changed = self._capture.has_closed = True
@@ -206,7 +220,11 @@ class Partition:
         self._close_delay.closed(stop - 1, now_s=time.monotonic())
         self.backlog.note(closed=1, due=self.sku_state.due_count(self.watermark.value_ms))
         self._reporter.closed(stop - number, self._state)
-        return True
+        yield
+
+    def has_room(self) -> bool:
+        """Whether a step, or a batch, can be put without waiting for the brokers, see `FlushChannel.has_room`."""
+        return self._channel.has_room()
 
     def may_wait(self) -> bool:
         """Whether further records may be absorbed before the windows that are due are closed.
@@ -216,19 +234,16 @@ class Partition:
         windows = self.sku_state.windows
         return windows.first_open not in windows.by_number and len(windows.by_number) <= _MOST_FILLED
 
-    def _close(self, number: int, *, now_ms: int) -> int:
-        """Close window `number`, and those behind it where no SKU is live in any; returns the first one still open."""
-        stop = self.sku_state.nobody_until(number, self.watermark.value_ms)
-        if stop == number:
-            for closed in self.pipeline.close(number, emitted_ms=now_ms):
-                self._publisher.publish(closed, [self.sku_state.table.keys[slot] for slot in closed.slots.tolist()])
-            stop = number + 1
-        else:  # these windows have no outputs
-            self.pipeline.cross(number, stop)
-            if stop - number >= _MANY_WINDOWS:
-                log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
-        self._channel.closed(before=stop)
-        return stop
+    def _close(self, number: int, *, now_ms: int) -> Iterator[None]:
+        for closed in self.pipeline.close(number, emitted_ms=now_ms):
+            self._publisher.publish(closed, [self.sku_state.table.keys[slot] for slot in closed.slots.tolist()])
+            yield
+
+    def _cross(self, number: int, stop: int) -> None:
+        """Close windows `number` up to `stop`, which have no outputs: no SKU is live in them."""
+        self.pipeline.cross(number, stop)
+        if stop - number >= _MANY_WINDOWS:
+            log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
 
     def _retire(self, closed: int) -> None:
         """Forget dormant SKUs once there are enough of them to be worth moving the others together.
@@ -266,11 +281,11 @@ class Partition:
         """
         flushing = self.begin_flush(within_s=within_s)
         if flushing is not None:
-            self.commit()
+            self.commit(flushing)
             self.end_flush(flushing, now_ms=now_ms)
 
     def begin_flush(self, *, within_s: float) -> Flushing | None:
-        """Hand all that has changed to the brokers; None where nothing has. First of the three parts of `flush`.
+        """Begin to flush; None where nothing has changed. First of the three parts of `flush`.
 
         within_s: for all three together. Until `end_flush` nothing else may touch the partition, and unless it is
         reached nothing ever flushes it again.
@@ -280,12 +295,12 @@ class Partition:
             raise FlushFailed(msg)
         if not self._changed:
             return None
-        flushing, self._is_torn = Flushing(time.perf_counter()), True
-        self._channel.begin(self._capture.take(self.meta), within_s=within_s)
-        return flushing
+        self._is_torn = True
+        return Flushing(time.perf_counter(), within_s)
 
-    def commit(self) -> None:
-        """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread."""
+    def commit(self, flushing: Flushing) -> None:
+        """Hand all that has changed to the brokers, and wait until they have it; can be left to a thread."""
+        self._channel.begin(self._capture.take(self.meta), within_s=flushing.within_s)
         self._channel.commit()
 
     def end_flush(self, flushing: Flushing, *, now_ms: int) -> None:

@@ -53,10 +53,14 @@ class FlushChannel:
         for number in [logged for logged in self._logged if logged < before]:
             self._closed.extend(self._logged.pop(number))
 
+    def has_room(self) -> bool:
+        """Whether outputs can be put without waiting; `FlushFailed` as `OutputProducer.has_room` raises it."""
+        return self._producers[0].has_room(by_s=self._by_s)
+
     def begin(self, record: Flush, *, within_s: float) -> None:
         """Give a flush to the producers. within_s: how long all of it may take, unless `shorten_deadline` says less."""
         self._record = record
-        self._deadline = Deadline(within_s)
+        self._deadline = Deadline(within_s)  # before `_by_s` is read: whatever is set meanwhile holds
         self._deadline.shorten_deadline(max(self._by_s, time.monotonic() + LEAST_S))
         for producer in self._producers:
             producer.begin(self._deadline)
@@ -94,8 +98,8 @@ class FlushChannel:
     def shorten_deadline(self, by_s: float) -> None:
         """Let the flush that goes on, and those that begin later, end by then (time.monotonic).
 
-        math.inf: those that begin later have their time again. Called by the thread that begins flushes, while another
-        one may be in `commit`.
+        math.inf: those that begin later have their time again. Called while another thread may be in `begin` or
+        `commit`.
         """
         self._by_s = by_s
         if self._deadline is not None:

@@ -65,6 +65,7 @@ class Batches:
                 await self._seek(partition, batch, consumer)
                 return
             with self._reopener.closing_on_failure(partition):
+                await self._closing.room(partition)
                 if len(batch) or batch.next != expected:
                     outcome = partition.absorb(source, batch, now_ms=self._environment.clock())
                     self._check_placement(source, outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from streams.worker.open_partitions import OpenPartitions
 
 FLUSH_S: Final = 60.0
+ROOM_S: Final = 0.05
 
 
 class Closing:
@@ -30,13 +32,27 @@ class Closing:
         clock, monotonic = self._environment.clock, self._environment.monotonic
         began_ms = monotonic()
         partition.advance_watermark(now_ms=clock(), monotonic_ms=began_ms)
-        while partition.close_due(now_ms=clock()):
+        while await self._close_one(partition, now_ms=clock()):
             await self.flush_due(partition)
             await asyncio.sleep(0)
             if self._opened.locks.has_waiters(partition.number):
                 return
             if within_ms is not None and monotonic() - began_ms >= within_ms and partition.may_wait():
                 return
+
+    async def _close_one(self, partition: Partition, *, now_ms: int) -> bool:
+        """Close the oldest window if it is due, see `Partition.close_due`; others run between its steps."""
+        was_due = False
+        for _ in partition.close_steps(now_ms=now_ms):
+            was_due = True
+            await asyncio.sleep(0)
+            await self.room(partition)
+        return was_due
+
+    async def room(self, partition: Partition) -> None:
+        """Wait until outputs can be put without waiting: the event loop must not stand still for slow brokers."""
+        while not partition.has_room():
+            await asyncio.sleep(ROOM_S)
 
     async def flush_due(self, partition: Partition) -> None:
         """Flush a partition whose flush interval is over."""
@@ -51,6 +67,6 @@ class Closing:
         flushing = partition.begin_flush(within_s=within_s)
         if flushing is None:
             return
-        await self._opened.locks.run_blocking(partition.commit)
+        await self._opened.locks.run_blocking(partial(partition.commit, flushing))
         partition.end_flush(flushing, now_ms=began_ms)
         partition.watermark.missed(self._environment.monotonic() - began_ms)

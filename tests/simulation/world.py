@@ -163,6 +163,11 @@ class OutputProducer:
             self.log.open.setdefault(self.transactional_id, Transaction(owner=self)).puts.append(put)
         return place
 
+    def has_room(self, *, by_s: float) -> bool:
+        assert by_s > 0
+        self.process.point("room")
+        return True
+
     @property
     def _is_owner(self) -> bool:
         return self.transactional_id is None or self.log.owners.get(self.transactional_id) is self
@@ -454,7 +459,7 @@ class Process:
         if what == "hang":
             self.plan = ""
             self.tally["hung"] += 1
-            partition: Partition = call.__self__  # type: ignore[attr-defined]  # what the worker waits for is its settle
+            partition: Partition = call.func.__self__  # type: ignore[attr-defined]  # what it waits for is its commit
             answered = asyncio.get_running_loop().create_future()
             silence = Silence(partition, answered, when_shortened, self.worker.environment.monotonic())
             self.silences.append(silence)

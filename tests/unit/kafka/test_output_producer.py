@@ -16,6 +16,7 @@ from streams.kafka.embedded import PARTITIONS
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import REPORTED_BYTES, OutputProducer
 from tests.support.partitions import read_topic
+from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +106,32 @@ def test_a_full_queue_is_waited_for_no_longer_than_an_answer(
     assert time.monotonic() - started_s >= 1
     with pytest.raises(FlushFailed, match="took none"):
         output.put_one(topic_prefix + "dead-letters", b"k", b"v")
+
+
+def test_whether_there_is_room_is_said_at_once_and_brokers_that_take_nothing_end_it(
+    make: Callable[..., OutputProducer],
+) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1", queue_buffering_max_messages="50", socket_timeout_ms="1000")
+    output.put("windows", [b"k"] * 25, [b"v"] * 25)
+    assert output.has_room()
+    output.put("windows", [b"k"], [b"v"])
+    began_s = time.monotonic()
+    assert not output.has_room()
+    with pytest.raises(FlushFailed, match="took none of 26 records"):
+        output.has_room(by_s=began_s)  # the worker is to end by now
+    with pytest.raises(FlushFailed, match="took none of 26 records within 1 s"):
+        wait_for(output.has_room, within_s=30)
+
+
+def test_brokers_that_take_some_make_room(make: Callable[..., OutputProducer], topic_prefix: str) -> None:
+    output, asked = make(queue_buffering_max_messages="50", linger_ms="200", socket_timeout_ms="10000"), 0
+    for _ in range(4):
+        output.put(topic_prefix + "windows", [b"k"] * 40, [b"v"] * 40)
+        while not output.has_room():
+            asked += 1
+            time.sleep(0.005)
+    assert asked > 4, "each time the queue was more than half full"
+    assert output.commit(30) == 160
 
 
 def test_keys_and_values_of_different_number_are_a_bug_that_is_reported(make: Callable[..., OutputProducer]) -> None:

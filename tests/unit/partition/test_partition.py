@@ -289,7 +289,7 @@ def test_state_of_other_settings_is_refused_with_the_operator_s_action(settings:
     partition.flush(now_ms=NOW_MS)
     partition.close()
     other = msgspec.structs.replace(settings, window_ms=2 * HOUR_MS)
-    with pytest.raises(StateMismatch, match=r"windows .*start it with the settings .* or delete that directory"):
+    with pytest.raises(StateMismatch, match=r"windows .*start it with the settings .* new SKUTREND_GROUP"):
         open_partition(other)
     open_partition(settings).close()
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from streams.partition.partition import Flushing
+
 
 def test_ids_that_are_learnt_while_a_flush_waits_for_the_brokers_are_stored_by_the_next(
     broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -27,9 +29,9 @@ def test_ids_that_are_learnt_while_a_flush_waits_for_the_brokers_are_stored_by_t
     monkeypatch.setattr(bench.worker.opener, "topic_ids", lambda: {topic: "ONE"})
     commit, may_go_on = bench.partition.commit, threading.Event()
 
-    def slow() -> None:
+    def slow(flushing: Flushing) -> None:
+        commit(flushing)
         assert may_go_on.wait(10)
-        commit()
 
     async def both() -> None:
         flush = asyncio.ensure_future(bench.worker.flush())

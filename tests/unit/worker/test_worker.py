@@ -78,6 +78,35 @@ def test_a_stale_batch_is_ignored_whatever_it_holds(make: Callable[..., Bench]) 
     assert bench.consumer.sought == []
 
 
+@pytest.mark.parametrize("what", ["batch", "close"])
+def test_while_brokers_take_nothing_the_event_loop_goes_on(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A full queue held everything up for 15 s a partition, SIGTERM too."""
+    bench = make()
+    bench.take(ORDERS, order("0", "a", T0))
+    if what == "close":
+        bench.take(CLICKS, click("0", "a", T0 + 2 * DAY_MS))
+        bench.take(PRICES, price_change("0", "a", T0 + 2 * DAY_MS, 1.0))
+    answers = [False] * 3
+    monkeypatch.setattr(bench.partition, "has_room", lambda: not answers or answers.pop())
+    fetched = bench.next(ORDERS, order("1", "a", T0 + 2 * DAY_MS))
+    windows = bench.partition.meta.windows_closed
+
+    async def both() -> int:
+        turns = 0
+        taking = asyncio.ensure_future(bench.worker.take(ORDERS, fetched, bench.consumer))
+        while not taking.done():
+            assert not answers or bench.partition.meta.windows_closed == windows
+            await asyncio.sleep(0.01)
+            turns += 1
+        await taking
+        return turns
+
+    assert asyncio.run(both()) >= 5
+    assert bench.folded()["orders"] == 2
+
+
 def test_a_batch_of_a_partition_that_is_not_ours_is_ignored(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.deliver(ORDERS, batch(bench.worker.environment.topics[ORDERS], [order("0", "a", T0)], partition=7))
