@@ -28,7 +28,7 @@ from streams.partition.backlog import Backlog
 from streams.partition.capture import Capture
 from streams.partition.close_delay import CloseDelay
 from streams.partition.publishing import Publisher, Reporter
-from streams.partition.restore import open_keys, restore
+from streams.partition.restore import restore
 from streams.partition.side_outputs import SideOutputs
 from streams.partition.working_state import WorkingState
 from streams.settings import Settings
@@ -123,7 +123,6 @@ class Partition:
         meta = restore(self.store, self._state)
         if meta is None:
             return metas.fresh_meta(self.sku_state, model=self._state.model)
-        self._channel.restored(open_keys(self.store, meta.first_open))
         if self.store.scan.has_models_beside(self._state.model):
             self._capture.drop_models()
         self._reporter.standing(self._state)
@@ -212,7 +211,6 @@ class Partition:
                 yield from self._close(number, now_ms=now_ms)
             else:
                 self._cross(number, stop)
-            self._channel.closed(before=stop)
             self._retire(stop - 1)
             self.meta.windows_closed += stop - number
         self._changed = self._capture.has_closed = True

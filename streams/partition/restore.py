@@ -10,8 +10,6 @@ from streams.state import meta as metas
 from streams.state.rows import SKU_ROW, model_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streams.partition.working_state import WorkingState
     from streams.state.meta import Meta
     from streams.state.store import Store
@@ -44,11 +42,6 @@ def restore(store: Store, state: WorkingState) -> Meta | None:
     for clock, newest_ms in zip(state.watermark.clocks, meta.newest_ms, strict=True):
         clock.max_event_ms = newest_ms
     return meta
-
-
-def open_keys(store: Store, first_open: int | None) -> Iterator[tuple[int, bytes]]:
-    """Go through the keys of stored open windows: (window, key)."""
-    return (each for each in store.scan.open_keys() if first_open is None or each[0] >= first_open)
 
 
 def _restore_model(store: Store, state: WorkingState, meta: Meta) -> None:

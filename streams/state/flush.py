@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from streams.kafka.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from streams.kafka.output_producer import OutputProducer
     from streams.state.changelog import Changelog
@@ -36,26 +36,15 @@ class FlushChannel:
         self._producers = [producer]
         if changelog is not None and changelog.producer is not producer:
             self._producers.append(changelog.producer)
-        self._logged: dict[int, set[bytes]] = {}  # by open window: its keys in the changelog
-        self._closed: list[bytes] = []  # of those, whose window has closed since the last flush
+        self._first_open = 0  # of the last flush: the store has nothing of earlier windows
         self._by_s = math.inf
         self._deadline: Deadline | None = None
         self._record: Flush | None = None
         self._finish: Callable[[], None] = lambda: None
 
-    def restored(self, keys: Iterable[tuple[int, bytes]]) -> None:
-        """Take note of the records of open windows: (window, key as in the changelog)."""
-        for number, key in keys:
-            self._logged.setdefault(number, set()).add(key)
-
-    def closed(self, *, before: int) -> None:
-        """Let the next flush say in the changelog that the records of windows with smaller numbers are gone."""
-        for number in [logged for logged in self._logged if logged < before]:
-            self._closed.extend(self._logged.pop(number))
-
     def has_room(self) -> bool:
         """Whether outputs can be put without waiting; `FlushFailed` as `OutputProducer.has_room` raises it."""
-        return self._producers[0].has_room(by_s=self._by_s)
+        return self._producer.has_room(by_s=self._by_s)
 
     def begin(self, record: Flush, *, within_s: float) -> None:
         """Give a flush to the producers. within_s: how long all of it may take, unless `shorten_deadline` says less."""
@@ -70,8 +59,9 @@ class FlushChannel:
             log.finish(self._gone(record))
 
     def _gone(self, record: Flush) -> Iterator[bytes]:
-        """Give the keys that the changelog has and that are gone with a flush."""
-        yield from self._closed
+        """Give the keys that the changelog has and that are gone with a flush: the store has them still, as it has."""
+        if record.closed_before is not None:
+            yield from self._store.scan.closed_keys(self._first_open, record.closed_before)
         yield from record.retired_keys()
         if record.drops_models:
             yield from self._store.scan.model_keys_beside(record.meta.model)
@@ -90,8 +80,7 @@ class FlushChannel:
         self._finish()
         if record is not None and log is not None and log.producer.marked_offset is not None:
             self._store.set_position(log.producer.marked_offset + 1)
-            self._closed.clear()
-            self.restored(record.window_keys())
+            self._first_open = record.closed_before or self._first_open
         self._record = self._deadline = None
         self._finish = lambda: None
 

@@ -42,7 +42,8 @@ class Flush:
         """Give what is to be put, ascending by key."""
         for number, source in sorted(self.ids):
             hashes = self.ids[number, source]
-            for part, key in enumerate(self._ids_keys(number, source)):
+            parts = keys.ids_keys(number, source, sequence=self.meta.sequence, size_bytes=len(hashes))
+            for part, key in enumerate(parts):
                 yield key, hashes[part * IDS_PART_BYTES : (part + 1) * IDS_PART_BYTES]
         if self.models is not None:
             yield from _prefixed(keys.model_prefix(self.meta.model), self.models)
@@ -51,15 +52,6 @@ class Flush:
             yield from _prefixed(keys.OPEN + keys.window_bytes(number), [self.folded[number]])
         yield from _prefixed(keys.SKU, self.skus)
 
-    def window_keys(self) -> Iterator[tuple[int, bytes]]:
-        """Give the keys of all that goes when its window closes: (window, key)."""
-        for number, (skus, _) in self.folded.items():
-            for sku in skus:
-                yield number, keys.open_key(number, sku)
-        for number, source in self.ids:
-            for key in self._ids_keys(number, source):
-                yield number, key
-
     def retired_keys(self) -> Iterator[bytes]:
         """Give the keys of what is removed with the SKUs that are forgotten."""
         model = keys.model_prefix(self.meta.model)
@@ -67,10 +59,6 @@ class Flush:
             yield keys.sku_key(sku)
             if self.models is not None:
                 yield model + sku
-
-    def _ids_keys(self, number: int, source: int) -> Iterator[bytes]:
-        size_bytes = len(self.ids[number, source])
-        return keys.ids_keys(number, source, sequence=self.meta.sequence, size_bytes=size_bytes)
 
 
 def _prefixed(prefix: bytes, parts: Rows) -> Iterator[tuple[bytes, bytes]]:

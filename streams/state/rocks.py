@@ -109,15 +109,19 @@ class RocksDb:
             self._db.ingest_external_file([str(self._file)], how)
 
     def parts(self, prefix: bytes, at_a_time: int) -> Iterator[list[Record]]:
-        """Go through the records whose key begins with `prefix`, ascending, so many at a time.
+        """Go through the records whose key begins with `prefix`, whose last byte is below 255; see `between`."""
+        return self.between(prefix, prefix[:-1] + bytes([prefix[-1] + 1]), at_a_time)
+
+    def between(self, start: bytes, stop: bytes, at_a_time: int) -> Iterator[list[Record]]:
+        """Go through the records from `start` on and before `stop`, ascending, so many at a time.
 
         In parts because what is done for each record costs most here.
         """
-        items, last = self._db.items(from_key=prefix), prefix
+        items, last = self._db.items(from_key=start), start
         while part := list(islice(items, at_a_time)):
-            is_over = not part[-1][0].startswith(prefix)
+            is_over = part[-1][0] >= stop
             if is_over:
-                part = [item for item in part if item[0].startswith(prefix)]
+                part = [item for item in part if item[0] < stop]
             if part:
                 last = part[-1][0]
                 yield part

@@ -90,11 +90,13 @@ class Scan:
                 raise damaged(self._db.path, what)
             yield struct.unpack(">q", key[1:9])[0], key[9], value
 
-    def open_keys(self) -> Iterator[tuple[int, bytes]]:
-        """Go through the keys of all that goes when its window closes: (window, key)."""
+    def closed_keys(self, start: int, stop: int) -> Iterator[bytes]:
+        """Go through the keys of all that goes when its window closes, of windows `start` up to `stop` (without it)."""
         for family in (keys.IDS, keys.OPEN):
-            for key, _ in self._records(family):
-                yield struct.unpack(">q", key[1:9])[0], key
+            low, high = family + keys.window_bytes(start), family + keys.window_bytes(stop)
+            for part in self._db.between(low, high, _at_once(family)):
+                for key, _ in part:
+                    yield key
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Go through all that the changelog has too, ascending by key."""
@@ -102,5 +104,9 @@ class Scan:
             yield from self._records(family)
 
     def _records(self, family: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for part in self._db.parts(family, _IDS_AT_ONCE if family == keys.IDS else _AT_ONCE):
+        for part in self._db.parts(family, _at_once(family)):
             yield from part
+
+
+def _at_once(family: bytes) -> int:
+    return _IDS_AT_ONCE if family == keys.IDS else _AT_ONCE

@@ -252,7 +252,7 @@ def _on_disk(run: Simulation, process: Process, number: int, calm: dict[str, Any
     store = Store(run.path(process.name, number))
     equal(_dump(store), calm, f"state of {number} on the disk of {process.name}, against an undisturbed run")
     if life.commits > life.inherited:
-        remains = [key for at, key in store.scan.open_keys() if life.first_open is not None and at < life.first_open]
+        remains = list(store.scan.closed_keys(0, life.first_open or 0))
         require(not remains, f"the store of {number} keeps {remains[:3]} of closed windows")
     store.close()
 

@@ -201,31 +201,27 @@ def test_what_a_window_has_left_in_the_changelog_is_reported_gone_once_it_closes
     state = Producer()
     ours = channel(store, Producer(), state)
     hashes = b"e" * 16
-    ((_, ids_key),) = Flush(meta(1), ids={(5, 2): hashes}).window_keys()
-    flush(ours, 1, folded={5: ([b"a"], [b"row"]), 6: ([b"b"], [b"row"])}, ids={(5, 2): hashes})
+    (ids_key,) = keys.ids_keys(5, 2, sequence=1, size_bytes=16)
+    flush(ours, 1, folded={5: ([b"a"], [b"row"]), 6: ([b"b"], [b"row"])}, ids={(5, 2): hashes}, closed_before=5)
     assert store.position() == len(state.take())
-    ours.closed(before=6)
-    flush(ours, 2)
+    flush(ours, 2, closed_before=6)
     assert {key for key, value in state.take().items() if value is None} == {keys.open_key(5, b"a"), ids_key}
-    flush(ours, 3)
+    flush(ours, 3, closed_before=6)
     assert state.take().keys() == {META}
 
 
 def test_what_a_restart_finds_is_reported_gone_too_and_so_are_retired_skus(store: Store) -> None:
     state = Producer()
-    ours = channel(store, Producer(), state)
-    ours.restored([(5, b"one"), (5, b"two"), (6, b"three")])
-    ours.closed(before=6)
-    flush(ours, 1, retired=[b"old"])
+    flush(channel(store, Producer(), Producer()), 1, folded={n: ([b"a"], [b"row"]) for n in (4, 5, 6)})
+    flush(channel(store, Producer(), state), 2, retired=[b"old"], closed_before=6)
     gone = {key for key, value in state.take().items() if value is None}
-    assert gone == {b"one", b"two", keys.sku_key(b"old")}
+    assert gone == {keys.open_key(4, b"a"), keys.open_key(5, b"a"), keys.sku_key(b"old")}
 
 
 def test_without_a_changelog_there_is_nothing_to_tell(store: Store) -> None:
     outputs: Any = Producer()
     ours = FlushChannel(store, outputs, None)
-    ours.closed(before=6)
-    flush(ours, 4, folded={5: ([b"a"], [b"row"])})
+    flush(ours, 4, folded={5: ([b"a"], [b"row"])}, closed_before=5)
     assert outputs.take() == {}
     assert store.position() is None
     found = store.meta()

@@ -349,15 +349,15 @@ def test_all_records_but_the_position_come_as_a_flush_gave_them(path: Path, bulk
 def test_however_many_ids_a_flush_holds_its_records_stay_small(path: Path, bulk: bool) -> None:
     many = hashed(f"{n:073d}" for n in range(300_000))
     flush = Flush(meta(), ids={(3, 0): many, (3, 1): many[:IDS_PART_BYTES], (4, 0): b"", (4, 1): many[:16]}, bulk=bulk)
-    keys = [key for _, key in flush.window_keys()]
     given: list[tuple[bytes, bytes]] = []
     store = Store(path)
     store.stage(flush, also=lambda key, value: given.append((key, value)))()
     found = [(number, source, hashes) for number, source, hashes in store.scan.ids()]
     store.close()
     assert max(len(key) + len(value) for key, value in given) < 100_000
-    assert [key for key, _ in given if key[:1] == b"d"] == keys == sorted(keys)
-    assert len(keys) == 74 + 1 + 0 + 1
+    written = [key for key, _ in given if key[:1] == b"d"]
+    assert written == sorted(set(written))
+    assert len(written) == 74 + 1 + 0 + 1
     assert b"".join(hashes for number, source, hashes in found if (number, source) == (3, 0)) == many
     assert [(number, source) for number, source, _ in found] == [(3, 0)] * 74 + [(3, 1), (4, 1)]
 
