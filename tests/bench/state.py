@@ -65,7 +65,9 @@ def batches(skus: int, day: int) -> list[RecordBatch]:
             for i in part
         ]
         n = len(values)
-        found.append(RecordBatch("orders", 0, low, low + n, list(range(low, low + n)), [0] * n, [None] * n, values))
+        found.append(
+            RecordBatch("orders", 0, low, low + n, offsets=list(range(low, low + n)), keys=[None] * n, values=values)
+        )
     return found
 
 
