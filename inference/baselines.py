@@ -22,7 +22,7 @@ from features.outliers import cap_units
 from inference.arrays import Rows
 
 MIN_STEP: Final = 0.05
-"""Step of the tracker, in spreads, once it has settled."""
+"""Step of the tracker, in spreads, once it is warmed up."""
 
 SEED_WINDOWS: Final = 4
 """So many residuals are too few to track quantiles: until then theta is that of a Laplace law of the same spread."""

@@ -1,7 +1,7 @@
 """Where a model runs: CUDA when it is there and works, else the CPU; never a silent in-between.
 
 ONNX Runtime's GPU build falls back to the CPU by itself when a CUDA library is missing, and writes its reasons to
-stdout and stderr. Here the question is settled beforehand, and the answer is one line of the log.
+stdout and stderr. Here the provider is chosen beforehand, and the answer is one line of the log.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _sells_again(f: AlertFacts) -> str:
     )
 
 
-def _price_settled(f: AlertFacts) -> str:
+def _price_stable(f: AlertFacts) -> str:
     return (
         f"Over: the price of SKU {_sku(f)} has not jumped again since {dates.window(f.grid, f.opened_ms)} and stands "
         f"at {money(f.observed, f.currency)}; the jump was worth {money(f.impact, f.currency)}."
@@ -241,5 +241,5 @@ _ENDS: Final[dict[str, Callable[[AlertFacts], str]]] = {
     "demand_spike": _over,
     "demand_drop": _over,
     "silence": _sells_again,
-    "price_jump": _price_settled,
+    "price_jump": _price_stable,
 }

@@ -67,8 +67,8 @@ class Session:
         self.layers, self.hidden = LAYERS, manifest.hidden
         self._step = _open(bundle, STEP, provider, (step_inputs(manifest), step_outputs(manifest)))
         self.provider: str = providers.SHORT[self._step.get_providers()[0]]
-        settled: Choice = "cuda" if self.provider == "CUDA" else "cpu"
-        self._replay = _open(bundle, REPLAY, settled, (replay_inputs(manifest), replay_outputs(manifest)))
+        chosen: Choice = "cuda" if self.provider == "CUDA" else "cpu"
+        self._replay = _open(bundle, REPLAY, chosen, (replay_inputs(manifest), replay_outputs(manifest)))
         self.buckets = CUDA_BUCKETS if self.provider == "CUDA" else CPU_BUCKETS
         workers = max(1, threads) if self.provider == "CPU" else 1
         self._lanes = [_Lane(self._step, manifest) for _ in range(workers)]

@@ -32,7 +32,7 @@ class _AboutSku(Protocol):
 M = TypeVar("M", bound=_AboutSku)
 
 
-class _Door(Generic[M]):
+class _ColumnDecoder(Generic[M]):
     """The reused decoder of one message type, and its rules for telling why a value is refused."""
 
     def __init__(self, message: type[M]) -> None:
@@ -81,9 +81,9 @@ def _row_of(refusal: Refusal) -> int:
     return refusal.row
 
 
-_ORDERS: Final = _Door(OrderLine)
-_CLICKS: Final = _Door(Click)
-_PRICE_CHANGES: Final = _Door(PriceChange)
+_ORDERS: Final = _ColumnDecoder(OrderLine)
+_CLICKS: Final = _ColumnDecoder(Click)
+_PRICE_CHANGES: Final = _ColumnDecoder(PriceChange)
 
 
 def decode_orders(values: Sequence[bytes | None]) -> tuple[OrderColumns, list[Refusal]]:

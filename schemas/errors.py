@@ -94,7 +94,7 @@ class Refused(Broken):
 
 
 class WrongPartitioner(Broken):
-    """A producer does not partition by murmur2: to go on would be to bury its topic in the dead letters."""
+    """A producer does not partition by murmur2: to go on would be to send its whole topic to the dead letters."""
 
 
 class Fenced(Broken):

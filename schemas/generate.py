@@ -16,10 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from schemas.alerts import Alert
-from schemas.clicks import Click
 from schemas.forecasts import Forecast
-from schemas.orders import OrderLine
-from schemas.price_changes import PriceChange
+from schemas.inputs import INPUTS
 from schemas.provenance import DeadLetterHeaders, LateEventHeaders
 from schemas.windows import WindowClosed
 
@@ -27,9 +25,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DIRECTORY: Final = Path(__file__).parent
 
 MESSAGES: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
-    "orders": (OrderLine, "value of a record of `orders`"),
-    "clicks": (Click, "value of a record of `clicks`"),
-    "price-changes": (PriceChange, "value of a record of `price-changes`"),
+    **{each.name: (each.message, f"value of a record of `{each.name}`") for each in INPUTS},
     "windows": (WindowClosed, "value of a record of `windows`"),
     "forecasts": (Forecast, "value of a record of `forecasts`"),
     "alerts": (Alert, "value of a record of `alerts`"),

@@ -59,7 +59,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     console = Console(stderr=True)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
     grid = replace(grid, window_ms=session.bundle.manifest.window_ms)
-    events = event_tables.load_telling(files)
+    events = event_tables.load_with_progress(files)
     money = money or ShopCurrency()
     sku_state = SkuState(grid, extra_columns=columns(session), money=money)
     pipeline = WindowPipeline(sku_state, session)
@@ -72,7 +72,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
             for closed in pipeline.close(number, emitted_ms=grid.end_ms(number)):
                 if number + 1 in origins:
                     tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
-            progress(1, dates.short_day(grid.start_ms(number), grid.timezone))
+            progress.reach(number, dates.short_day(grid.start_ms(number), grid.timezone))
     for line in money.told():
         console.print(line, highlight=False)
     if not tables:

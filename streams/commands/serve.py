@@ -16,7 +16,7 @@ from inference.session import Session
 from schemas.errors import BadSetting, BundleMismatch, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import broker_errors, clients, rights, topics
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka.broker_errors import Attempt, ErrorClass
 from streams.kafka.faust_app import run
 from streams.observe import logs
 from streams.observe.metrics import Health, HttpServer, Metrics
@@ -131,7 +131,7 @@ def _partition_count(admin: AdminClient, topic: str, brokers: str) -> int:
     except KafkaException as error:
         msg = f"no answer from the brokers at {brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
         raise Unavailable(msg) from error
-    if found.error is not None and broker_errors.fate(found.error.code()) is Fate.REFUSED:
+    if found.error is not None and broker_errors.classify(found.error.code()) is ErrorClass.REFUSED:
         remedy = Attempt("Read", topic=topic).remedy(found.error.code())
         msg = f"topic {topic} may not be seen ({found.error.str()}); {remedy}"
         raise Refused(msg)

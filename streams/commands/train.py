@@ -83,10 +83,10 @@ def _collect(
 ) -> History:
     from inference.training.history import collect  # noqa: PLC0415 - the train extra
 
-    events = event_tables.load_telling(files)
+    events = event_tables.load_with_progress(files)
     windows = windows_between(grid, events, until_ms=until_ms)
     with track_progress("replaying windows through the serving code", windows) as progress:
-        return collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=lambda _: progress(1))
+        return collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=progress.reach)
 
 
 def _fit(history: History, grid: WindowGrid, *, iterations: int, seed: int) -> FitResult:

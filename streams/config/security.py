@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ssl
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import BadSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -153,11 +153,11 @@ def _context(client: Mapping[str, str]) -> ssl.SSLContext:
     context = _trusting(client)
     _load_certificate(context, client)
     if "ssl.crl.location" in client:
-        with _Told("ssl.crl.location"):
+        with _setting_named("ssl.crl.location"):
             context.load_verify_locations(cafile=client["ssl.crl.location"])
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     if "ssl.cipher.suites" in client:
-        with _Told("ssl.cipher.suites"):
+        with _setting_named("ssl.cipher.suites"):
             context.set_ciphers(client["ssl.cipher.suites"])
     context.check_hostname = _checks_names(client)
     if not _flag(client):
@@ -168,12 +168,12 @@ def _context(client: Mapping[str, str]) -> ssl.SSLContext:
 def _trusting(client: Mapping[str, str]) -> ssl.SSLContext:
     """Make a context that trusts what the settings name, else what this machine does."""
     if "ssl.ca.pem" in client:
-        with _Told("ssl.ca.pem"):
+        with _setting_named("ssl.ca.pem"):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cadata=client["ssl.ca.pem"])
             return context
     where = client.get("ssl.ca.location", "probe")
-    with _Told("ssl.ca.location"):
+    with _setting_named("ssl.ca.location"):
         if where == "probe":  # librdkafka's word for what the machine trusts
             return ssl.create_default_context()
         if Path(where).is_dir():
@@ -186,7 +186,7 @@ def _load_certificate(context: ssl.SSLContext, client: Mapping[str, str]) -> Non
     names = [name for name in (*_CERTIFICATE, *_KEY) if name in client]
     if not names:
         return
-    with _Told(" or ".join(names)), ExitStack() as files:
+    with _setting_named(" or ".join(names)), ExitStack() as files:
         certificate, key = (_path(client, pair, files) for pair in (_CERTIFICATE, _KEY))
         # without a password OpenSSL would ask for one on the terminal
         context.load_cert_chain(certificate, keyfile=key, password=client.get("ssl.key.password", ""))
@@ -203,16 +203,11 @@ def _path(client: Mapping[str, str], pair: tuple[str, str], files: ExitStack) ->
     return file.name
 
 
-class _Told:
-    """Turns what Python says about TLS material into a `BadSetting` that names the property."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        """Nothing is to be done."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, ValueError, TypeError)):
-            msg = f"{self._name} cannot be used: {error}"
-            raise BadSetting(msg) from error
+@contextmanager
+def _setting_named(name: str) -> Iterator[None]:
+    """Turn what Python says about TLS material into a `BadSetting` that names the property."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        msg = f"{name} cannot be used: {error}"
+        raise BadSetting(msg) from error

@@ -305,7 +305,7 @@ class _Feed:
 def merge(batches: Mapping[InputName, Iterator[pa.RecordBatch]]) -> Iterator[Events]:
     """Encode and merge batches that are in event-time order within each kind; ties as the head of this module says.
 
-    What lies before the last loaded event time of every unfinished feed is settled, since nothing earlier can come.
+    What lies before the last loaded event time of every unfinished feed is complete, since nothing earlier can come.
     """
     feeds = [_Feed(kind, batches[kind]) for kind in _RANKS if kind in batches]
     while True:
@@ -317,15 +317,15 @@ def merge(batches: Mapping[InputName, Iterator[pa.RecordBatch]]) -> Iterator[Eve
             return
         unfinished = [feed for feed in waiting if not feed.done]
         if unfinished:
-            settled_ms = min(int(feed.times[-1]) for feed in unfinished)
-            rows = [int(np.searchsorted(feed.times, settled_ms)) for feed in waiting]
+            complete_ms = min(int(feed.times[-1]) for feed in unfinished)
+            rows = [int(np.searchsorted(feed.times, complete_ms)) for feed in waiting]
         else:
             rows = [len(feed.times) for feed in waiting]
         if any(rows):
             yield _interleave([feed.take(n) for feed, n in zip(waiting, rows, strict=True) if n])
         else:  # one stamp fills all that is loaded of some feed: its end must be seen first
             for feed in unfinished:
-                if feed.times[-1] == settled_ms:
+                if feed.times[-1] == complete_ms:
                     feed.load()
 
 

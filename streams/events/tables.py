@@ -51,7 +51,7 @@ class Account:
             yield f"{self.path}: {self.repeated:,} {self.kind} are there twice and count once"
 
 
-def load_telling(files: Mapping[InputName, Path]) -> dict[int, Columns]:
+def load_with_progress(files: Mapping[InputName, Path]) -> dict[int, Columns]:
     """Do as `load`, and tell on stderr how far it is, and what was left out."""
     with track_progress("surveying the event files"):
         rows = sum(survey(path, kind).rows for kind, path in files.items())

@@ -17,7 +17,7 @@ from schemas.inputs import InputName
 from schemas.provenance import Source, dead_letter_headers
 from streams.ingest.stage import Made, Stage
 from streams.kafka import broker_errors, clients
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka.broker_errors import Attempt, ErrorClass
 from streams.kafka.deadline import Deadline
 from streams.kafka.output_producer import OutputProducer
 from streams.observe.metrics import Metrics
@@ -152,7 +152,7 @@ class Transfer:
         """Take an error that came in the place of a message; raises what the brokers refuse for good."""
         if error.code() == _FATAL:
             raise self._end(error)
-        if broker_errors.fate(error.code()) is Fate.REFUSED:
+        if broker_errors.classify(error.code()) is ErrorClass.REFUSED:
             remedy = Attempt("Read", topic=topic, group=self.group).remedy(error.code())
             msg = f"the bus cannot be read, {error.name()}: {error.str()}; {remedy}"
             raise Refused(msg)

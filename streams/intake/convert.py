@@ -100,7 +100,7 @@ def _check(report: Report, max_errors: float) -> None:
 def _batches(
     kind: InputName, sources: Sequence[Source], report: Report, local: Local, told: Callable[[int], object]
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """Give usable events of one input, each once, in batches of about BATCH_ROWS; the report hears of the others."""
+    """Give usable events of one input, each once, in batches of about BATCH_ROWS; the report counts the others."""
     repeats = Repeats()
     for source in sources:
         report.notes += [note for note in source.opened.notes if note not in report.notes]

@@ -91,7 +91,7 @@ def _csv(path: Path, mapping: InputMapping) -> Opened:
 
 
 def _names(mapping: InputMapping) -> list[str]:
-    """Name the columns that a mapping speaks of, as far as they stand alone."""
+    """Name the columns that a mapping names, as far as they stand alone."""
     rules = mapping.fields.values()
     return [*mapping.known_by, *(rule if isinstance(rule, str) else rule.expression or "" for rule in rules)]
 

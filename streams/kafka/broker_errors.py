@@ -33,7 +33,7 @@ LOGIN: Final = frozenset({
 """The brokers do not let this user in."""
 
 
-class Fate(Enum):
+class ErrorClass(Enum):
     """What becomes of an error with time; see the top of this module."""
 
     PASSES = "passes"
@@ -80,30 +80,42 @@ _REMEDIES: Final[Mapping[int, str]] = {
     KafkaError.UNSUPPORTED_VERSION: "the brokers are too old for this: update them",
     KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: "raise the message format of the topic",
     KafkaError.UNSUPPORTED_COMPRESSION_TYPE: "set SKUTREND_KAFKA_COMPRESSION_TYPE to one that the brokers know",
-    KafkaError.INVALID_GROUP_ID: "set SKUTREND_GROUP to a legal name",
+}
+GROUP_REMEDIES: Final[Mapping[int, str]] = {
     KafkaError.INCONSISTENT_GROUP_PROTOCOL: (
-        "the group has members of another kind: stop them, or set a SKUTREND_GROUP of its own"
+        "group {group} has members that assign partitions in another way, which are no workers of this release: "
+        "stop them, or set another SKUTREND_GROUP"
     ),
+    KafkaError.INVALID_GROUP_ID: "the brokers do not take {group} as the name of a group: set another SKUTREND_GROUP",
     KafkaError.INVALID_SESSION_TIMEOUT: (
-        "set SKUTREND_SESSION_TIMEOUT_MS between group.min.session.timeout.ms and group.max.session.timeout.ms of the "
-        "brokers"
+        "the brokers do not allow this session timeout: set SKUTREND_SESSION_TIMEOUT_MS between their "
+        "group.min.session.timeout.ms and group.max.session.timeout.ms"
+    ),
+    KafkaError.GROUP_MAX_SIZE_REACHED: (
+        "group {group} has as many members as the brokers' group.max.size allows: stop some, or raise it"
+    ),
+    KafkaError.FENCED_INSTANCE_ID: (
+        "SKUTREND_INSTANCE {instance!r} of group {group} is in use by another worker, which was started later and has "
+        "taken this one's place: give each worker a name of its own, such as its pod's, or stop one of the two"
     ),
 }
+"""Why a worker can never be a member of its group as it is."""
 
 
-def fate(code: int) -> Fate:
+def classify(code: int) -> ErrorClass:
     """Say what becomes of an error with time.
 
-    >>> fate(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-    <Fate.REFUSED: 'refused'>
-    >>> fate(KafkaError.NOT_LEADER_FOR_PARTITION)
-    <Fate.PASSES: 'passes'>
+    >>> classify(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    <ErrorClass.REFUSED: 'refused'>
+    >>> classify(KafkaError.NOT_LEADER_FOR_PARTITION)
+    <ErrorClass.PASSES: 'passes'>
     """
     if code in _ABSENT:
-        return Fate.ABSENT
+        return ErrorClass.ABSENT
     if code in _FENCED:
-        return Fate.FENCED
-    return Fate.REFUSED if code in _RIGHTS or code in _REMEDIES else Fate.PASSES
+        return ErrorClass.FENCED
+    is_refused = code in _RIGHTS or code in _REMEDIES or code in GROUP_REMEDIES
+    return ErrorClass.REFUSED if is_refused else ErrorClass.PASSES
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class Attempt:
     right: str = "Read"
     topic: str = ""
     group: str = ""
+    instance: str = ""
     transactional_id: str = ""
 
     def remedy(self, code: int) -> str:
@@ -125,6 +138,8 @@ class Attempt:
             return f"the missing right is {self._missing(_RIGHTS[code])}: grant it to this user (Kafka ACLs)"
         if code in _ABSENT:
             return f"topic {self.topic} is not there: make it (`skutrend topics create`), then start the worker again"
+        if code in GROUP_REMEDIES:
+            return GROUP_REMEDIES[code].format(group=self.group, instance=self.instance)
         return _REMEDIES.get(code, "see whether the brokers answer and have enough in-sync replicas")
 
     def _missing(self, kind: str) -> str:

@@ -37,7 +37,7 @@ WATCH_S: Final = 0.5  # how soon a refusal of the group's coordinator is noticed
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's types are not read
-    """The thread that owns the aiokafka consumer; all but `highwater`, `heard_ms` and `is_current` runs in it.
+    """The thread that owns the aiokafka consumer; all but `highwater`, `answered_ms` and `is_current` runs in it.
 
     seeks: by topic-partition, how often it was sought; the event loop reads it.
     """
@@ -165,8 +165,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         end: int | None = state.highwater
         return end if stable is None or stable < 0 else stable
 
-    def heard_ms(self, tp: TP) -> int | None:
-        """See `BatchConsumer.heard_ms`.
+    def answered_ms(self, tp: TP) -> int | None:
+        """See `BatchConsumer.answered_ms`.
 
         aiokafka notes the time of day of an answer, which may be put back or forward. It only identifies the answer,
         whose time on the monotonic clock is when it is first seen here.

@@ -1,6 +1,6 @@
 """A pretended Kafka inside this process, for the demo and for quick tests: librdkafka's mock cluster.
 
-It speaks enough of the protocol for consumer groups, fetching and producing, also from other processes. But it is
+It implements enough of the protocol for consumer groups, fetching and producing, also from other processes. But it is
 not Kafka:
 
 * a topic comes into being when somebody asks about it, with 4 partitions, and none can be created otherwise;

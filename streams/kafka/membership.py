@@ -27,28 +27,12 @@ from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
 
 from schemas.errors import Refused
 from streams.kafka.assignor import CoAssignor
+from streams.kafka.broker_errors import GROUP_REMEDIES, Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
-
-REFUSALS: Final[Mapping[int, str]] = {
-    23: (  # INCONSISTENT_GROUP_PROTOCOL
-        "group {group} has members that assign partitions in another way, which are no workers of this release: "
-        "stop them, or set another SKUTREND_GROUP"
-    ),
-    24: "the brokers do not take {group} as the name of a group: set another SKUTREND_GROUP",  # INVALID_GROUP_ID
-    26: (  # INVALID_SESSION_TIMEOUT
-        "the brokers do not allow a session of {session_ms} ms: set SKUTREND_SESSION_TIMEOUT_MS between their "
-        "group.min.session.timeout.ms and group.max.session.timeout.ms"
-    ),
-    81: "group {group} has as many members as the brokers' group.max.size allows: stop some, or raise it",
-    82: (  # FENCED_INSTANCE_ID
-        "SKUTREND_INSTANCE {instance!r} of group {group} is in use by another worker, which was started later and has "
-        "taken this one's place: give each worker a name of its own, such as its pod's, or stop one of the two"
-    ),
-}
 
 
 class _HeartbeatResponse(Response):  # type: ignore[misc]  # aiokafka has no types
@@ -151,11 +135,10 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]  # aiokafka has no ty
         elif isinstance(request, OffsetCommitRequest) and instance is not None:
             request = Commit(request, instance)
         answer = await super()._send_req(request)
-        reason = next((REFUSALS[code] for code in _codes(request, answer) if code in REFUSALS), None)
-        if reason is None:
+        code = next((each for each in _codes(request, answer) if each in GROUP_REMEDIES), None)
+        if code is None:
             return answer
-        sentence = reason.format(group=self.group_id, instance=instance, session_ms=self._session_timeout_ms)
-        self.refused(Refused(sentence))
+        self.refused(Refused(Attempt(group=self.group_id, instance=instance or "").remedy(code)))
         await asyncio.wait([self._closing])
         raise GroupCoordinatorNotAvailableError
 

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import Refused, Unavailable
 from streams.kafka import broker_errors, clients
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka.broker_errors import Attempt, ErrorClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,10 +47,10 @@ class _ErrorBudget:
         return self._answer_s
 
     def is_over(self, code: int) -> bool:
-        fate, now_s = broker_errors.fate(code), time.monotonic()
-        if fate is not Fate.ABSENT:
+        kind, now_s = broker_errors.classify(code), time.monotonic()
+        if kind is not ErrorClass.ABSENT:
             self._absent_since_s = None
-            return fate is Fate.REFUSED or now_s - self._began_s > ANSWER_S
+            return kind is ErrorClass.REFUSED or now_s - self._began_s > ANSWER_S
         if self._absent_since_s is None:
             self._absent_since_s = now_s
         return now_s - self._absent_since_s > ABSENT_S
@@ -138,15 +138,15 @@ class Reader:
 
     def _trouble(self, error: KafkaError) -> Refused | Unavailable:
         topic, code = self._at[0], error.code()
-        fate = broker_errors.fate(code)
-        if fate is Fate.REFUSED or (fate is Fate.ABSENT and broker_errors.is_absent(self._consumer, topic)):
+        kind = broker_errors.classify(code)
+        if kind is ErrorClass.REFUSED or (kind is ErrorClass.ABSENT and broker_errors.is_absent(self._consumer, topic)):
             return Refused(f"{self._failed(error)}; {Attempt('Read', topic=topic).remedy(code)}")
         return self._unavailable(error)
 
     @staticmethod
     def _is_refusal(code: int) -> bool:
         """Whether the topic may not be read; what concerns the group, which is never joined, is of no account."""
-        return code != KafkaError.GROUP_AUTHORIZATION_FAILED and broker_errors.fate(code) is Fate.REFUSED
+        return code != KafkaError.GROUP_AUTHORIZATION_FAILED and broker_errors.classify(code) is ErrorClass.REFUSED
 
     def _unavailable(self, error: KafkaError) -> Unavailable:
         return Unavailable(f"{self._failed(error)}; see whether the brokers answer")

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, FlushFailed, Refused
 from streams.kafka import broker_errors, rights
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka.broker_errors import Attempt, ErrorClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +77,7 @@ class ProducerErrors:
         lost, self._lost = self._lost, []
         if not lost:
             return None
-        named = next((loss for loss in lost if broker_errors.fate(loss.code) is Fate.REFUSED), lost[0])
+        named = next((loss for loss in lost if broker_errors.classify(loss.code) is ErrorClass.REFUSED), lost[0])
         # of a transaction not every record reports
         share = f"{len(lost)} of {pending}" if self._transactional_id is None else f"some of {pending}"
         return self._error(f"{share} records were not written, the first because {named.why}", named.code, named.topic)
@@ -116,13 +116,13 @@ class ProducerErrors:
         return self._fatal
 
     def _error(self, what: str, code: int, topic: str) -> Fenced | FlushFailed | Refused:
-        fate = broker_errors.fate(code)
-        if fate is Fate.FENCED and self._transactional_id is not None:
+        kind = broker_errors.classify(code)
+        if kind is ErrorClass.FENCED and self._transactional_id is not None:
             return Fenced(what)
-        is_missing = fate is Fate.ABSENT and bool(topic) and broker_errors.is_absent(self.producer, topic)
+        is_missing = kind is ErrorClass.ABSENT and bool(topic) and broker_errors.is_absent(self.producer, topic)
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED and not topic:
             topic = self._unwritable()
-        if fate is Fate.REFUSED or is_missing:
+        if kind is ErrorClass.REFUSED or is_missing:
             attempt = Attempt("Write", topic=topic, transactional_id=self._transactional_id or "")
             return Refused(f"{what}; {attempt.remedy(code)}")
         return FlushFailed(what)

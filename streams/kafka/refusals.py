@@ -14,7 +14,7 @@ from aiokafka.errors import BrokerResponseError, KafkaError, TopicAuthorizationF
 
 from schemas.errors import Broken, BrokerTrouble, Refused
 from streams.kafka import broker_errors
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka.broker_errors import Attempt, ErrorClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def of_error(error: KafkaError, *, group: str) -> Refused | None:
     """Translate an error of aiokafka that does not pass with time; None for all others."""
-    if not isinstance(error, BrokerResponseError) or broker_errors.fate(error.errno) is not Fate.REFUSED:
+    if not isinstance(error, BrokerResponseError) or broker_errors.classify(error.errno) is not ErrorClass.REFUSED:
         return None
     topic = ", ".join(map(str, error.args)) if isinstance(error, TopicAuthorizationFailedError) else ""
     remedy = Attempt("Read", topic=topic, group=group).remedy(error.errno)

@@ -22,7 +22,7 @@ _NAMES: Final = {READ: "Read", WRITE: "Write"}
 def demand(config: Mapping[str, Any], needed: Mapping[str, Iterable[AclOperation]]) -> None:
     """Raise `Refused` with every right that is missing. needed: rights by topic. config: librdkafka properties.
 
-    Silent where the brokers do not say: what is missing is then heard of when it is needed.
+    Silent where the brokers do not say: what is missing then fails when it is needed.
     """
     lacking = missing(config, needed)
     if lacking:

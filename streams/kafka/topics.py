@@ -19,7 +19,7 @@ from features.cadence import DAY_MS
 from schemas.errors import BrokerTrouble, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import broker_errors, clients
-from streams.kafka.broker_errors import Attempt, Fate
+from streams.kafka.broker_errors import Attempt, ErrorClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -295,7 +295,7 @@ def _wait(future: Future[Answer], what: str, attempt: Attempt) -> Answer:
         return future.result()
     except KafkaException as error:
         cause = error.args[0]
-        if broker_errors.fate(cause.code()) is Fate.REFUSED:
+        if broker_errors.classify(cause.code()) is ErrorClass.REFUSED:
             refusal = f"{what}: {cause.str()}; {attempt.remedy(cause.code())}"
             raise Refused(refusal) from error
         msg = f"{what}: {cause.str()}; see whether the cluster is whole"

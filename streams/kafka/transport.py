@@ -191,9 +191,9 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust's types are
         """Offset up to which a partition can be read, as of its latest fetch; None if unknown or not ours."""
         return self._thread.highwater(tp)
 
-    def heard_ms(self, tp: TP) -> int | None:
+    def answered_ms(self, tp: TP) -> int | None:
         """When a broker last answered a fetch of a partition, monotonic ms; None if never or not ours."""
-        return self._thread.heard_ms(tp)
+        return self._thread.answered_ms(tp)
 
     async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         """First kept offset and the one up to which a partition can be read, as the broker says now."""

@@ -124,7 +124,7 @@ class Metrics:
             registry=r,
         )
 
-    def say_build(self, *, provider: str) -> None:
+    def set_build(self, *, provider: str) -> None:
         """Say which build this is; provider: what the model runs on, `none` without one."""
         self.build.labels(version("skutrend"), platform.python_version(), _onnxruntime_version(), provider).set(1)
 

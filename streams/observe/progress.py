@@ -35,6 +35,7 @@ class ProgressReport:
         """total: None where it is not known (yet). now_s: seconds that only go forward."""
         self._what, self._total, self._console, self._bar, self._now_s = what, total, console, bar, now_s
         self._done, self._detail = 0, ""
+        self._before: int | None = None  # position before the first one that was reached
         self._started_s = self._said_s = now_s()
         self._lock = threading.Lock()
         self._task = bar.add_task(what, total=total, visible=False, detail="")
@@ -42,6 +43,11 @@ class ProgressReport:
     def __call__(self, count: int, detail: str = "") -> None:
         """Note that so many parts more are done; detail: where the task is, in a few words."""
         self.at(self._done + count, detail=detail)
+
+    def reach(self, position: int, detail: str = "") -> None:
+        """Note that parts are done up to this one, such as the number of a window; parts may be left out on the way."""
+        self._before = position - 1 if self._before is None else self._before
+        self.at(position - self._before, detail=detail)
 
     def at(self, done: int, *, total: int | None = None, detail: str = "") -> None:
         """Note that so many parts are done in all, of `total` if that is known by now."""

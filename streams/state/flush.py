@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streams.state.flush_record import Flush
     from streams.state.store import Store
 
-LEAST_S: Final = 0.1  # of a flush that begins late: brokers that answer at once are heard
+LEAST_S: Final = 0.1  # of a flush that begins late: brokers that answer at once have answered
 
 
 class FlushChannel:

@@ -1,4 +1,4 @@
-"""Wiring: the Faust app, its three agents, and the worker that they call. Nothing is decided here."""
+"""Wiring: the Faust app, an agent for each input, and the worker that they call. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from faust.types import TP
 
 from schemas.errors import Broken
-from schemas.inputs import CLICKS, ORDERS, PRICES
+from schemas.inputs import INPUT_NAMES
 from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
 from streams.kafka.topic_ids import CHECK_S
@@ -19,6 +19,8 @@ from streams.worker.environment import Environment
 from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import faust
 
     from inference.session import Session
@@ -52,29 +54,20 @@ def build(
 def _agents(app: faust.App, worker: Worker, settings: Settings) -> None:
     """One agent per input topic; concurrency 1, because a partition's batches are acked in order."""
 
-    async def fold(source: int, batches: Any) -> None:  # noqa: ANN401 - faust's stream
-        async for event in batches.noack().events():
-            try:
-                await worker.take(source, event.value, app.consumer)
-            except Broken as error:
-                await fail(app, worker, error)
-                return
-            event.ack()
+    def fold(source: int) -> Callable[[Any], Awaitable[None]]:
+        async def agent(batches: Any) -> None:  # noqa: ANN401 - faust's stream
+            async for event in batches.noack().events():
+                try:
+                    await worker.take(source, event.value, app.consumer)
+                except Broken as error:
+                    await fail(app, worker, error)
+                    return
+                event.ack()
 
-    @app.agent(batch_topic(app, settings.topic("orders")), concurrency=1, name="orders")  # type: ignore[untyped-decorator]  # Faust has no types
-    async def fold_orders(batches: Any) -> None:  # noqa: ANN401
-        """Fold every fetched batch of order lines into its partition."""
-        await fold(ORDERS, batches)
+        return agent
 
-    @app.agent(batch_topic(app, settings.topic("clicks")), concurrency=1, name="clicks")  # type: ignore[untyped-decorator]  # Faust has no types
-    async def fold_clicks(batches: Any) -> None:  # noqa: ANN401
-        """Fold every fetched batch of clicks into its partition."""
-        await fold(CLICKS, batches)
-
-    @app.agent(batch_topic(app, settings.topic("price-changes")), concurrency=1, name="price-changes")  # type: ignore[untyped-decorator]  # Faust has no types
-    async def fold_price_changes(batches: Any) -> None:  # noqa: ANN401
-        """Fold every fetched batch of price changes into its partition."""
-        await fold(PRICES, batches)
+    for source, name in enumerate(INPUT_NAMES):
+        app.agent(batch_topic(app, settings.topic(name)), concurrency=1, name=name)(fold(source))
 
 
 def _transport(app: faust.App, worker: Worker, settings: Settings) -> None:

@@ -88,7 +88,7 @@ class Batches:
             raise WrongPartitioner(msg)
 
     def _watch_refusals(self, source: int, outcome: Absorbed) -> None:
-        """Tell, in the log and by `/readyz`, when nothing of an input can be used: its producer speaks otherwise."""
+        """Tell, in the log and by `/readyz`, when nothing of an input can be used: it holds something else."""
         recent, refused = self._refused[source], len(outcome.refused)
         recent.note(seen=outcome.placed + refused, counted=refused)
         if refused and recent.is_beyond(MOST_REFUSED):

@@ -31,7 +31,7 @@ class Consumer(Protocol):
     def highwater(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
         """Offset after the partition's last record, None while unknown."""
 
-    def heard_ms(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
+    def answered_ms(self, tp: Any) -> int | None:  # noqa: ANN401 - faust's TP
         """When a broker last answered a fetch of the partition, monotonic ms; None if never."""
 
     def pause(self, tps: Iterable[Any]) -> None:
@@ -82,9 +82,9 @@ class Inputs:
         for source, topic in enumerate(self.topics):
             tp = self._environment.tp(topic, partition.number)
             offset, end = partition.next_offset(topic), consumer.highwater(tp)
-            could_speak = end is not None and tp not in self.paused and self._is_answered(tp, consumer)
+            can_deliver = end is not None and tp not in self.paused and self._is_answered(tp, consumer)
             lag = max(0, end - offset) if end is not None else 0
-            partition.watermark.quiet(source, monotonic_ms=now, could_speak=could_speak, lags=lag > 0)
+            partition.watermark.quiet(source, monotonic_ms=now, can_deliver=can_deliver, lags=lag > 0)
             self._environment.metrics.lag.labels(topic, str(partition.number)).set(lag)
             self._lags[partition.number, source] = lag
             progress = self._progress.get((partition.number, source))
@@ -93,7 +93,7 @@ class Inputs:
 
     def _is_answered(self, tp: Any, consumer: Consumer) -> bool:  # noqa: ANN401 - faust's TP
         """Whether a broker answers fetches of a partition: without answers nobody knows whether the input is idle."""
-        answered_ms, environment = consumer.heard_ms(tp), self._environment
+        answered_ms, environment = consumer.answered_ms(tp), self._environment
         silent_ms = max(_LEAST_SILENT_MS, min(_SILENT_MS, environment.settings.idle_timeout_ms // 2))
         return answered_ms is not None and environment.monotonic() - answered_ms <= silent_ms
 

@@ -88,7 +88,7 @@ class Worker:
     def _show_model(self) -> None:
         """Show in the metrics which model serves, and on what."""
         session, metrics = self.environment.session, self.environment.metrics
-        metrics.say_build(provider="none" if session is None else session.provider)
+        metrics.set_build(provider="none" if session is None else session.provider)
         if session is not None:
             metrics.provider.labels(session.model, session.provider).set(1)
 

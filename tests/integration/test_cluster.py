@@ -141,19 +141,19 @@ def open_shop(
 ) -> Iterator[Shop]:
     """Sell while the block does harm; behind it everything must have been counted, each window told once."""
     prefix = settings["topic_prefix"]
-    hurry = Event()
+    at_once = Event()
     with Service(settings, folder, apart=True) as service, ThreadPoolExecutor(1) as pool:
         for name in WORKERS:
             service.start(name, wait=False)
         service.await_ready(list(WORKERS))
-        sending = pool.submit(send, cluster, prefix, sales.records, over_s=over_s, hurry=hurry)
+        sending = pool.submit(send, cluster, prefix, sales.records, over_s=over_s, at_once=at_once)
         try:
             shop = Shop(cluster, service, f"{prefix}{settings['group']}")
             shop.await_progress()
             yield shop
             assert not sending.done(), "nothing was sent while the cluster was harmed"
         finally:
-            hurry.set()
+            at_once.set()
         sending.result()
         service.await_closed(sales.end_ms, partitions=PARTITIONS)
         for name in WORKERS:

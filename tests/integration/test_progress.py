@@ -47,8 +47,8 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(*arguments: str, every_s: float = 0.01, **environment: str) -> str:
     """Run a command with stderr in a pipe, and give what it said there; lines come more often than in real life."""
     code = (
-        "import sys; from streams.observe import progress as telling; "
-        f"telling.EVERY_S = {every_s}; from streams.cli import cli; cli(sys.argv[1:])"
+        "import sys; from streams.observe import progress; "
+        f"progress.EVERY_S = {every_s}; from streams.cli import cli; cli(sys.argv[1:])"
     )
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", code, *arguments],

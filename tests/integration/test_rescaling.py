@@ -77,7 +77,7 @@ def test_three_workers_take_over_from_one_and_two_from_three_while_records_come(
         allowed_lateness_ms=3 * HOUR_MS,
         flush_interval_ms=100,
     )
-    sample, hurry = month(), Event()
+    sample, at_once = month(), Event()
     end_ms = end_of(sample)
     tables = merged(merged(sample, pulses(PARTITIONS, daily(sample))), pulses(PARTITIONS, [end_ms + 6 * HOUR_MS]))
     records = disordered(tables, by_ms=2 * HOUR_MS, duplicates=0.01)
@@ -99,7 +99,7 @@ def test_three_workers_take_over_from_one_and_two_from_three_while_records_come(
     with Service(settings, tmp_path, apart=True) as service, ThreadPoolExecutor(1) as pool:
         service.start("a")
         service.await_records(send(kafka, topic_prefix, records[:first]))
-        sending = pool.submit(send, kafka, topic_prefix, records[first:], over_s=40, hurry=hurry)
+        sending = pool.submit(send, kafka, topic_prefix, records[first:], over_s=40, at_once=at_once)
         for name in "bc":
             service.start(name, wait=False)
         await_shares([2, 3, 3])
@@ -107,7 +107,7 @@ def test_three_workers_take_over_from_one_and_two_from_three_while_records_come(
         service.stop("b")
         await_shares([4, 4])
         assert not sending.done(), "nothing was sent while a worker left"
-        hurry.set()
+        at_once.set()
         sending.result()
         service.await_closed(end_ms, partitions=PARTITIONS)
         for name in "ac":

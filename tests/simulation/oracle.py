@@ -182,9 +182,9 @@ class Oracle:
 
     def _move_watermark(self, now_ms: int, up_ms: int) -> None:
         since = {s: at_ms for s, at_ms in self.quiet_since_ms.items() if self.read.get(s)}
-        speaking = [s for s in range(3) if up_ms - since.get(s, up_ms) < IDLE_MS]
-        newest = [self.newest_ms.get(source) for source in speaking]
-        if speaking:
+        active = [s for s in range(3) if up_ms - since.get(s, up_ms) < IDLE_MS]
+        newest = [self.newest_ms.get(source) for source in active]
+        if active:
             self.all_idle = None
             if None not in newest:
                 self._raise_to(min(ms for ms in newest if ms is not None) - LATENESS_MS)

@@ -489,7 +489,7 @@ class Simulation:
         self.rebalance()
 
     def silence(self) -> None:
-        """Let the next settle or claim get no answer."""
+        """Let the next commit or claim get no answer."""
         process = self._any()
         if process is not None:
             process.plan = self.dice.choice(["fail_before", "fail_after", "refuse_claim"])

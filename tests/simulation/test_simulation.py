@@ -19,7 +19,7 @@ MUST_HAVE_HAPPENED = (
     *("snapshots fetched", "snapshots damaged", "restored from a snapshot"),
     *(f"crash at {step}" for step in ("upload", "manifest", "snapshot kept")),
     *(f"crash at {step}" for step in ("open", "claim", "claimed", "apply", "applied", "ingest", "ingested")),
-    *(f"crash at {step}" for step in ("stage", "staged", "finished", "settle", "settled")),
+    *(f"crash at {step}" for step in ("stage", "staged", "finished", "commit", "committed")),
     *(f"crash at {step}" for step in ("write", "written", "set_position", "position_set")),
 )
 

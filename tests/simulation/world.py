@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Transaction:
-    """What an owner of an id has put since its last settle: (topic, partition, record), and who it was."""
+    """What an owner of an id has put since its last commit: (topic, partition, record), and who it was."""
 
     puts: list[tuple[str, int, Entry]] = field(default_factory=list)
     owner: OutputProducer | None = None
@@ -116,8 +116,8 @@ class Log:
 class OutputProducer:
     """Stands in for streams.kafka.output_producer.OutputProducer.
 
-    Of its process it asks where to die (`point`), what the next settle of a transaction is to do (`plan`), and whether
-    a fenced producer hears of it at the next put already, not only when it settles (`eager`).
+    Of its process it asks where to die (`point`), what the next commit of a transaction is to do (`plan`), and whether
+    a fenced producer hears of it at the next put already, not only when it commits (`eager`).
     """
 
     def __init__(self, log: Log, process: Process, transactional_id: str | None) -> None:
@@ -189,7 +189,7 @@ class OutputProducer:
 
     def commit(self) -> int:
         """Commit. By the process's plan it fails instead, `fail_before` without and `fail_after` with a commit."""
-        self.process.point("settle")
+        self.process.point("commit")
         self._check(at_put=False)
         name = self.transactional_id
         if name is None:
@@ -205,7 +205,7 @@ class OutputProducer:
             if plan == "fail_after":
                 self._fail(plan)
         self._marked = self._mark
-        self.process.point("settled")
+        self.process.point("committed")
         return count
 
     def _fail(self, plan: str) -> None:
@@ -375,7 +375,7 @@ class Consumer:
     def highwater(self, tp: TP) -> int | None:
         return self.ends[tp]
 
-    def heard_ms(self, tp: TP) -> int | None:
+    def answered_ms(self, tp: TP) -> int | None:
         return 1 << 62  # just now: its brokers answer at once
 
     def pause(self, tps: Iterable[TP]) -> None:
@@ -394,7 +394,7 @@ class Consumer:
 
 @dataclass
 class Silence:
-    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `OutputProducer.settle`."""
+    """Brokers that do not answer a flush of a partition. answered: with how that ends, see `OutputProducer.commit`."""
 
     partition: Partition
     answered: asyncio.Future[str]

@@ -8,7 +8,7 @@ from streams.observe.metrics import Metrics
 def every_metric() -> Metrics:
     """Metrics with a sample of each."""
     full = Metrics()
-    full.say_build(provider="CPU")
+    full.set_build(provider="CPU")
     for metric in vars(full).values():
         names = getattr(metric, "_labelnames", None)
         if names is not None:

@@ -40,7 +40,7 @@ class Scripted:
     def highwater(self, tp: TP) -> int | None:
         return self.ends[tp]
 
-    def heard_ms(self, tp: TP) -> int | None:
+    def answered_ms(self, tp: TP) -> int | None:
         return self.heard.get(tp, ALWAYS_MS)
 
     def pause(self, tps: Iterable[TP]) -> None:

@@ -104,11 +104,11 @@ def sprinkled(records: list[Record], hostile: Sequence[Hostile]) -> list[Record]
 
 
 def send(
-    kafka: KafkaBroker, prefix: str, records: Sequence[Record], *, over_s: float = 0.0, hurry: Event | None = None
+    kafka: KafkaBroker, prefix: str, records: Sequence[Record], *, over_s: float = 0.0, at_once: Event | None = None
 ) -> int:
     """Write records, evenly over some seconds, and wait until Kafka has each of them once; returns how many.
 
-    hurry: set it, and the rest goes out at once.
+    at_once: set it, and the rest goes out at once.
     """
     failed: list[str] = []
     producer = Producer({
@@ -125,7 +125,7 @@ def send(
         producer.produce(
             prefix + topic, value, key, **where, on_delivery=lambda e, _: failed.append(str(e)) if e else None
         )
-        wait_s = 0.0 if hurry and hurry.is_set() else started_s + over_s * count / len(records) - time.monotonic()
+        wait_s = 0.0 if at_once and at_once.is_set() else started_s + over_s * count / len(records) - time.monotonic()
         producer.poll(max(0.0, wait_s))
     assert producer.flush(60) == 0
     assert not failed

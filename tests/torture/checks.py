@@ -1,4 +1,4 @@
-"""What must be true when the dust has settled, read from Kafka and from the stores."""
+"""What must be true once all is quiet again, read from Kafka and from the stores."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Checker:
         return news
 
     def letters(self) -> None:
-        """Every hostile record is buried, once where nothing may repeat; nothing was late."""
+        """Every hostile record is a dead letter, once where nothing may repeat; nothing was late."""
         assert_buried(self.kafka, self.prefix, self.sent.hostile, may_repeat=self.may_repeat)
 
     def conservation(self, settings: dict[str, Any], state_dir: Path, partitions: int) -> str:

@@ -1,4 +1,4 @@
-"""What goes wrong and when: a timetable that follows from a dice alone, and the hands that carry it out."""
+"""What goes wrong and when: a timetable that follows from a dice alone, and the class that carries it out."""
 
 from __future__ import annotations
 

@@ -177,9 +177,11 @@ def test_every_link_leads_somewhere(path: str) -> None:
 
 # ---------------------------------------------------------------------- the changelog
 def test_the_changelog_goes_with_the_version() -> None:
-    first, *released = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert first == "Unreleased"
-    versions = [Version(heading.split()[0]) for heading in released]
+    """Its first heading is the version of the project; all below it are released ones, with their day."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    parts = [re.fullmatch(r"(\S+) \((unreleased|\d{4}-\d\d-\d\d)\)", heading) for heading in headings]
+    assert all(parts), headings
+    versions = [Version(part[1]) for part in parts if part]
     assert versions == sorted(set(versions), reverse=True)
-    current = Version(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
-    assert all(version <= current for version in versions)
+    assert str(versions[0]) == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert all(part[2] != "unreleased" for part in parts[1:] if part)

@@ -46,7 +46,7 @@ class Oracle:
         shown = (v for _, kind, i, v in self.log[:upto] if kind in ("observe", "late") and i == index)
         return max(shown, default=NEVER_MS)
 
-    def speaks(self, at: int) -> bool:
+    def is_active(self, at: int) -> bool:
         """Whether what came at this place of the log moved the event time of its input on."""
         _, kind, index, value = self.log[at]
         return kind == "observe" and value > self.newest(index, at)
@@ -54,23 +54,23 @@ class Oracle:
     def idle(self, index: int, upto: int, now_ms: int) -> bool:
         """Whether the last look found it read to its end, and the first that did so since it spoke is long ago."""
         mine = [(at, now, kind) for at, (now, kind, i, _) in enumerate(self.log[:upto]) if i == index]
-        heard = max((at for at, _, kind in mine if kind == "pause" or self.speaks(at)), default=-1)
+        newest = max((at for at, _, kind in mine if kind == "pause" or self.is_active(at)), default=-1)
         looks = [kind for _, _, kind in mine if kind in ("quiet", "lag", "pause")]
-        quiet = [now for at, now, kind in mine if at > heard and kind == "quiet"]
+        quiet = [now for at, now, kind in mine if at > newest and kind == "quiet"]
         return bool(quiet) and looks[-1] == "quiet" and now_ms - quiet[0] >= TIMEOUT
 
     def value(self) -> int:
         value, spell = NEVER_MS, None
         for upto, (now_ms, kind, _, data_end_ms) in enumerate(self.log):
-            if self.speaks(upto):
+            if self.is_active(upto):
                 spell = None
             if kind != "advance":
                 continue
             newest = [self.newest(i, upto) for i in range(3)]
-            speaking = [newest[i] for i in range(3) if not self.idle(i, upto, now_ms)]
-            if speaking:
+            active = [newest[i] for i in range(3) if not self.idle(i, upto, now_ms)]
+            if active:
                 spell = None
-                reached = min(speaking) - self.lateness_ms if min(speaking) != NEVER_MS else NEVER_MS
+                reached = min(active) - self.lateness_ms if min(active) != NEVER_MS else NEVER_MS
             elif max(newest) == NEVER_MS:
                 reached = NEVER_MS
             else:
@@ -106,7 +106,7 @@ def test_any_schedule_gives_the_value_read_from_the_log(schedule: list[Step], la
             elif kind == "advance":
                 mark.advance(now_ms=now + step.set_ms, monotonic_ms=now, data_end_ms=step.value)
             else:
-                mark.quiet(index, monotonic_ms=now, could_speak=kind != "pause", lags=kind == "lag")
+                mark.quiet(index, monotonic_ms=now, can_deliver=kind != "pause", lags=kind == "lag")
             oracle.log.append((now, kind, index, step.value))
             oracle.day_ms.append(now + step.set_ms)
         assert mark.value_ms == oracle.value()
@@ -123,7 +123,7 @@ def test_silence_closes_a_window_with_data_exactly_when_it_is_over_by_the_clock(
     mark = Watermark(allowed_lateness_ms=lateness_ms, idle_timeout_ms=TIMEOUT)
     for index, at in enumerate(newest):
         mark.observe(index, on_time_ms=at)
-        mark.quiet(index, monotonic_ms=400, could_speak=True)
+        mark.quiet(index, monotonic_ms=400, can_deliver=True)
     data_end_ms = max(data_end_ms, max(newest) + 1)
     for now in range(400 + TIMEOUT, 2200, 25):
         closes = mark.advance(now_ms=now, monotonic_ms=now, data_end_ms=data_end_ms) >= data_end_ms
@@ -142,16 +142,16 @@ def test_an_input_whose_event_time_stands_is_idle_after_the_timeout_whatever_com
     for index, at in enumerate((newest_ms, 400, 400)):
         mark.observe(index, on_time_ms=at)
     now = began = 10_000
-    mark.quiet(0, monotonic_ms=now, could_speak=True)
+    mark.quiet(0, monotonic_ms=now, can_deliver=True)
     for kind, wait_ms in story:
         now += wait_ms
         for index in (1, 2):
             mark.observe(index, on_time_ms=now)
         if kind == "lag":
-            mark.quiet(0, monotonic_ms=now, could_speak=True, lags=True)
+            mark.quiet(0, monotonic_ms=now, can_deliver=True, lags=True)
         mark.observe(
             0, on_time_ms=newest_ms if kind == "old" else NEVER_MS, late_ms=newest_ms + 1 if kind == "late" else 0
         )
-        mark.quiet(0, monotonic_ms=now, could_speak=True)
+        mark.quiet(0, monotonic_ms=now, can_deliver=True)
         reached = mark.advance(now_ms=now, monotonic_ms=now, data_end_ms=NEVER_MS)
         assert reached == now if now - began >= TIMEOUT else reached <= newest_ms + 1

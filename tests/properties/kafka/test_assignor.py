@@ -55,22 +55,22 @@ def test_every_leader_computes_the_same_whatever_the_order_it_heard_the_members_
 def test_when_members_come_and_go_no_more_moves_than_fairness_demands(
     count: int, before: set[str], joining: set[str], data: st.DataObject
 ) -> None:
-    settled = share(range(count), dict.fromkeys(before, Claim()))
+    shared = share(range(count), dict.fromkeys(before, Claim()))
     staying = data.draw(st.sets(st.sampled_from(sorted(before)), min_size=0 if joining - before else 1))
     now = staying | (joining - before)
-    claims = {name: Claim(settled[name], 0) if name in staying else Claim() for name in now}
+    claims = {name: Claim(shared[name], 0) if name in staying else Claim() for name in now}
     shares = share(range(count), claims)
-    kept = sum(len(set(shares[name]) & set(settled[name])) for name in staying)
+    kept = sum(len(set(shares[name]) & set(shared[name])) for name in staying)
     # the most that can stay: each holds what it had up to the small share, and `larger` of them one more
     small, larger = divmod(count, len(now))
-    had = [len(settled[name]) for name in staying]
+    had = [len(shared[name]) for name in staying]
     assert kept == sum(min(each, small) for each in had) + min(larger, sum(each > small for each in had))
 
 
 @given(COUNTS, GROUPS)
 def test_nothing_moves_when_nothing_changed(count: int, claims: dict[str, Claim]) -> None:
-    settled = share(range(count), claims)
-    assert share(range(count), claims_of(settled, at_round=5)) == settled
+    shared = share(range(count), claims)
+    assert share(range(count), claims_of(shared, at_round=5)) == shared
 
 
 @given(st.integers(1, 12), st.lists(NAMES, min_size=2, max_size=5, unique=True), st.data())
@@ -78,10 +78,10 @@ def test_a_member_that_slept_over_a_rebalance_takes_nothing_from_those_who_were_
     count: int, names: list[str], data: st.DataObject
 ) -> None:
     sleeper, awake = names[0], names[1:]
-    settled = share(range(count), dict.fromkeys(awake, Claim()))
+    shared = share(range(count), dict.fromkeys(awake, Claim()))
     stale = Claim(data.draw(st.lists(st.integers(0, count - 1), unique=True)), 3)
-    without = share(range(count), claims_of(settled, at_round=4) | {sleeper: Claim()})
-    shares = share(range(count), claims_of(settled, at_round=4) | {sleeper: stale})
+    without = share(range(count), claims_of(shared, at_round=4) | {sleeper: Claim()})
+    shares = share(range(count), claims_of(shared, at_round=4) | {sleeper: stale})
     assert {name: shares[name] for name in awake} == {name: without[name] for name in awake}
 
 
@@ -195,13 +195,13 @@ def test_a_member_that_reads_other_topics_gets_nothing_and_is_reported_while_the
     group, told = Group(counts), dict[str, list[str]]()
     for name in "bc":
         group.members[name] = CoAssignor(lambda topics, name=name: told.update({name: topics}))  # type: ignore[misc]
-    settled = group.rebalance(dict.fromkeys("bc", prefixed("eu-")))
+    shared = group.rebalance(dict.fromkeys("bc", prefixed("eu-")))
     group.members["a"] = CoAssignor(lambda topics: told.update(a=topics))  # it leads, and is refused all the same
     given = group.rebalance({"a": prefixed("us-"), **dict.fromkeys("bc", prefixed("eu-"))})
-    assert given == {"a": {}, **settled}
+    assert given == {"a": {}, **shared}
     assert told == {"a": sorted(prefixed("eu-"))}
     del group.members["a"]
-    assert group.rebalance(dict.fromkeys("bc", prefixed("eu-"))) == settled
+    assert group.rebalance(dict.fromkeys("bc", prefixed("eu-"))) == shared
 
 
 def test_a_member_of_a_release_that_reads_more_or_less_is_let_be_and_told_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -175,8 +175,8 @@ def test_the_newest_come_last_whatever_the_order_of_reading(
 
 # ---------------------------------------------------------------------- from a broker
 @pytest.fixture(scope="module")
-def buried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Thirty letters that a worker has buried, and one record that somebody else has put among them."""
+def dead_lettered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Thirty letters that a worker has written, and one record that somebody else has put among them."""
     with EmbeddedBroker() as broker:
         settings = settings_for(broker.bootstrap, tmp_path_factory.mktemp("state"))
         bench = Bench(settings)
@@ -189,9 +189,9 @@ def buried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield settings
 
 
-def test_letters_are_shown_and_counted_by_code(buried: Settings) -> None:
-    topic = buried.topic("dead-letters")
-    lines = list(list_letters(buried, code=None, limit=20))
+def test_letters_are_shown_and_counted_by_code(dead_lettered: Settings) -> None:
+    topic = dead_lettered.topic("dead-letters")
+    lines = list(list_letters(dead_lettered, code=None, limit=20))
     assert lines[-4:] == [
         f"31 dead letters in {topic}, the newest 20 shown",
         "       20  not_json",
@@ -201,25 +201,25 @@ def test_letters_are_shown_and_counted_by_code(buried: Settings) -> None:
     assert sum(" UTC  " in line for line in lines) == 20
 
 
-def test_letters_of_one_code_are_picked(buried: Settings, tmp_path: Path) -> None:
-    lines = list(list_letters(buried, code="missing_sku", limit=20))
+def test_letters_of_one_code_are_picked(dead_lettered: Settings, tmp_path: Path) -> None:
+    lines = list(list_letters(dead_lettered, code="missing_sku", limit=20))
     assert lines[-2:] == [
-        f"10 dead letters of code missing_sku in {buried.topic('dead-letters')}",
+        f"10 dead letters of code missing_sku in {dead_lettered.topic('dead-letters')}",
         "       10  missing_sku",
     ]
     assert "    `sku` must not be blank, found ''" in lines
     out = tmp_path / "none.jsonl"
-    none = list(list_letters(buried, code="nobody", limit=20, out=out, all_out=True))
-    assert none[0] == f"0 dead letters of code nobody in {buried.topic('dead-letters')}"
+    none = list(list_letters(dead_lettered, code="nobody", limit=20, out=out, all_out=True))
+    assert none[0] == f"0 dead letters of code nobody in {dead_lettered.topic('dead-letters')}"
     assert out.read_bytes() == b""
 
 
 @pytest.mark.parametrize(("all_out", "count"), [(True, 31), (False, 5)])
 def test_the_file_holds_all_letters_or_as_many_as_asked_for(
-    buried: Settings, tmp_path: Path, *, all_out: bool, count: int
+    dead_lettered: Settings, tmp_path: Path, *, all_out: bool, count: int
 ) -> None:
     out = tmp_path / "letters.jsonl"
-    lines = list(list_letters(buried, code=None, limit=5, out=out, all_out=all_out))
+    lines = list(list_letters(dead_lettered, code=None, limit=5, out=out, all_out=all_out))
     assert lines[-1].startswith(f"{count} written to {out}")
     written = [msgspec.json.decode(line) for line in out.read_bytes().splitlines()]
     assert len(written) == count
@@ -229,18 +229,18 @@ def test_the_file_holds_all_letters_or_as_many_as_asked_for(
     assert list(tmp_path.iterdir()) == [out], "nothing else is left"
 
 
-def test_a_line_of_the_file_says_what_the_letter_said(buried: Settings, tmp_path: Path) -> None:
+def test_a_line_of_the_file_says_what_the_letter_said(dead_lettered: Settings, tmp_path: Path) -> None:
     out = tmp_path / "letters.jsonl"
-    list(list_letters(buried, code="missing_sku", limit=1, out=out, all_out=True))
+    list(list_letters(dead_lettered, code="missing_sku", limit=1, out=out, all_out=True))
     fields = {"code": "missing_sku", "error": "`sku` must not be blank, found ''", "value": order("1", "", T0).decode()}
     assert sorted(map(msgspec.json.decode, out.read_bytes().splitlines()), key=lambda each: each["source"]) == [
-        {"source": f"{buried.topic('orders')}[0]@{n}", "key": f"key{n}", **fields} for n in range(20, 30)
+        {"source": f"{dead_lettered.topic('orders')}[0]@{n}", "key": f"key{n}", **fields} for n in range(20, 30)
     ]
 
 
-def test_a_record_that_is_no_letter_of_ours_is_named_by_its_own_place(buried: Settings) -> None:
-    topic = buried.topic("dead-letters")
-    foreign = [m for m in read_embedded(buried.brokers, topic) if m.value() == b"\xff"]
+def test_a_record_that_is_no_letter_of_ours_is_named_by_its_own_place(dead_lettered: Settings) -> None:
+    topic = dead_lettered.topic("dead-letters")
+    foreign = [m for m in read_embedded(dead_lettered.brokers, topic) if m.value() == b"\xff"]
     (found,) = map(as_letter, foreign)
     assert found.code == UNREADABLE
     assert found.source == f"{topic}[{foreign[0].partition()}]@{foreign[0].offset()}"

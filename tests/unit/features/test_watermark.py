@@ -25,7 +25,7 @@ def advance(mark: Watermark, now_ms: int = NOW, data_end_ms: int = NEVER_MS) -> 
 
 def silence(mark: Watermark, *indices: int, now_ms: int = NOW) -> None:
     for index in indices:
-        mark.quiet(index, monotonic_ms=now_ms, could_speak=True)
+        mark.quiet(index, monotonic_ms=now_ms, can_deliver=True)
 
 
 def test_it_is_the_slowest_input_less_the_lateness() -> None:
@@ -63,7 +63,7 @@ def test_an_input_that_speaks_again_does_not_turn_it_back_and_holds_it_again() -
 def test_a_pause_starts_the_idle_timeout_anew() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
-    mark.quiet(ORDERS, monotonic_ms=NOW + TIMEOUT - 1, could_speak=False)
+    mark.quiet(ORDERS, monotonic_ms=NOW + TIMEOUT - 1, can_deliver=False)
     assert advance(mark, NOW + 10 * TIMEOUT) == 5_000
     silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
     assert advance(mark, NOW + 11 * TIMEOUT - 1) == 5_000
@@ -83,7 +83,7 @@ def test_half_an_idle_timeout_in_which_nobody_could_listen_is_no_silence(missed_
 def test_an_input_that_lags_is_not_idle_but_reading_what_says_nothing_is_silence() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
-    mark.quiet(ORDERS, monotonic_ms=NOW + TIMEOUT - 1, could_speak=True, lags=True)
+    mark.quiet(ORDERS, monotonic_ms=NOW + TIMEOUT - 1, can_deliver=True, lags=True)
     assert advance(mark, NOW + 10 * TIMEOUT) == 5_000
     mark.observe(ORDERS, on_time_ms=NEVER_MS)  # nothing usable in it
     silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
@@ -130,7 +130,7 @@ def test_an_input_that_is_on_time_again_after_late_events_is_waited_for_again() 
 def test_who_has_slept_judges_nobody_by_the_silence_before() -> None:
     mark = started(5_000, 9_000, 9_000)
     silence(mark, ORDERS)
-    mark.listen_anew()
+    mark.restart_idle_clock()
     silence(mark, ORDERS, now_ms=NOW + 10 * TIMEOUT)
     assert advance(mark, NOW + 11 * TIMEOUT - 1) == 5_000
     assert advance(mark, NOW + 11 * TIMEOUT) == 9_000

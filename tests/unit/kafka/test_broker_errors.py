@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.kafka.broker_errors import LOGIN, Attempt, Fate, fate, is_absent
+from streams.kafka.broker_errors import LOGIN, Attempt, ErrorClass, classify, is_absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ATTEMPT = Attempt("Write", topic="windows", group="shop", transactional_id="shop-3")
+ATTEMPT = Attempt("Write", topic="windows", group="shop", instance="shop-3", transactional_id="shop-3")
 
 
 def local(name: str) -> int:
@@ -44,12 +44,14 @@ def local(name: str) -> int:
         (KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT, "message format"),
         (KafkaError.UNSUPPORTED_COMPRESSION_TYPE, "SKUTREND_KAFKA_COMPRESSION_TYPE"),
         (KafkaError.INVALID_GROUP_ID, "SKUTREND_GROUP"),
-        (KafkaError.INCONSISTENT_GROUP_PROTOCOL, "members of another kind"),
+        (KafkaError.INCONSISTENT_GROUP_PROTOCOL, "no workers of this release"),
+        (KafkaError.GROUP_MAX_SIZE_REACHED, "group shop has as many members as"),
+        (KafkaError.FENCED_INSTANCE_ID, "SKUTREND_INSTANCE 'shop-3' of group shop is in use"),
         (KafkaError.INVALID_SESSION_TIMEOUT, "SKUTREND_SESSION_TIMEOUT_MS"),
     ],
 )
 def test_what_is_refused_for_good_is_reported_with_its_remedy(code: int, remedy: str) -> None:
-    assert fate(code) is Fate.REFUSED
+    assert classify(code) is ErrorClass.REFUSED
     assert remedy in ATTEMPT.remedy(code)
 
 
@@ -80,14 +82,14 @@ def test_what_is_refused_for_good_is_reported_with_its_remedy(code: int, remedy:
     ],
 )
 def test_what_passes_with_time_or_is_not_known_is_tried_again(code: int) -> None:
-    assert fate(code) is Fate.PASSES
+    assert classify(code) is ErrorClass.PASSES
 
 
 @pytest.mark.parametrize(
     "code", [KafkaError.UNKNOWN_TOPIC_OR_PART, local("_UNKNOWN_TOPIC"), local("_UNKNOWN_PARTITION")]
 )
 def test_a_topic_that_is_not_known_is_a_case_of_its_own(code: int) -> None:
-    assert fate(code) is Fate.ABSENT
+    assert classify(code) is ErrorClass.ABSENT
     assert "topic windows is not there" in ATTEMPT.remedy(code)
 
 
@@ -95,7 +97,7 @@ def test_a_topic_that_is_not_known_is_a_case_of_its_own(code: int) -> None:
     "code", [local("_FENCED"), local("_FATAL"), KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED]
 )
 def test_another_owner_is_no_refusal(code: int) -> None:
-    assert fate(code) is Fate.FENCED
+    assert classify(code) is ErrorClass.FENCED
 
 
 def test_a_refused_login_has_its_own_sentence_elsewhere() -> None:

@@ -19,7 +19,8 @@ from aiokafka.protocol.group import HeartbeatRequest
 from schemas.errors import Refused
 from streams.kafka import membership
 from streams.kafka.assignor import CoAssignor
-from streams.kafka.membership import REFUSALS, GroupMember, Heartbeat
+from streams.kafka.broker_errors import GROUP_REMEDIES
+from streams.kafka.membership import GroupMember, Heartbeat
 
 
 def member(*, instance: str | None, answers: list[int], told: list[Refused]) -> Any:  # noqa: ANN401 - aiokafka has no types
@@ -38,7 +39,7 @@ def member(*, instance: str | None, answers: list[int], told: list[Refused]) -> 
     return made
 
 
-@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("code", GROUP_REMEDIES)
 def test_a_member_that_is_refused_for_good_says_why_and_sends_nothing_more(code: int) -> None:
     async def run() -> None:
         told: list[Refused] = []
@@ -60,7 +61,7 @@ def test_a_member_that_is_refused_for_good_says_why_and_sends_nothing_more(code:
 def test_any_other_answer_is_aiokafka_s_business() -> None:
     async def run() -> None:
         told: list[Refused] = []
-        codes = [code for code in range(-1, 120) if code not in REFUSALS]
+        codes = [code for code in range(-1, 120) if code not in GROUP_REMEDIES]
         one = member(instance=None, answers=list(codes), told=told)
         for code in codes:
             assert (await one._send_req(SimpleNamespace())).error_code == code  # noqa: SLF001

@@ -50,7 +50,7 @@ def make(broker: str, said: list[str]) -> Iterator[Callable[..., OutputProducer]
         each.close()
 
 
-def test_what_was_put_counts_once_settled_and_lies_in_the_partition_of_its_key(
+def test_what_was_put_counts_once_committed_and_lies_in_the_partition_of_its_key(
     broker: str, make: Callable[..., OutputProducer], topic_prefix: str
 ) -> None:
     output, topic = make(), topic_prefix + "windows"

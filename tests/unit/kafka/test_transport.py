@@ -150,12 +150,12 @@ def test_what_is_known_of_a_partition_is_read_where_aiokafka_keeps_it(consumer: 
     tp = TP("orders", 0)
     consumer.app.loop.run_until_complete(_fill(consumer, tp))
     assert consumer.highwater(tp) == 7
-    assert consumer.heard_ms(tp) is not None
+    assert consumer.answered_ms(tp) is not None
 
 
 async def _fill(consumer: transport.BatchConsumer, tp: TP) -> None:
     state = standing(consumer, tp).subscription.assignment.state_value(TopicPartition(*tp))
-    assert (consumer.highwater(tp), consumer.heard_ms(tp)) == (None, None), "nothing was fetched yet"
+    assert (consumer.highwater(tp), consumer.answered_ms(tp)) == (None, None), "nothing was fetched yet"
     state.highwater, state.timestamp = 9, 99
     assert consumer.highwater(tp) == 9
     state.lso = -1
@@ -166,9 +166,9 @@ async def _fill(consumer: transport.BatchConsumer, tp: TP) -> None:
 
 def test_nothing_is_known_of_what_is_not_ours_or_not_there_any_more(consumer: transport.BatchConsumer) -> None:
     tp = TP("orders", 0)
-    assert (consumer.highwater(tp), consumer.heard_ms(tp)) == (None, None), "no consumer"
+    assert (consumer.highwater(tp), consumer.answered_ms(tp)) == (None, None), "no consumer"
     consumer.app.loop.run_until_complete(_unsubscribed(consumer))
-    assert (consumer.highwater(tp), consumer.heard_ms(tp)) == (None, None), "nothing subscribed"
+    assert (consumer.highwater(tp), consumer.answered_ms(tp)) == (None, None), "nothing subscribed"
 
 
 async def _unsubscribed(consumer: transport.BatchConsumer) -> None:
@@ -181,7 +181,7 @@ def test_a_name_that_aiokafka_no_longer_has_is_no_silent_broker(consumer: transp
     assignment = SimpleNamespace(state_value=lambda _: state)
     subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
     private(consumer, "_thread")._consumer = SimpleNamespace(_subscription=subscription)  # noqa: SLF001
-    for asked in (consumer.highwater, consumer.heard_ms):
+    for asked in (consumer.highwater, consumer.answered_ms):
         with pytest.raises(AttributeError):
             asked(TP("orders", 0))
 
@@ -336,13 +336,13 @@ def test_an_answer_is_as_old_as_it_is_whatever_becomes_of_the_time_of_day(monkey
     stamps = [None, 1_700_000_000_000, 1_699_996_400_000, 1_700_007_200_000]
     monkeypatch.setattr(consumer_thread, "time", SimpleNamespace(monotonic_ns=lambda: now_ms * 1_000_000))
     thread: Any = SimpleNamespace(_answers={}, _state=lambda _: SimpleNamespace(timestamp=stamps[0]))
-    assert consumer_thread.BatchThread.heard_ms(thread, tp) is None
+    assert consumer_thread.BatchThread.answered_ms(thread, tp) is None
     while len(stamps) > 1:
         del stamps[0]
         now_ms += 250
-        heard_ms = now_ms
+        answered_ms = now_ms
         for _ in range(5):
-            assert consumer_thread.BatchThread.heard_ms(thread, tp) == heard_ms
+            assert consumer_thread.BatchThread.answered_ms(thread, tp) == answered_ms
             now_ms += 200
 
 
@@ -380,7 +380,7 @@ def refusal(error: KafkaError | None, *, is_over: bool = False, unseen: frozense
     [
         (GroupAuthorizationFailedError("shop"), (), "Read on the group 'shop'"),
         (TopicAuthorizationFailedError("orders"), (), "Read on the topic 'orders'"),
-        (InconsistentGroupProtocolError(), (), "members of another kind"),
+        (InconsistentGroupProtocolError(), (), "no workers of this release"),
         (None, ("orders", "somebody-else-s"), "Read on the topic 'orders'"),
     ],
 )

@@ -101,7 +101,7 @@ def test_prometheus_has_nothing_to_say_against_a_scrape() -> None:
 
 def test_the_process_and_the_build_are_reported() -> None:
     told = Metrics()
-    told.say_build(provider="CUDA")
+    told.set_build(provider="CUDA")
     text = told.render().decode()
     assert "process_resident_memory_bytes " in text
     assert "process_cpu_seconds_total " in text

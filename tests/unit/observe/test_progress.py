@@ -69,6 +69,15 @@ def test_it_says_where_it_is_and_takes_a_total_that_is_known_late(clock: Clock, 
     ]
 
 
+def test_parts_that_are_left_out_on_the_way_are_done(clock: Clock, lines: Callable[[], list[str]]) -> None:
+    """Windows without any SKU are closed in one step; the time left was that of closing each."""
+    with track_progress("closing windows", 100, now_s=clock, ticks=False) as report:
+        report.reach(7_000)
+        clock.now_s += 10
+        report.reach(7_049)
+    assert lines() == ["closing windows: 50 of 100, 5/s, 10 s left"]
+
+
 def test_what_does_nothing_for_long_is_reported_all_the_same(clock: Clock, lines: Callable[[], list[str]]) -> None:
     with (
         track_progress("surveying", now_s=clock, ticks=False) as one,

@@ -240,7 +240,7 @@ def test_the_watermark_does_not_go_back_over_a_restart(settings: Settings) -> No
     partition = open_partition(settings)
     take(partition, ORDERS, order("1", "a", T0))
     for source in range(3):
-        partition.watermark.quiet(source, monotonic_ms=NOW_MS, could_speak=True)
+        partition.watermark.quiet(source, monotonic_ms=NOW_MS, can_deliver=True)
     silent_ms = NOW_MS + settings.idle_timeout_ms
     reached = partition.advance_watermark(now_ms=silent_ms, monotonic_ms=silent_ms)
     assert reached >= T0 + HOUR_MS, "closed by the clock, not by an event"

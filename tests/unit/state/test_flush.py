@@ -38,7 +38,7 @@ class Producer:
 
     meanwhile: Callable[[], None] = lambda: None
     deadline: Deadline | None = None
-    left_s: list[float] = field(default_factory=list)  # as each settle began
+    left_s: list[float] = field(default_factory=list)  # as each commit began
     put_: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     marked_offset: int | None = None
 
@@ -189,7 +189,7 @@ def test_a_queue_that_is_full_is_not_waited_for_beyond_the_deadline(store: Store
     state.close()
 
 
-def test_a_settle_without_a_time_and_without_a_flush_is_a_bug() -> None:
+def test_a_commit_without_a_time_and_without_a_flush_is_a_bug() -> None:
     producer = dead()
     with pytest.raises(ValueError, match="needs a deadline from begin"):
         producer.commit()

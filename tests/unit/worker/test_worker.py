@@ -183,11 +183,11 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Partition], thre
     commit = OutputProducer.commit
 
     def hung(partition: Partition) -> threading.Event:
-        def settled(producer: OutputProducer) -> int:
+        def committed(producer: OutputProducer) -> int:
             assert producer is not partition.producer or go.wait(60)
             return commit(producer)
 
-        monkeypatch.setattr(OutputProducer, "commit", settled)
+        monkeypatch.setattr(OutputProducer, "commit", committed)
         return go
 
     monkeypatch.setattr("streams.worker.batches.LOCK_WAIT_S", 0.05)
@@ -394,7 +394,7 @@ def test_an_input_without_lag_stops_holding_windows_back_after_the_idle_timeout(
     bench.take(ORDERS, order("0", "a", T0), order("1", "a", T0 + 3 * HOUR_MS))
     bench.tick()
     bench.tick(after_ms=IDLE_MS - 1)
-    assert bench.partition.meta.windows_closed == 0, "clicks and price changes may still speak"
+    assert bench.partition.meta.windows_closed == 0, "clicks and price changes may still come"
     bench.take(ORDERS, order("2", "a", T0 + 3 * HOUR_MS + 1))
     bench.tick(after_ms=1)
     assert bench.partition.meta.windows_closed == 2
@@ -480,7 +480,7 @@ def test_the_idle_timeout_lasts_as_long_as_it_does_whatever_becomes_of_the_time_
     bench.set_clock(by_ms)
     bench.take(ORDERS, order("2", "a", T0 + 3 * HOUR_MS + 1))
     bench.tick(after_ms=IDLE_MS - 1)
-    assert bench.partition.meta.windows_closed == 0, "clicks and price changes may still speak"
+    assert bench.partition.meta.windows_closed == 0, "clicks and price changes may still come"
     bench.take(ORDERS, order("3", "a", T0 + 3 * HOUR_MS + 2))
     bench.tick(after_ms=1)
     assert bench.partition.meta.windows_closed == 2
