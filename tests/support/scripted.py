@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 ALWAYS_MS = 1 << 62
+IDLE_MS = 60_000  # idle timeout of the tests of workers
 
 
 @dataclass
