@@ -54,7 +54,8 @@ class StepOutput(NamedTuple):
 class Session:
     """A bundle made ready to run; every bucket has been run once when the constructor returns.
 
-    `threads` CPU cores work on different buckets; results do not depend on how many, nor on a SKU's neighbours.
+    `threads` CPU cores work on different buckets; results do not depend on how many, nor on a SKU's neighbours (on CUDA
+    up to a millionth: its kernels differ by bucket).
     Callers in several threads take turns, one step and one replay at a time, which do not wait for each other: a window
     closes while another partition is warmed up. Raises BundleMismatch when the graphs are not what the manifest says,
     or give what is no finite number, BadSetting when `provider` is "cuda" and CUDA cannot be used.
