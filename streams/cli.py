@@ -314,6 +314,10 @@ def show_settings(ctx: click.Context) -> None:
         shown = item.value if item.value != "" else "(empty)"
         click.echo(f"{item.variable} = {shown}{unit}  ({default})\n    {item.meaning}")
     click.echo(f"{settings_module.KAFKA_PREFIX}...\n    any librdkafka property, e.g. SECURITY_PROTOCOL, SASL_USERNAME")
+    click.echo(
+        f"{settings_module.REGISTRY_PREFIX}...\n    any property of confluent-kafka's SchemaRegistryClient, e.g. URL, "
+        "BASIC_AUTH_USER_INFO"
+    )
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,9 @@ from streams.config.rates import read as read_rates
 log = logging.getLogger(__name__)
 PREFIX = "SKUTREND_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
+REGISTRY_PREFIX = PREFIX + "SCHEMA_REGISTRY_"
+_TABLES: Final = {KAFKA_PREFIX: "kafka", REGISTRY_PREFIX: "schema_registry"}
+"""Variables that begin so are properties of a client: `_` stands for a dot."""
 _LONGEST_TOPIC = "replenishment-policies"  # of all that are or will be read or written
 # what the Kafka client of Python takes as an object, which a text cannot be
 _NO_TEXT = frozenset({
@@ -216,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["debug", "info", "warning", "error"], Meta(description="least severity that is logged")
     ] = "info"
     kafka: dict[str, str] = {}
+    schema_registry: dict[str, str] = {}
 
     @property
     def grid(self) -> WindowGrid:
@@ -282,7 +286,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     path = config or (Path(env[PREFIX + "CONFIG"]) if env.get(PREFIX + "CONFIG") else None)
     if path is not None:
         values |= _from_toml(path)
-    values |= _from_environment(env, values.get("kafka", {}))
+    values |= _from_environment(env, {name: values.get(name, {}) for name in _TABLES.values()})
     values |= {name: value for name, value in overrides.items() if value is not None}
     try:
         settings = msgspec.convert(values, Settings, strict=False)
@@ -326,11 +330,12 @@ def _from_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"the settings file {path} is not TOML: {error}"
         raise BadSetting(msg) from error
-    if not isinstance(values.get("kafka", {}), dict):
-        msg = f"`kafka` in the settings file {path} must be a table of librdkafka properties, found {values['kafka']!r}"
-        raise BadSetting(msg)
-    if "kafka" in values:
-        values["kafka"] = {str(name): str(value) for name, value in _flat(values["kafka"])}
+    for table in _TABLES.values():
+        if not isinstance(values.get(table, {}), dict):
+            msg = f"`{table}` in the settings file {path} must be a table of properties, found {values[table]!r}"
+            raise BadSetting(msg)
+        if table in values:
+            values[table] = {str(name): str(value) for name, value in _flat(values[table])}
     return values
 
 
@@ -343,25 +348,29 @@ def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield f"{before}{name}", value
 
 
-def _from_environment(env: Mapping[str, str], kafka: Mapping[str, str]) -> dict[str, Any]:
-    names = set(Settings.__struct_fields__) - {"kafka"}
+def _from_environment(env: Mapping[str, str], given: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Read the environment. given: the tables of properties of a settings file, which it wins over."""
+    names = set(Settings.__struct_fields__) - {*_TABLES.values()}
     values: dict[str, Any] = {}
+    tables = {name: dict(table) for name, table in given.items()}
     links: defaultdict[str, list[str]] = defaultdict(list)
     for variable, value in env.items():
-        service = service_links.service_of(variable, value) if variable.startswith(PREFIX) else None
+        if not variable.startswith(PREFIX) or variable == PREFIX + "CONFIG":
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        service = service_links.service_of(variable, value)
+        table = next((each for each in _TABLES if variable.startswith(each)), None)
         if service is not None:
             links[service].append(variable)
-        elif variable.startswith(KAFKA_PREFIX):
-            kafka = {**kafka, variable[len(KAFKA_PREFIX) :].lower().replace("_", "."): value}
-        elif variable.startswith(PREFIX) and variable != PREFIX + "CONFIG":
-            name = variable[len(PREFIX) :].lower()
-            if name in names:
-                values[name] = value
-            else:  # not refused: whoever runs the worker may have uses of his own for the prefix
-                log.warning("there is no setting %s, it is ignored; `skutrend settings` lists them all", variable)
+        elif table is not None:
+            tables[_TABLES[table]][variable.removeprefix(table).lower().replace("_", ".")] = value
+        elif name in names:
+            values[name] = value
+        else:  # not refused: whoever runs the worker may have uses of his own for the prefix
+            log.warning("there is no setting %s, it is ignored; `skutrend settings` lists them all", variable)
     for service, variables in links.items():
         log.warning("%s", service_links.skipped(service, variables))
-    return values | ({"kafka": dict(kafka)} if kafka else {})
+    return values | {name: table for name, table in tables.items() if table}
 
 
 def _sentence(error: str, values: Mapping[str, Any]) -> str:
@@ -391,7 +400,7 @@ def describe(settings: Settings) -> list[Described]:
     """List every setting with its value, default, unit and meaning."""
     described = []
     for item in msgspec.structs.fields(Settings):
-        if item.name == "kafka":
+        if item.name in _TABLES.values():
             continue
         meaning = next(m.description for m in _metas(item.type) if m.description)
         unit = "ms" if item.name.endswith("_ms") else "money" if item.name.endswith("impact") else ""

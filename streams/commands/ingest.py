@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import BadSetting
 from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import start_http
+from streams.ingest.registry import Registry
 from streams.ingest.stage import Stage
 from streams.ingest.transfer import Outputs, Transfer
 from streams.kafka import rights, topics
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 def ingest(settings: Settings, mapping: MappingFile, local: Local) -> None:
     """Run one member of the stage until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logs.set_up(settings.log_level)
-    stage = Stage(mapping, local)
+    stage = Stage(mapping, local, lambda: Registry(settings.schema_registry))
     if not stage.topics:
         msg = f"mapping {mapping.name} names no topics: give an input `topics = [...]`"
         raise BadSetting(msg)

@@ -11,6 +11,7 @@ from schemas.refusals import FRAME_BYTES
 from streams.intake.mapping import Envelope
 
 Headers = Sequence[tuple[str, "bytes | None"]]
+Decode = Callable[[bytes], Any]
 DELETE: Final = "d"
 _DECODE = msgspec.json.Decoder().decode
 
@@ -31,19 +32,23 @@ class NotReadable(ValueError):  # noqa: N818 - what it says of a message
     """A message that is not what its envelope should be; `str()` is a sentence."""
 
 
-def opened(value: bytes, headers: Headers, envelope: Envelope) -> Change:
-    """Take a message's value out of its envelope; raises `NotReadable`."""
+def opened(value: bytes, headers: Headers, envelope: Envelope, decode: Decode | None = None) -> Change:
+    """Take a message's value out of its envelope; raises `NotReadable`. decode: None for JSON, framed or not."""
+    found = _json(value) if decode is None else decode(value)
+    if not isinstance(found, dict):
+        msg = "the value must be a JSON object" if decode is None else "the value must be a record"
+        raise NotReadable(msg)
+    return _OPEN[envelope](found, headers)
+
+
+def _json(value: bytes) -> Any:  # noqa: ANN401 - JSON
     content = value[FRAME_BYTES:] if value[:1] == b"\0" else value
     try:
-        found = _DECODE(content)
+        return _DECODE(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         framed = " behind a schema registry's frame" if content is not value else ""
         msg = f"the value{framed} is no JSON: {error}"
         raise NotReadable(msg) from None
-    if not isinstance(found, dict):
-        msg = "the value must be a JSON object"
-        raise NotReadable(msg)
-    return _OPEN[envelope](found, headers)
 
 
 def _plain(found: dict[str, Any], _: Headers) -> Change:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from schemas.errors import BadSetting
 from schemas.inputs import BY_NAME, InputName
 from streams.events.replay import encode_rows
-from streams.ingest.envelopes import DELETE, Change, NotReadable, opened
+from streams.ingest.envelopes import DELETE, Change, Decode, NotReadable, opened
 from streams.intake.convert import Local, as_batch
 from streams.intake.mapper import Event, LeftOut, Mapper
-from streams.intake.mapping import MappingFile
+from streams.intake.mapping import Envelope, MappingFile
 from streams.intake.readers import Record
 
+if TYPE_CHECKING:
+    from streams.ingest.registry import Registry
+
 UNMAPPED: Final = "unmapped"
+_FORMATS: Final = "json, json_schema, avro or protobuf"
 NOT_JSON: Final = "not_json"
 TOMBSTONE: Final = "message without a value"
 _PLACE: Final = "the value"
@@ -65,6 +71,15 @@ class Made:
             self.letters.append(Letter(at, code, error))
 
 
+class Source(NamedTuple):
+    """How the messages of a topic are read. decode: None where they are JSON."""
+
+    kind: InputName
+    mapper: Mapper
+    envelope: Envelope
+    decode: Decode | None
+
+
 class Stage:
     """Maps messages by the topic that they come from.
 
@@ -72,33 +87,49 @@ class Stage:
     mended, they have the same ids.
     """
 
-    def __init__(self, mapping: MappingFile, local: Local) -> None:
-        """Compile the mapping; every input that names topics takes part."""
-        self._mappers: dict[str, tuple[InputName, Mapper, Any]] = {}
+    def __init__(self, mapping: MappingFile, local: Local, registry: Callable[[], Registry] | None = None) -> None:
+        """Compile the mapping; every input that names topics takes part.
+
+        registry: makes what decodes formats that need one. `BadSetting` for a format that no message has.
+        """
+        self._sources: dict[str, Source] = {}
+        decoders = dict.fromkeys(("json", "jsonl", "json_schema"), None) | self._decoders(mapping, registry)
         for kind, rules in mapping.inputs.items():
+            if rules.topics and rules.format not in decoders:
+                msg = f"{mapping.name}: [{kind}] reads topics in format {rules.format!r}; messages are {_FORMATS}"
+                raise BadSetting(msg)
             for topic in rules.topics:
                 mapper = Mapper(rules, kind, zone=local.zone, currency=local.currency, file=topic, where=mapping.name)
-                self._mappers[topic] = (kind, mapper, rules.envelope)
+                self._sources[topic] = Source(kind, mapper, rules.envelope, decoders[rules.format])
+
+    @staticmethod
+    def _decoders(mapping: MappingFile, registry: Callable[[], Registry] | None) -> dict[str, Decode | None]:
+        """Make the decoders that need a registry, where a topic does."""
+        formats = {rules.format for rules in mapping.inputs.values() if rules.topics}
+        if registry is None or not formats & {"avro", "protobuf"}:
+            return {}
+        made = registry()
+        return {"avro": partial(made.decode, kind="avro"), "protobuf": partial(made.decode, kind="protobuf")}
 
     @property
     def topics(self) -> list[str]:
         """Name the topics that are read."""
-        return sorted(self._mappers)
+        return sorted(self._sources)
 
     def run(self, messages: Sequence[Message]) -> Made:
-        """Map a batch, in its order."""
+        """Map a batch, in its order. `Unavailable` where the schema registry cannot say just now what it holds."""
         made = Made()
         rows: dict[InputName, list[tuple[int, Event]]] = {}
         for at, message in enumerate(messages):
-            kind, mapper, envelope = self._mappers[message.topic()]
+            kind, mapper, envelope, decode = self._sources[message.topic()]
             value = message.value()
             if value is None:
                 made.left_out[TOMBSTONE] += 1
                 continue
             try:
-                change = opened(value, message.headers() or (), envelope)
+                change = opened(value, message.headers() or (), envelope, decode)
             except NotReadable as error:
-                made.add_letter(at, NOT_JSON, str(error))
+                made.add_letter(at, NOT_JSON if decode is None else UNMAPPED, str(error))
                 continue
             events = rows.setdefault(kind, [])
             for found in events_of(change, mapper, kind, f"{message.partition()}@{message.offset()}"):

@@ -12,7 +12,7 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, LoginRefused, Refused
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, LoginRefused, Refused, Unavailable
 from schemas.inputs import InputName
 from schemas.provenance import Source, dead_letter_headers
 from streams.ingest.stage import Made, Stage
@@ -60,7 +60,7 @@ class Transfer:
         self._masker = settings.masker
         self.group = settings.output(f"{settings.group}-ingest")
         self._id = f"{self.group}-{settings.instance or uuid.uuid4().hex}"
-        self._trouble = ""
+        self._trouble, self._is_held_up = "", False
         self.assigned: tuple[str, ...] = ()
         self._broken: Broken | None = None
         self._has_moved = False  # partitions were given or taken away since the last fetch
@@ -96,9 +96,10 @@ class Transfer:
                 try:
                     self._transfer(messages)
                     wait_s = 0.0
-                except (FlushFailed, Fenced) as error:
+                except (FlushFailed, Fenced, Unavailable) as error:
                     wait_s = min(max(2 * wait_s, _FIRST_WAIT_S), _LONGEST_WAIT_S)
                     log.warning("a batch was not written and is read again in %.1f s: %s", wait_s, error)
+                    self._is_held_up, self._trouble = True, f" ({error})"
                     self._begin_anew(stop, wait_s)
         finally:
             self._producer.close()
@@ -112,7 +113,9 @@ class Transfer:
         return True, "live"
 
     def ready(self) -> tuple[bool, str]:
-        """Tell whether it is a member of its group."""
+        """Tell whether it is a member of its group, and the last batch has been written."""
+        if self._is_held_up:
+            return False, f"a batch waits to be written{self._trouble}"
         return bool(self.assigned), ", ".join(self.assigned) or f"no partitions assigned yet{self._trouble}"
 
     def _make_producer(self) -> OutputProducer:
@@ -190,7 +193,7 @@ class Transfer:
             self._put_letter(messages[letter.at], letter.code, letter.error)
         producer.send_offsets(_after(messages), self._consumer.consumer_group_metadata())
         producer.commit()
-        self._trouble, self._moved_s = "", time.monotonic()
+        self._is_held_up, self._trouble, self._moved_s = False, "", time.monotonic()
         self._count(messages, made)
 
     def _put_letter(self, message: Message, code: str, error: str) -> None:

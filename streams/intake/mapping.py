@@ -17,7 +17,7 @@ import msgspec
 from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
 
-Format = Literal["csv", "jsonl", "json", "parquet"]
+Format = Literal["csv", "jsonl", "json", "parquet", "avro", "protobuf", "json_schema"]
 Envelope = Literal["none", "cloudevents", "debezium"]
 Constant = str | int | float
 NO_CURRENCY: Final = "XXX"

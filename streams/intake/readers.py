@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import BadInput
 from streams.events.files import blaming
+from streams.intake import avro
 from streams.intake.expressions import compiled
 from streams.intake.mapping import FillDown, Format, InputMapping
 
@@ -265,11 +266,28 @@ def _parquet_records(file: pq.ParquetFile, missing: frozenset[str]) -> Iterator[
             yield Record(f"row {row}", _without(values, missing))
 
 
+def _avro(path: Path, mapping: InputMapping) -> Opened:
+    """Read an Avro object container file."""
+    missing = frozenset(mapping.missing)
+    found = (_of_json(f"record {number}", each, missing) for number, each in enumerate(avro.records(path), 1))
+    first = next(found, None)
+    columns = tuple((first.values or {}) if first is not None else ())
+    return Opened(columns, chain([] if first is None else [first], found))
+
+
+def _only_messages(path: Path, mapping: InputMapping) -> Opened:
+    msg = f"{path}: {mapping.format} is a format of messages, which `skutrend ingest` reads; no file has it"
+    raise BadInput(msg)
+
+
 _READERS: Final[dict[str, Callable[[Path, InputMapping], Opened]]] = {
     "csv": _csv,
     "jsonl": _json_lines,
     "json": _json,
     "parquet": _parquet,
+    "avro": _avro,
+    "protobuf": _only_messages,
+    "json_schema": _only_messages,
 }
 FORMATS: Final[dict[str, Format]] = {
     ".parquet": "parquet",
@@ -279,4 +297,5 @@ FORMATS: Final[dict[str, Format]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
+    ".avro": "avro",
 }

@@ -17,7 +17,7 @@ from schemas.inputs import INPUT_NAMES
 from schemas.refusals import CODES
 from streams.cli import cli
 from streams.kafka.topics import OUTPUTS
-from streams.settings import KAFKA_PREFIX, Described, Settings, describe
+from streams.settings import KAFKA_PREFIX, REGISTRY_PREFIX, Described, Settings, describe
 from tests.support.every_metric import every_metric
 
 ROOT: Final = Path(__file__).parents[2]
@@ -103,7 +103,8 @@ def test_every_setting_that_is_named_is_one() -> None:
     known = {setting.variable for setting in SETTINGS} | {"SKUTREND_CONFIG"}
     named = in_code(r"SKUTREND_[A-Z_]*[A-Z]")
     assert len(named) > 60
-    assert not [(path, name) for path, name in named if name not in known and not name.startswith(KAFKA_PREFIX[:-1])]
+    properties = (KAFKA_PREFIX[:-1], REGISTRY_PREFIX[:-1])
+    assert not [(path, name) for path, name in named if name not in known and not name.startswith(properties)]
 
 
 def test_every_metric_that_is_named_is_one() -> None:

@@ -275,7 +275,7 @@ def test_settings_say_which_windows_they_ask_for() -> None:
 def test_every_setting_is_described_with_unit_default_and_meaning() -> None:
     settings = load(environment={"SKUTREND_GROUP": "other"})
     described = {each.name: each for each in describe(settings)}
-    assert [*described, "kafka"] == [item.name for item in msgspec.structs.fields(Settings)]
+    assert [*described, "kafka", "schema_registry"] == [item.name for item in msgspec.structs.fields(Settings)]
     for name, each in described.items():
         assert each.variable == PREFIX + name.upper()
         assert each.default == getattr(Settings(), name)
@@ -292,6 +292,20 @@ def test_every_described_variable_is_one_that_is_read() -> None:
     for each in describe(Settings()):
         assert getattr(load(environment={each.variable: str(each.default) or ""}), each.name) == each.default
     assert KAFKA_PREFIX.startswith(PREFIX)
+
+
+def test_properties_of_the_schema_registry_come_as_those_of_kafka_do(tmp_path: Path) -> None:
+    path = tmp_path / "skutrend.toml"
+    path.write_text('[schema_registry]\nurl = "http://r:8081"\nmax.retries = 2\n')
+    environment = {"SKUTREND_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "a:b", "SKUTREND_SCHEMA_REGISTRY_URL": "https://r"}
+    assert load(path, environment).schema_registry == {
+        "url": "https://r",
+        "max.retries": "2",
+        "basic.auth.user.info": "a:b",
+    }
+    path.write_text("schema_registry = 5\n")
+    with pytest.raises(BadSetting, match=r"`schema_registry` in the settings file .* must be a table of properties"):
+        load(path, {})
 
 
 def test_settings_cannot_be_changed_once_read() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import fastavro
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -173,3 +176,37 @@ def test_parquet_rows_are_records(tmp_path: Path) -> None:
     found = opened(tmp_path / "a.parquet", msgspec.structs.replace(CSV, format="parquet", missing=("NA",)))
     assert (found.columns, found.is_flat) == (("sku", "n"), True)
     assert list(found.records) == [Record("row 1", {"sku": "A", "n": 1}), Record("row 2", {"sku": None, "n": None})]
+
+
+def test_avro_files_hold_what_messages_in_avro_do(tmp_path: Path) -> None:
+    path = tmp_path / "orders.avro"
+    schema = {
+        "type": "record",
+        "name": "Order",
+        "fields": [
+            {"name": "sku", "type": "string"},
+            {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+            {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
+            {"name": "note", "type": ["null", "string"]},
+        ],
+    }
+    at = datetime.datetime(2026, 3, 1, 8, tzinfo=datetime.UTC)
+    rows = [{"sku": f"A{n}", "at": at, "price": decimal.Decimal("2.50"), "note": "NA"} for n in range(3)]
+    with path.open("wb") as out:
+        fastavro.writer(out, schema, rows)
+    found = opened(path, InputMapping(format="avro", fields={}, missing=("NA",)))
+    assert found.columns == ("sku", "at", "price", "note")
+    records = list(found.records)
+    assert [record.place for record in records] == ["record 1", "record 2", "record 3"]
+    assert records[1].values == {"sku": "A1", "at": "2026-03-01T08:00:00+00:00", "price": 2.5, "note": None}
+    whole = path.read_bytes()
+    for content in (b"Obj\x01", whole[:-9], b"no Avro at all"):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=r"orders\.avro is no Avro file, or broken: "):
+            read(path, InputMapping(format="avro", fields={}))
+
+
+@pytest.mark.parametrize("kind", ["protobuf", "json_schema"])
+def test_formats_of_messages_are_no_formats_of_files(tmp_path: Path, kind: Literal["protobuf", "json_schema"]) -> None:
+    with pytest.raises(BadInput, match=rf"{kind} is a format of messages, which `skutrend ingest` reads"):
+        read(file(tmp_path, "x"), InputMapping(format=kind, fields={}))
