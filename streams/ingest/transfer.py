@@ -156,7 +156,8 @@ class Transfer:
         if error.code() == _FATAL:
             raise self._end(error)
         if broker_errors.classify(error.code()) is ErrorClass.REFUSED:
-            remedy = Attempt("Read", topic=topic, group=self.group).remedy(error.code())
+            session_ms = self._settings.session_timeout_ms
+            remedy = Attempt("Read", topic=topic, group=self.group, session_ms=session_ms).remedy(error.code())
             msg = f"the bus cannot be read, {error.name()}: {error.str()}; {remedy}"
             raise Refused(msg)
         self._note(f"{error.name()}: {error.str()}")

@@ -11,6 +11,7 @@ Codes are Kafka's own where they are positive (the `errno` of aiokafka's errors)
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -88,7 +89,7 @@ GROUP_REMEDIES: Final[Mapping[int, str]] = {
     ),
     KafkaError.INVALID_GROUP_ID: "the brokers do not take {group} as the name of a group: set another SKUTREND_GROUP",
     KafkaError.INVALID_SESSION_TIMEOUT: (
-        "the brokers do not allow this session timeout: set SKUTREND_SESSION_TIMEOUT_MS between their "
+        "the brokers do not allow a session of {session_ms} ms: set SKUTREND_SESSION_TIMEOUT_MS between their "
         "group.min.session.timeout.ms and group.max.session.timeout.ms"
     ),
     KafkaError.GROUP_MAX_SIZE_REACHED: (
@@ -126,6 +127,7 @@ class Attempt:
     topic: str = ""
     group: str = ""
     instance: str = ""
+    session_ms: int = 0
     transactional_id: str = ""
 
     def remedy(self, code: int) -> str:
@@ -139,7 +141,7 @@ class Attempt:
         if code in _ABSENT:
             return f"topic {self.topic} is not there: make it (`skutrend topics create`), then start the worker again"
         if code in GROUP_REMEDIES:
-            return GROUP_REMEDIES[code].format(group=self.group, instance=self.instance)
+            return GROUP_REMEDIES[code].format(**dataclasses.asdict(self))
         return _REMEDIES.get(code, "see whether the brokers answer and have enough in-sync replicas")
 
     def _missing(self, kind: str) -> str:

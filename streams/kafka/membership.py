@@ -138,7 +138,8 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]  # aiokafka has no ty
         code = next((each for each in _codes(request, answer) if each in GROUP_REMEDIES), None)
         if code is None:
             return answer
-        self.refused(Refused(Attempt(group=self.group_id, instance=instance or "").remedy(code)))
+        attempt = Attempt(group=self.group_id, instance=instance or "", session_ms=self._session_timeout_ms)
+        self.refused(Refused(attempt.remedy(code)))
         await asyncio.wait([self._closing])
         raise GroupCoordinatorNotAvailableError
 
