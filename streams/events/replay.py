@@ -64,6 +64,11 @@ class ReplayProgress:
 def encode_rows(kind: InputName, batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes], Times]:
     """Encode a batch of `files.read`: keys (the SKU in UTF-8), values (JSON), event times (int64, ms)."""
     columns: list[list[Any]] = [batch.column(column.name).to_pylist() for column in BY_NAME[kind].fields]
+    return *encode_columns(kind, columns), event_times(batch)
+
+
+def encode_columns(kind: InputName, columns: list[list[Any]]) -> tuple[list[bytes], list[bytes]]:
+    """Encode events, a list per field of the input in its order: keys (the SKU in UTF-8) and values (JSON)."""
     for number, column in enumerate(BY_NAME[kind].fields):
         if column.optional:
             columns[number] = [UNSET if value is None else value for value in columns[number]]
@@ -71,7 +76,7 @@ def encode_rows(kind: InputName, batch: pa.RecordBatch) -> tuple[list[bytes], li
     # JSON escapes every newline within a value, so those left in the text are the ones between the rows
     values = _ENCODER.encode_lines(rows).split(b"\n")[:-1]
     keys = [sku.encode() for sku in columns[_SKU[kind]]]
-    return keys, values, event_times(batch)
+    return keys, values
 
 
 class Replay:

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from schemas.errors import BadSetting
 from schemas.inputs import BY_NAME, InputName
-from streams.events.replay import encode_rows
+from streams.events.replay import encode_columns
 from streams.ingest.envelopes import DELETE, Change, Decode, NotReadable, opened
-from streams.intake.convert import Local, as_batch
-from streams.intake.mapper import Event, LeftOut, Mapper
+from streams.intake.columnar import Columnar
+from streams.intake.convert import Local
+from streams.intake.mapper import Event, LeftOut, Mapper, Rows
 from streams.intake.mapping import Envelope, MappingFile
 from streams.intake.readers import Record
 
@@ -72,12 +74,13 @@ class Made:
 
 
 class Source(NamedTuple):
-    """How the messages of a topic are read. decode: None where they are JSON."""
+    """How the messages of a topic are read. decode: None where they are JSON. columnar: for many at once, if it can."""
 
     kind: InputName
     mapper: Mapper
     envelope: Envelope
     decode: Decode | None
+    columnar: Columnar | None
 
 
 class Stage:
@@ -100,7 +103,8 @@ class Stage:
                 raise BadSetting(msg)
             for topic in rules.topics:
                 mapper = Mapper(rules, kind, zone=local.zone, currency=local.currency, file=topic, where=mapping.name)
-                self._sources[topic] = Source(kind, mapper, rules.envelope, decoders[rules.format])
+                columnar = Columnar.of(mapper) if rules.envelope == "none" else None
+                self._sources[topic] = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar)
 
     @staticmethod
     def _decoders(mapping: MappingFile, registry: Callable[[], Registry] | None) -> dict[str, Decode | None]:
@@ -119,36 +123,55 @@ class Stage:
     def run(self, messages: Sequence[Message]) -> Made:
         """Map a batch, in its order. `Unavailable` where the schema registry cannot say just now what it holds."""
         made = Made()
-        rows: dict[InputName, list[tuple[int, Event]]] = {}
+        read: dict[str, list[tuple[int, Change]]] = {}
         for at, message in enumerate(messages):
-            kind, mapper, envelope, decode = self._sources[message.topic()]
-            value = message.value()
+            source, value = self._sources[message.topic()], message.value()
             if value is None:
                 made.left_out[TOMBSTONE] += 1
                 continue
             try:
-                change = opened(value, message.headers() or (), envelope, decode)
+                change = opened(value, message.headers() or (), source.envelope, source.decode)
             except NotReadable as error:
-                made.add_letter(at, NOT_JSON if decode is None else UNMAPPED, str(error))
+                made.add_letter(at, NOT_JSON if source.decode is None else UNMAPPED, str(error))
                 continue
-            events = rows.setdefault(kind, [])
-            for found in events_of(change, mapper, kind, f"{message.partition()}@{message.offset()}"):
+            read.setdefault(message.topic(), []).append((at, change))
+        rows: dict[InputName, list[tuple[int, Event]]] = {}
+        for topic, changes in read.items():
+            source = self._sources[topic]
+            rows.setdefault(source.kind, []).extend(self._map(source, changes, messages, made))
+        for kind, found in rows.items():
+            self._encode(kind, sorted(found, key=itemgetter(0)), made)
+        made.letters.sort(key=lambda letter: letter.at)
+        return made
+
+    @staticmethod
+    def _map(
+        source: Source, changes: list[tuple[int, Change]], messages: Sequence[Message], made: Made
+    ) -> Iterator[tuple[int, Event]]:
+        """Map what was read of one topic, many at once where that is possible."""
+        known: list[Rows | None] = [None] * len(changes)
+        if source.columnar is not None:
+            known = source.columnar.run([change.after or {} for _, change in changes])
+        for (at, change), rows in zip(changes, known, strict=True):
+            if rows is not None:
+                for row in rows:
+                    yield at, Event(_PLACE, row)
+                continue
+            place = f"{messages[at].partition()}@{messages[at].offset()}"
+            for found in events_of(change, source.mapper, source.kind, place):
                 if isinstance(found, Event):
-                    events.append((at, found))
+                    yield at, found
                 elif found.is_error:
                     made.add_letter(at, UNMAPPED, ": ".join(filter(None, found[:3])))
                 else:
                     made.left_out[found.reason] += 1
-        for kind, found_events in rows.items():
-            self._encode(kind, found_events, made)
-        made.letters.sort(key=lambda letter: letter.at)
-        return made
 
     def _encode(self, kind: InputName, events: list[tuple[int, Event]], made: Made) -> None:
         """Encode events as the worker wants them; what it would refuse makes a letter."""
         if not events:
             return
-        keys, values, _ = encode_rows(kind, as_batch(kind, [event.row for _, event in events]))
+        columns = [list(column) for column in zip(*(event.row for _, event in events), strict=True)]
+        keys, values = encode_columns(kind, columns)
         refused = BY_NAME[kind].decode(values)[1]
         for refusal in refused:
             at, event = events[refusal.row]
@@ -167,7 +190,7 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
     """
     if not change.op or (change.before is None and change.op != DELETE):
         if change.after is not None:
-            yield from mapper.events(Record(_PLACE, change.after))
+            yield from mapper.events(Record(_PLACE, change.after), place_id=place, is_alone=True)
         return
     after = {} if change.after is None else _by_id(mapper, change.after)
     before = {} if change.before is None else _by_id(mapper, change.before)
@@ -193,7 +216,7 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
 
 def _by_id(mapper: Mapper, row: dict[str, Any]) -> dict[str, Event | LeftOut]:
     """Map a row; what is left out is named by its place."""
-    found = mapper.events(Record(_PLACE, row))
+    found = mapper.events(Record(_PLACE, row), is_alone=True)
     return {each.row[0] if isinstance(each, Event) else f"\0{each.place}": each for each in found}
 
 

@@ -54,6 +54,11 @@ def compiled(expression: str, *, columns: Collection[str] = (), where: str = "")
     return search
 
 
+def is_path(expression: str) -> bool:
+    """Tell whether an expression is a path of keys, which needs no JMESPath."""
+    return _PATH.fullmatch(expression) is not None
+
+
 def _key(key: str) -> Getter:
     return lambda record: record.get(key)
 

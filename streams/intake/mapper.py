@@ -17,7 +17,10 @@ from streams.intake.readers import Record
 from streams.intake.values import Unreadable
 
 _QUOTED: Final = 40
-_DECIMALS: Final = 9
+DECIMALS: Final = 9
+"""To which amounts are rounded that were multiplied."""
+Row = tuple[Any, ...]
+Rows = list[Row]
 Find = Callable[[dict[str, Any]], Any]
 
 
@@ -25,7 +28,7 @@ class Event(NamedTuple):
     """An event: where its record stands, and its fields in the order of the input's."""
 
     place: str
-    row: tuple[Any, ...]
+    row: Row
 
 
 class LeftOut(NamedTuple):
@@ -49,7 +52,7 @@ class Mapper:
 
     columns: those of a flat file, () of nested records. zone: of times that tell none and whose mapping tells none.
     currency: of records that tell none. file: name of the file. where: what errors call the mapping. Raises `BadInput`
-    for an expression that cannot be one.
+    for an expression that cannot be one. fields, at: those of the input's events, and their places in a row.
     """
 
     def __init__(  # noqa: PLR0913 - by name
@@ -64,20 +67,26 @@ class Mapper:
         where: str = "mapping",
     ) -> None:
         """Compile every expression."""
-        self._mapping, self._kind, self._columns = mapping, kind, columns
-        self._currency, self._file, self._row = currency.upper(), file, 0
+        self.mapping, self._kind, self._columns = mapping, kind, columns
+        self.currency, self._file, self._row = currency.upper(), file, 0
         self._zone, self._where = mapping.zone or zone, f"{where} [{kind}]"
         self._each = self._compiled(mapping.each) if mapping.each else None
         self._leave_out = [(self._compiled(rule.when), rule.reason) for rule in mapping.leave_out]
         self._variants = [self._variant(event) for event in mapping.events]
-        self._at = BY_NAME[kind].places
+        self.fields, self.at = BY_NAME[kind].fields, BY_NAME[kind].places
         order = mapping.fields.get("order_id")
         rule = Rule(expression=order) if isinstance(order, str) else order
         self._order_of = self._compiled(rule.expression) if rule and rule.expression else lambda _: None
+        self._place_id = ""
         self._group, self._line = None, 0  # neighbours of one order, and the number of the last one
 
-    def events(self, record: Record) -> Iterator[Event | LeftOut]:
-        """Make the events of one record."""
+    def events(self, record: Record, *, place_id: str = "", is_alone: bool = False) -> Iterator[Event | LeftOut]:
+        """Make the events of one record.
+
+        is_alone: its neighbours may be others the next time, so that the lines of an order are not counted over them.
+        place_id: names the record in ids of events that have neither an id nor an order and a line; "" what they say.
+        """
+        self._place_id = place_id
         self._row += 1
         if record.values is None:
             yield LeftOut(record.place, "unreadable", record.why)
@@ -85,17 +94,18 @@ class Mapper:
         beside = {"file": self._file, "row": self._row}
         if self._each is None:
             element = beside | record.values
-            yield from self._of_element(record.place, element, self._line_of(element))
+            line = 0 if is_alone else self._line_of(element)
+            yield from self._of_element(record.place, element, line)
             return
         elements = self._each(record.values)
         beside["parent"] = record.values
         if not isinstance(elements, list):
             reason = self._reason_to_leave_out(beside)
-            said = f"no {self._mapping.each}", "there is no list of that name"
+            said = f"no {self.mapping.each}", "there is no list of that name"
             yield LeftOut(record.place, *said) if reason is None else LeftOut(record.place, reason, is_error=False)
             return
         for line, element in enumerate(elements, 1):
-            place = f"{record.place}, {self._mapping.each} {line}"
+            place = f"{record.place}, {self.mapping.each} {line}"
             if isinstance(element, dict):
                 yield from self._of_element(place, {**element, **beside, "line": line}, line)
             else:
@@ -137,23 +147,26 @@ class Mapper:
             if value is None and not field.nullable and field.name not in MADE_UP:
                 return LeftOut(place, f"no {field.name}")
             row.append(value)
-        currency = self._at.get("currency")
+        currency = self.at.get("currency")
         if currency is not None:
-            row[currency] = (row[currency] or self._currency).upper()
+            row[currency] = (row[currency] or self.currency).upper()
             if not row[currency]:
                 return LeftOut(place, "no currency", "give --currency, or currency in the mapping")
             for at in variant.in_minor_units:
-                row[at] = round(row[at] * values.minor_units(row[currency]), _DECIMALS)
+                row[at] = round(row[at] * values.minor_units(row[currency]), DECIMALS)
         self._make_up(row, variant, line)
         return Event(place, tuple(row))
 
     def _make_up(self, row: list[Any], variant: _Variant, line: int) -> None:
         """Name an event of which the source has no name: by its order and line, else by what it says."""
-        at = self._at
+        at = self.at
         suffix = "" if variant is self._variants[0] else f"/{variant.name}"
         order_id = row[at["order_id"]] if "order_id" in at else None
         if row[at["event_id"]] is None and line and order_id is not None:
             row[at["event_id"]] = f"{order_id}/{line}{suffix}"
+        if row[at["event_id"]] is None and self._place_id:
+            parts = order_id, self._place_id, str(line or "")
+            row[at["event_id"]] = f"{'/'.join(filter(None, parts))}{suffix}"
         if row[at["event_id"]] is None:
             said = [each for name, each in zip(at, row, strict=True) if name not in MADE_UP]
             row[at["event_id"]] = f"{xxh3_128_hexdigest(repr(said).encode())}{suffix}"
@@ -164,7 +177,7 @@ class Mapper:
                 row[at[name]] = row[at["event_id"]]
 
     def _variant(self, event: EventRule) -> _Variant:
-        rules = {**self._mapping.fields, **event.fields}
+        rules = {**self.mapping.fields, **event.fields}
         known = BY_NAME[self._kind].fields
         fields = tuple((field, self._finder(field, rules.get(field.name))) for field in known)
         given = [rules.get(field.name) for field in known]
@@ -179,7 +192,7 @@ class Mapper:
         if given is None:
             return lambda _: None
         rule = Rule(expression=given) if isinstance(given, str) else given
-        read = self._reader(field, rule)
+        read = self.reader(field, rule)
         if rule.constant is not None:
             constant = read(rule.constant)
             return lambda _: constant
@@ -213,11 +226,12 @@ class Mapper:
         return find
 
     def _number(self, value: object) -> float | None:
-        return values.as_number(value, decimal=self._mapping.decimal, thousands=self._mapping.thousands)
+        return values.as_number(value, decimal=self.mapping.decimal, thousands=self.mapping.thousands)
 
-    def _reader(self, field: Field, rule: Rule) -> Callable[[Any], Any]:
+    def reader(self, field: Field, rule: Rule) -> Callable[[Any], Any]:
+        """Make what reads a value that was found, of the field's own type; `Unreadable` where it is none."""
         if field.name == "event_time_ms":
-            form, zone = rule.time or self._mapping.time, rule.zone or self._zone
+            form, zone = rule.time or self.mapping.time, rule.zone or self._zone
             return lambda value: values.as_time_ms(value, form=form, zone=zone)
         if field.type == "double":
             scale = rule.scale
@@ -225,7 +239,7 @@ class Mapper:
             def scaled(value: object) -> float | None:
                 number = self._number(value)
                 # 1999 * .01 is 19.990000000000002
-                return number if number is None or scale == 1 else round(number * scale, _DECIMALS)
+                return number if number is None or scale == 1 else round(number * scale, DECIMALS)
 
             return scaled
         if rule.values:

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [throughput|state|close|recovery|tombstones|overload] ...`: every measurement, or one."""
+"""`python -m tests.bench [throughput|state|close|recovery|tombstones|ingest|overload] ...`: every measurement, or one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import argparse
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    kinds = ["all", "throughput", "state", "close", "recovery", "tombstones", "overload"]
+    kinds = ["all", "throughput", "state", "close", "recovery", "tombstones", "ingest", "overload"]
     parser.add_argument("what", nargs="?", choices=kinds, default="all")
     parser.add_argument("--events", type=int, default=2_000_000, help="events of the service's throughput run")
     parser.add_argument("--plain-events", type=int, default=60_000, help="events of plain Faust's throughput run")
@@ -41,6 +41,10 @@ def main() -> None:
         from tests.bench import state  # noqa: PLC0415
 
         state.main(asked.skus)
+    if asked.what in {"all", "ingest"}:
+        from tests.bench import ingest  # noqa: PLC0415
+
+        ingest.main()
     if asked.what in {"all", "overload"}:
         from tests.bench import overload  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ from tests.support.kafka_broker import ROOT
     ("what", "said"),
     [
         (("state", "--skus", "100"), r"100 SKUs: row [\d,]+ B; .* flush [\d.]+ s, restore [\d.]+ s"),
+        (("ingest",), r"ingest, flat JSON: [\d,]+ lines/s a core at once, [\d,]+ one by one"),
         (("tombstones", "--tombstones", "1000"), r"recovery of 1,000 tombstones: \d+ MB of memory"),
     ],
 )

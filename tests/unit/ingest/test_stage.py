@@ -117,6 +117,25 @@ def test_what_cannot_be_used_is_a_letter_each_and_the_other_lines_go_out() -> No
     assert made.left_out == {"test order": 1}
 
 
+@pytest.mark.parametrize("order_id", ["7", None], ids=["of an order", "of none"])
+def test_messages_without_an_id_are_named_by_their_place_whatever_lies_beside_them(order_id: str | None) -> None:
+    """Lines of one order were counted over neighbours: read again from the second on, it was taken for the first."""
+    text = MAPPING.replace('each = "lines"\n', "").replace("ENVELOPE", "none").replace("parent.", "")
+    one = {"id": order_id, "currency": "EUR", "at": T0, **line("A")}
+    messages = [Said(json.dumps(one).encode(), at=at) for at in (5, 6, 7)]
+    ids = [
+        [event_id for event_id, *_ in lines_of(Stage(parse(text, "x"), Local()).run(messages[n:]))] for n in range(3)
+    ]
+    assert ids[0][1:] == ids[1]
+    assert ids[1][1:] == ids[2]
+    assert ids[0] == [f"7/3@{at}" if order_id else f"3@{at}" for at in (5, 6, 7)]
+
+
+def test_lines_of_a_message_without_an_order_are_named_by_its_place() -> None:
+    made = run({"currency": "EUR", "at": T0, "lines": [line("A"), line("A")]})
+    assert [event_id for event_id, *_ in lines_of(made)] == ["3@0/1", "3@0/2"]
+
+
 def test_a_line_that_a_worker_would_refuse_is_a_letter() -> None:
     made = run(order(7, line("A\x07"), line("B")), order(8, line("C", 2e18)))
     assert [event_id for event_id, *_ in lines_of(made)] == ["7/2"]
