@@ -1,7 +1,8 @@
 """Which parts of an input record tell of a person, found in its bytes.
 
-`customer_id` does by contract; a producer may write it in another way (`customerId`), or nest it. Names are compared by
-their letters alone. What further fields hold, which nobody declared, cannot be known.
+`customer_id` does by contract; a producer may write it in another way (`customerId`), or nest it. Orders of a bus tell
+of their customers also by name, address, telephone and the like. Names are compared by their letters alone. What
+further fields hold, which nobody declared, cannot be known.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ import msgspec
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises for bytes: RecursionError is deep nesting, UnicodeDecodeError text that is not UTF-8."""
 
-_NAMES: Final = {"customerid", "customer"}
+_NAMES: Final = frozenset(
+    """
+    customerid customer customername customeremail customerphone customernote userid username user
+    email emailaddress contactemail buyeremail phone phonenumber telephone mobile mobilephone fax
+    firstname lastname middlename fullname surname givenname familyname dateofbirth birthday buyer buyername recipient
+    recipientname address street streetaddress addressline postaladdress billing billingaddress billingname
+    shippingaddress shippingname deliveryaddress defaultaddress shipto billto shipaddress
+    ip ipaddress clientip browserip remoteip useragent clientdetails deviceid anonymousid clientid
+    creditcard cardnumber iban vatid taxid
+    """.split()
+)
+_LETTERS_ONLY: Final = bytes(set(range(256)) - set(b"abcdefghijklmnopqrstuvwxyz"))
+_NAME_BYTES: Final = frozenset(name.encode() for name in _NAMES)
 _BLANK: Final = b" \t\r\n"
 _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NAME_OR_TEXT: Final = re.compile(rb"(" + _TEXT + rb")(\s*:\s*)?", re.DOTALL)
@@ -27,6 +40,8 @@ _SCALAR: Final = re.compile(rb"[^,}\]\s]+")
 _NOBODY: Final = re.compile(
     rb'"customer_id"\s*+:\s*+(?:null(?![a-z0-9_])|""|(?:n|nu|nul)?\Z)|"cust(?:o(?:m(?:e(?:r[_id]*+)?)?)?)?"?\s*+\Z'
 )
+# of `customer` either half: the name itself may be what is damaged
+_WORDS: Final = (b"cust", b"omer", b"mail", b"phon", b"addr", b"name", b"street", b"@")
 _SPELT: Final = re.compile(rb"\\u00[4-7]")  # an ASCII letter as an escape
 
 as_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -72,7 +87,7 @@ def may_tell_of_a_person(record: bytes) -> bool:
     """Whether a record that cannot be read as a JSON object may tell of a person.
 
     It may, unless it begins like an object and has the word `customer`, or half of it, only as a name with null or
-    nothing behind it.
+    nothing behind it, and nothing of a mail, a telephone, an address or a name.
     """
     if not record.lstrip(_BLANK).startswith(b"{") or _SPELT.search(record):
         return True
@@ -81,11 +96,11 @@ def may_tell_of_a_person(record: bytes) -> bool:
 
 
 def _names_somebody(text: bytes) -> bool:
-    return b"cust" in text or b"omer" in text  # either half: the name itself may be what is damaged
+    return any(word in text for word in _WORDS)
 
 
 def _is_personal_name(raw: bytes) -> bool:
-    if b"\\" not in raw and b"ustomer" not in raw.lower():
+    if b"\\" not in raw and raw.lower().translate(None, _LETTERS_ONLY) not in _NAME_BYTES:
         return False
     try:
         return is_personal(_as_text(raw))

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from schemas.errors import SkutrendError
 from streams import cli_intake
 from streams import settings as settings_module
-from streams.cli_intake import FILE, event_files, event_options
+from streams.cli_intake import FILE, bus_mapping, bus_options, event_files, event_options
 from streams.settings import Settings
 
 
@@ -289,16 +289,19 @@ def dead_letters_list(ctx: click.Context, code: str | None, limit: int, out: Pat
 @dead_letters.command("replay")
 @click.argument("file", type=FILE)
 @click.option("--force", is_flag=True, help="Send also letters whose value is still unusable.")
+@bus_options
 @click.pass_context
-def dead_letters_replay(ctx: click.Context, file: Path, *, force: bool) -> None:
+def dead_letters_replay(ctx: click.Context, /, file: Path, *, force: bool, **options: Any) -> None:  # noqa: ANN401
     """Send the mended letters of FILE (of `dead-letters list --out`) to the topics they came from, each once.
+
+    Letters of a bus's topics (of `skutrend ingest`) need its mapping: they go to the input topics, as events.
 
     Letters that an earlier run has sent are skipped, however that run ended: events and markers are one transaction. An
     event whose window has closed meanwhile becomes a late event.
     """
     from streams.dead_letters.resending import replay_letters  # noqa: PLC0415
 
-    done = replay_letters(_settings(ctx), file, force=force)
+    done = replay_letters(_settings(ctx), file, force=force, bus=bus_mapping(**options))
     click.echo(f"{done.sent:,} sent, {done.skipped:,} skipped (sent before)")
 
 

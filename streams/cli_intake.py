@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from schemas.inputs import InputName
+    from streams.intake.convert import Local
+    from streams.intake.mapping import MappingFile
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 Command = Callable[..., None]
@@ -150,33 +152,53 @@ def mapping_check(name: str, sample: Path | None, kind: InputName | None, zone: 
     check_mapping(name, sample, Wanted(kind=kind, local=Local(zone, currency)))
 
 
+_OF_THE_BUS = (
+    click.option(
+        "--preset", help="The mapping of that name (`skutrend mapping list`); its topics are given by --topic."
+    ),
+    click.option("--mapping", "mapping_file", type=FILE, help="TOML file that says how records become events."),
+    click.option("--topic", "topics", multiple=True, help="Topic of the bus, for the mapping's own; may be repeated."),
+    _ZONE,
+    _CURRENCY,
+)
+
+
+def bus_options(command: Command) -> Command:
+    """Add the options that say how messages of a bus are to be read."""
+    for option in reversed(_OF_THE_BUS):
+        command = option(command)
+    return command
+
+
+def bus_mapping(
+    preset: str | None, mapping_file: Path | None, topics: tuple[str, ...], zone: str, currency: str
+) -> tuple[MappingFile, Local] | None:
+    """Read what these options name; None where they name no mapping."""
+    from streams.intake import mapping as mappings  # noqa: PLC0415
+    from streams.intake.convert import Local  # noqa: PLC0415
+
+    if preset is not None and mapping_file is not None:
+        msg = "Give --preset or --mapping, not both."
+        raise click.UsageError(msg)
+    if preset is None and mapping_file is None:
+        return None
+    found = mappings.named(preset) if preset is not None else mappings.load(mapping_file or Path())
+    return mappings.reading(found, topics) if topics else found, Local(zone, currency)
+
+
 @click.command()
-@click.option("--preset", help="The mapping of that name (`skutrend mapping list`); its topics are given by --topic.")
-@click.option("--mapping", "mapping_file", type=FILE, help="TOML file that says how records become events.")
-@click.option("--topic", "topics", multiple=True, help="Topic to read, instead of the mapping's; may be repeated.")
-@_ZONE
-@_CURRENCY
+@bus_options
 @click.pass_context
-def ingest(
-    ctx: click.Context,
-    /,
-    preset: str | None,
-    mapping_file: Path | None,
-    topics: tuple[str, ...],
-    zone: str,
-    currency: str,
-) -> None:
+def ingest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Make events of a bus's topics, exactly once, until SIGTERM: run beside the worker, as often as needed.
 
     Reads orders as the bus has them (nested lines, other keys, envelopes), and writes the input topics, keyed and
     partitioned by SKU. What cannot be used goes to the dead letters.
     """
     from streams.commands.ingest import ingest as run  # noqa: PLC0415
-    from streams.intake import mapping as mappings  # noqa: PLC0415
-    from streams.intake.convert import Local  # noqa: PLC0415
 
-    if (preset is None) == (mapping_file is None):
+    found = bus_mapping(**options)
+    if found is None:
         msg = "Give --preset or --mapping."
         raise click.UsageError(msg)
-    found = mappings.named(preset) if preset is not None else mappings.load(mapping_file or Path())
-    run(ctx.obj(), mappings.reading(found, topics) if topics else found, Local(zone, currency))
+    run(ctx.obj(), *found)

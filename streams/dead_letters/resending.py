@@ -1,5 +1,8 @@
 """The `dead-letters replay` command: mended letters go back to where they came from, each of them once.
 
+Letters of a bus's topics are not written to the bus again, which is somebody else's: they are mapped as
+`skutrend ingest` maps them, and their events go to the input topics.
+
 The events and, per letter, a marker under its source are one Kafka transaction. Whoever runs the command claims the
 transactional id of the group before reading the markers: a run before it is then over, and what that has sent is either
 marked, or was never sent.
@@ -11,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -19,13 +22,17 @@ from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS, sku_complaint
 from streams.dead_letters import letter_files
+from streams.dead_letters.letter_files import Mended
+from streams.ingest.registry import Registry
+from streams.ingest.stage import Made, Stage
 from streams.kafka import topics
 from streams.kafka.output_producer import OutputProducer
 from streams.kafka.partition_reader import Reader
 from streams.observe.progress import track_progress
 
 if TYPE_CHECKING:
-    from streams.dead_letters.letter_files import Mended
+    from streams.intake.convert import Local
+    from streams.intake.mapping import MappingFile
     from streams.settings import Settings
 
 REPLAYED_FROM: Final = "replayed_from"
@@ -50,15 +57,78 @@ class Outcome:
     skipped: int
 
 
-def replay_letters(settings: Settings, path: Path, *, force: bool = False) -> Outcome:
+class BusLetter(NamedTuple):
+    """A letter as the stage takes messages."""
+
+    letter: Mended
+
+    def topic(self) -> str:
+        """Name the topic that it came from."""
+        return self.letter.source.topic
+
+    def value(self) -> bytes | None:
+        """Give the value as it is mended."""
+        return self.letter.value
+
+    def headers(self) -> None:
+        """Give none: a file of letters has none."""
+
+    def partition(self) -> int:
+        """Give the partition that it came from."""
+        return self.letter.source.partition
+
+    def offset(self) -> int:
+        """Give the offset that it had."""
+        return self.letter.source.offset
+
+
+class Routes:
+    """What becomes of letters: by the topic that they came from, which is an input or one of the bus."""
+
+    def __init__(self, settings: Settings, bus: tuple[MappingFile, Local] | None) -> None:
+        """bus: how letters of the bus's topics are mapped; None where there are none."""
+        self._settings = settings
+        self._kinds = {settings.topic(name): name for name in INPUT_NAMES}
+        self._stage = None if bus is None else Stage(*bus, lambda: Registry(settings.schema_registry))
+        self.topics = [*self._kinds, *(() if self._stage is None else self._stage.topics)]
+
+    def events(self, letter: Mended) -> list[tuple[str, bytes | None, bytes | None]]:
+        """Give what goes out for a letter: (topic, key, value)."""
+        if letter.source.topic in self._kinds:
+            return [(letter.source.topic, sku_of(letter.value) or letter.key, letter.value)]
+        return [
+            (self._settings.topic(kind), key, value)
+            for kind, records in self._made(letter).records.items()
+            for key, value in zip(*records, strict=True)
+        ]
+
+    def complaints(self, letter: Mended) -> list[str]:
+        """Say why a letter is still unusable."""
+        kind = self._kinds.get(letter.source.topic)
+        if kind is None:
+            return [f"{each.code}: {each.error}" for each in self._made(letter).letters]
+        return [f"{each.code}: {each.error}" for each in BY_NAME[kind].decode([letter.value])[1]]
+
+    def _made(self, letter: Mended) -> Made:
+        assert self._stage is not None  # noqa: S101 - else its topic were none of ours
+        return self._stage.run([BusLetter(letter)])
+
+
+def replay_letters(
+    settings: Settings, path: Path, *, force: bool = False, bus: tuple[MappingFile, Local] | None = None
+) -> Outcome:
     """Send the letters of a file again, each once however often this is called.
 
+    bus: how letters of a bus's topics are mapped.
     force: also those whose value the decoder of their topic still refuses, but none that is not whole. `BadInput` where
     the file cannot be used, before anything is sent; `BrokerTrouble`, `FlushFailed` and `Fenced` (by another run) leave
     nothing sent either.
     """
-    checked = _checked(settings, path, force=force)
-    for topic in sorted({source.partition("[")[0] for source in checked}):
+    routes = Routes(settings, bus)
+    checked = _checked(routes, path, force=force)
+    inputs = {settings.topic(name) for name in INPUT_NAMES}
+    came_from = {source.partition("[")[0] for source in checked}
+    for topic in sorted(came_from & inputs | (inputs if came_from - inputs else set())):
         topics.partition_count(settings.client, topic)  # one that is missing is said before anything is sent
     producer = OutputProducer(
         {**settings.client, "partitioner": "murmur2_random"},
@@ -69,7 +139,7 @@ def replay_letters(settings: Settings, path: Path, *, force: bool = False) -> Ou
         producer.init_transactions(CLAIM_S)
         done = _marked(settings, checked.keys())
         try:
-            return _send(settings, path, producer, checked=checked, done=done)
+            return _send(routes, path, producer, markers=markers_topic(settings), checked=checked, done=done)
         except BaseException:
             producer.abort(ABANDON_S)
             raise
@@ -87,17 +157,16 @@ def markers_topic(settings: Settings) -> str:
     return settings.output(f"skutrend-{settings.group}-replayed")
 
 
-def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]:
+def _checked(routes: Routes, path: Path, *, force: bool) -> dict[str, bytes]:
     """Read the whole file and give each source's digest; `BadInput` tells what is wrong with it."""
-    kinds = {settings.topic(name): name for name in INPUT_NAMES}
     seen: dict[str, bytes] = {}
     unusable: list[str] = []
     for letter in _read(path, "checking"):
-        kind = kinds.get(letter.source.topic)
-        if kind is None:
+        if letter.source.topic not in routes.topics:
             msg = (
-                f"line {letter.line} of {path} comes from {letter.source}, which is none of the inputs "
-                f"({', '.join(kinds)}); see SKUTREND_TOPIC_PREFIX, or take the line out"
+                f"line {letter.line} of {path} comes from {letter.source}, which is none of the topics that are known "
+                f"({', '.join(routes.topics)}); see SKUTREND_TOPIC_PREFIX, give the --mapping of `skutrend ingest`, or "
+                "take the line out"
             )
             raise BadInput(msg)
         if letter.cut:
@@ -112,8 +181,7 @@ def _checked(settings: Settings, path: Path, *, force: bool) -> dict[str, bytes]
             # the same twice is what a crash of the worker may leave
             msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
             raise BadInput(msg)
-        for refusal in BY_NAME[kind].decode([letter.value])[1]:
-            unusable.append(f"{letter.source} in line {letter.line} ({refusal.code}: {refusal.error})")
+        unusable += [f"{letter.source} in line {letter.line} ({why})" for why in routes.complaints(letter)]
     if unusable and not force:
         more = f" and {len(unusable) - _NAMED:,} more" if len(unusable) > _NAMED else ""
         msg = (
@@ -147,9 +215,8 @@ def _marked(settings: Settings, sources: KeysView[str]) -> set[str]:
 
 
 def _send(
-    settings: Settings, path: Path, producer: OutputProducer, *, checked: Mapping[str, bytes], done: set[str]
+    routes: Routes, path: Path, producer: OutputProducer, *, markers: str, checked: Mapping[str, bytes], done: set[str]
 ) -> Outcome:
-    markers = markers_topic(settings)
     sent = skipped = 0
     for letter in _read(path, "sending"):
         source = str(letter.source)
@@ -160,8 +227,8 @@ def _send(
             skipped += 1
             continue
         done.add(source)
-        key = sku_of(letter.value) or letter.key
-        producer.put_one(letter.source.topic, key, letter.value, [(REPLAYED_FROM, source.encode())])
+        for topic, key, value in routes.events(letter):
+            producer.put_one(topic, key, value, [(REPLAYED_FROM, source.encode())])
         producer.put_one(markers, source.encode(), letter.source.topic.encode())
         sent += 1
     producer.commit(SETTLE_S)

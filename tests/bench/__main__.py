@@ -1,4 +1,4 @@
-"""`python -m tests.bench [throughput|state|close|recovery|tombstones|ingest|overload] ...`: every measurement, or one."""
+"""`python -m tests.bench [all|throughput|state|close|recovery|tombstones|ingest|overload] ...`: measures."""
 
 from __future__ import annotations
 

@@ -164,6 +164,37 @@ def test_members_that_come_and_go_share_the_work_and_repeat_nothing(
     assert Counter(order["event_id"] for order in orders_of(kafka, topic_prefix)) == Counter(lines.keys())
 
 
+def test_letters_of_the_bus_are_mended_and_their_lines_go_out_once(
+    kafka: KafkaBroker, topic_prefix: str, bus: str, stage: Service, tmp_path: Path
+) -> None:
+    lines = [{"sku": "A", "pieces": 2, "cents": 250}, {"sku": "B", "pieces": "many", "cents": 100}]
+    order = {"id": "o1", "currency": "EUR", "at": "2026-03-01T08:00:00Z", "customer_id": None, "lines": lines}
+    with stage:
+        stage.start("a")
+        send(kafka, bus, [(b"o1", json.dumps(order).encode()), (b"o2", b"{no json")])
+        wait_for(lambda: len(letters_of(kafka, topic_prefix)) == 2, within_s=60, told=lambda: stage.log("a"))
+        stage.stop("a")
+    assert [found["event_id"] for found in orders_of(kafka, topic_prefix)] == ["o1/1"]
+    path = tmp_path / "letters.jsonl"
+    skutrend("dead-letters", "list", "--out", str(path), settings=stage.settings)
+    replay = ("dead-letters", "replay", str(path))
+    refused = skutrend(*replay, settings=stage.settings, check=False)
+    assert refused.returncode == 1
+    assert "give the --mapping of `skutrend ingest`" in refused.stderr
+    replay = (*replay, *stage.command[1:])
+    refused = skutrend(*replay, settings=stage.settings, check=False)
+    assert refused.returncode == 1
+    assert "(unmapped: " in refused.stderr
+    assert "nothing was sent" in refused.stderr
+    mended = [json.loads(each) for each in path.read_text().splitlines() if '"not_json"' not in each]
+    mended[0]["value"] = mended[0]["value"].replace('"many"', "7")
+    path.write_text("".join(json.dumps(each) + "\n" for each in mended))
+    assert skutrend(*replay, settings=stage.settings).stdout.startswith("1 sent, 0 skipped")
+    assert skutrend(*replay, settings=stage.settings).stdout.startswith("0 sent, 1 skipped")
+    found = Counter((each["event_id"], each["quantity"]) for each in orders_of(kafka, topic_prefix))
+    assert found == {("o1/1", 2.0): 2, ("o1/2", 7.0): 1}, "what went out before has the same id, and is a duplicate"
+
+
 def test_what_cannot_work_is_one_sentence(kafka: KafkaBroker, topic_prefix: str, bus: str, stage: Service) -> None:
     path = stage.command[-1]
     for arguments, said in (

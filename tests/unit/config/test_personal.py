@@ -89,6 +89,9 @@ def test_what_tells_of_nobody_is_kept_byte_for_byte(value: bytes | None) -> None
         {"customer": {"id": WHO}},
         {"event_id": "\N{LATIN SMALL LETTER E WITH ACUTE}", "customer_id": WHO},
         {"order": {"lines": [{"customer_id": WHO}, {"customer_id": WHO}]}},
+        {"email": WHO, "phone": "jane.doe", "browser_ip": "jane.doe"},
+        {"billing_address": {"first_name": WHO, "address1": WHO, "zip": "jane.doe"}, "shipping": {"address-2": WHO}},
+        {"buyer": {"EmailAddress": WHO}, "recipientName": WHO, "client_details": {"user_agent": "jane.doe"}},
     ],
 )
 def test_a_customer_is_found_however_it_is_written(changes: dict[str, Any]) -> None:
@@ -138,8 +141,11 @@ def test_no_spelling_gets_past(value: bytes) -> None:
         json.dumps(WHO).encode(),
         b"\x00\x01" + WHO.encode(),
         json.dumps({f"{n}": {"customer_id": f"{WHO}{n}"} for n in range(100)}).encode(),
+        b'{"sku": "a", "email": "jane',
+        b'{"sku": "a", "ShippingAddress": {"zip": "12345", NaN',
+        b'{"sku": "a", "note": "ask jane@doe.com", ',
     ],
-    ids=range(19),
+    ids=range(22),
 )
 def test_a_record_that_cannot_be_picked_apart_is_removed_with_its_length_told(value: bytes) -> None:
     for by in (MASKER, REMOVER):

@@ -33,7 +33,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("topic", ["orders", "shop.windows", "shop.dead-letters", "shop.late-events"])
 def test_a_letter_of_another_topic_than_the_inputs_is_refused(file: Path, topic: str) -> None:
     written(file, ("shop.orders[0]@1", order("1", "a", T0)), (f"{topic}[0]@7", order("2", "a", T0)))
-    with pytest.raises(BadInput, match=rf"line 2 .* comes from {topic}\[0\]@7, which is none of the inputs \(shop\.or"):
+    said = rf"line 2 .* comes from {topic}\[0\]@7, which is none of the topics that are known \(shop\.or"
+    with pytest.raises(BadInput, match=said):
         replay_letters(SETTINGS, file, force=True)
 
 
