@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import BadSetting
 from schemas.inputs import INPUT_NAMES
-from streams.commands.serve import start_http
+from streams.commands.serve import partition_counts, start_http
 from streams.ingest.registry import Registry
 from streams.ingest.stage import Stage
 from streams.ingest.transfer import Outputs, Transfer
@@ -48,14 +48,16 @@ def ingest(settings: Settings, mapping: MappingFile, local: Local) -> None:
 
 
 def _outputs(settings: Settings, stage: Stage) -> Outputs:
-    """See that all topics are there and may be used; `BrokerTrouble`, `Refused` or `BadSetting` where not."""
+    """See that all topics are there and may be used; waits a while for brokers that do not answer yet.
+
+    `BrokerTrouble`, `Refused` or `BadSetting` where they are not.
+    """
     events = {name: settings.topic(name) for name in INPUT_NAMES}
     dead_letters = settings.output("dead-letters")
     if own := sorted({*events.values(), dead_letters}.intersection(stage.topics)):
         msg = f"the mapping reads {', '.join(own)}, which this stage writes; give the bus's topics other names"
         raise BadSetting(msg)
-    for topic in (*stage.topics, *events.values(), dead_letters):
-        topics.partition_count(settings.client, topic)
+    partition_counts(settings, (*stage.topics, *events.values(), dead_letters))
     needed = dict.fromkeys(stage.topics, (rights.READ,))
     needed |= dict.fromkeys((*events.values(), dead_letters), (rights.WRITE,))
     rights.demand(settings.client, needed)

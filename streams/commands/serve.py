@@ -13,7 +13,7 @@ from features.encoding import fingerprint
 from inference import bundle as bundles
 from inference.bundle import Bundle
 from inference.session import Session
-from schemas.errors import BadSetting, BundleMismatch, Refused, Unavailable
+from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
 from streams.kafka import broker_errors, clients, rights, topics
 from streams.kafka.broker_errors import Attempt, ErrorClass
@@ -26,7 +26,7 @@ from streams.worker.app import build
 from streams.worker.environment import input_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from confluent_kafka.admin import AclOperation, AdminClient
 
@@ -118,24 +118,31 @@ def check_bundle(directory: Path | None) -> list[str]:
     return [*bundles.describe(bundle), f"this machine serves it on {session.provider}"]
 
 
-def partition_counts(settings: Settings) -> dict[str, int]:
-    """Ask the brokers for the partition count of each input topic; waits a while for brokers and topics to appear."""
+def partition_counts(settings: Settings, names: Iterable[str] | None = None) -> dict[str, int]:
+    """Ask the brokers for the partition count of topics; waits a while for brokers and topics to appear.
+
+    names: None for the inputs.
+    """
     admin = clients.admin(settings.client)
-    inputs = [settings.topic(name) for name in INPUT_NAMES]
-    return _patiently(lambda: {topic: _partition_count(admin, topic, settings.brokers) for topic in inputs})
+    wanted = list(names or map(settings.topic, INPUT_NAMES))
+    return _patiently(lambda: {topic: _partition_count(admin, topic, settings) for topic in wanted})
 
 
-def _partition_count(admin: AdminClient, topic: str, brokers: str) -> int:
+def _partition_count(admin: AdminClient, topic: str, settings: Settings) -> int:
     try:
         found = admin.list_topics(topic, timeout=10).topics[topic]
     except KafkaException as error:
-        msg = f"no answer from the brokers at {brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
+        msg = f"no answer from the brokers at {settings.brokers} ({error.args[0].str()}); check SKUTREND_BROKERS"
         raise Unavailable(msg) from error
     if found.error is not None and broker_errors.classify(found.error.code()) is ErrorClass.REFUSED:
         remedy = Attempt("Read", topic=topic).remedy(found.error.code())
         msg = f"topic {topic} may not be seen ({found.error.str()}); {remedy}"
         raise Refused(msg)
     if found.error is not None:
+        is_ours = topic in (*map(settings.topic, INPUT_NAMES), *map(settings.output, topics.OUTPUTS))
+        if not is_ours and broker_errors.is_absent(admin, topic):
+            msg = f"topic {topic} is not there ({found.error.str()}); see whether that is its name"
+            raise BrokerTrouble(msg)
         msg = f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
         raise Unavailable(msg)
     return len(found.partitions)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from confluent_kafka import Consumer, Producer
+    from confluent_kafka.admin import AdminClient
 
 METADATA_S: Final = 5.0  # how long to wait for the metadata that confirm an absence
 
@@ -155,7 +156,7 @@ class Attempt:
         return f"{right} on the {kind} {name!r}" if name else f"{right} on a {kind}"
 
 
-def is_absent(client: Consumer | Producer, topic: str) -> bool:
+def is_absent(client: Consumer | Producer | AdminClient, topic: str) -> bool:
     """Whether the brokers' metadata say that a topic is not there, while they know others.
 
     A broker that has not read its metadata yet knows none at all; one that does not answer confirms nothing.

@@ -15,13 +15,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.provenance import read_dead_letter_headers
 from streams.kafka.murmur2 import partitions_of
+from tests.support.kafka_broker import KafkaBroker
 from tests.support.service import Service, new_group, read_topic, skutrend
 from tests.support.workers import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.support.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.kafka
 
@@ -193,6 +192,23 @@ def test_letters_of_the_bus_are_mended_and_their_lines_go_out_once(
     assert skutrend(*replay, settings=stage.settings).stdout.startswith("0 sent, 1 skipped")
     found = Counter((each["event_id"], each["quantity"]) for each in orders_of(kafka, topic_prefix))
     assert found == {("o1/1", 2.0): 2, ("o1/2", 7.0): 1}, "what went out before has the same id, and is a duplicate"
+
+
+def test_brokers_that_come_later_are_waited_for(topic_prefix: str, tmp_path: Path) -> None:
+    path = tmp_path / "bus.toml"
+    path.write_text(MAPPING.replace("TOPIC", f"{topic_prefix}bus.orders"))
+    with KafkaBroker() as broker:
+        settings = new_group(broker.bootstrap, topic_prefix, partitions=2)
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        (made,) = admin.create_topics([NewTopic(f"{topic_prefix}bus.orders", 1, 1)]).values()
+        made.result(30)
+        broker.kill()
+        with Service(settings, tmp_path, command=("ingest", "--mapping", str(path))) as stage:
+            stage.start("a", wait=False)
+            wait_for(lambda: "no answer from the brokers" in stage.log("a"), within_s=30)
+            broker.restart()
+            stage.await_ready(["a"])
+            stage.stop("a")
 
 
 def test_what_cannot_work_is_one_sentence(kafka: KafkaBroker, topic_prefix: str, bus: str, stage: Service) -> None:
