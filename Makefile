@@ -61,7 +61,7 @@ check: $(VENV)/.dev $(KAFKA) $(BIN)/promtool
 # the quick half: no Kafka, nothing that is slow by nature, fewer examples of each property; `make check` runs all
 unit: $(VENV)/.dev $(BIN)/promtool
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest tests/unit tests/properties tests/simulation -m 'not kafka and not slow' \
-	  -n 2 --dist worksteal
+	  -n 3 --dist worksteal
 
 # thousands of schedules of crashes, zombies and lost disks; a failing one says how to replay it
 torture: $(VENV)/.dev

@@ -24,7 +24,7 @@ from features.cadence import DAY_MS, DORMANT_AFTER_MS
 from features.currency import ShopCurrency
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
 from schemas.errors import BadSetting
-from streams.config import addresses, naming, security, service_links
+from streams.config import addresses, naming, queue, security, service_links
 from streams.config.personal import Masker, masker
 from streams.config.rates import read as read_rates
 
@@ -299,6 +299,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     if unusable:
         msg = f"the Kafka property {unusable[0]!r} cannot be set by a text; take it out of [kafka] or the environment"
         raise BadSetting(msg)
+    queue.check(settings.kafka)
     kafka = security.normalised(settings.kafka)
     protocol = kafka.get("security.protocol", "PLAINTEXT")
     brokers = addresses.normalised(settings.brokers, protocol=protocol)

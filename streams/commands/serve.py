@@ -140,10 +140,10 @@ def _partition_count(admin: AdminClient, topic: str, settings: Settings) -> int:
         raise Refused(msg)
     if found.error is not None:
         is_ours = topic in (*map(settings.topic, INPUT_NAMES), *map(settings.output, topics.OUTPUTS))
+        remedy = "run `skutrend topics create`" if is_ours else "see whether that is its name"
+        msg = f"topic {topic} is not there ({found.error.str()}); {remedy}"
         if not is_ours and broker_errors.is_absent(admin, topic):
-            msg = f"topic {topic} is not there ({found.error.str()}); see whether that is its name"
             raise BrokerTrouble(msg)
-        msg = f"topic {topic} is not there ({found.error.str()}); run `skutrend topics create`"
         raise Unavailable(msg)
     return len(found.partitions)
 

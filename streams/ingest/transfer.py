@@ -157,7 +157,8 @@ class Transfer:
             raise self._end(error)
         if broker_errors.classify(error.code()) is ErrorClass.REFUSED:
             session_ms = self._settings.session_timeout_ms
-            remedy = Attempt("Read", topic=topic, group=self.group, session_ms=session_ms).remedy(error.code())
+            attempt = Attempt(topic=topic, group=self.group, instance=self._settings.instance, session_ms=session_ms)
+            remedy = attempt.remedy(error.code())
             msg = f"the bus cannot be read, {error.name()}: {error.str()}; {remedy}"
             raise Refused(msg)
         self._note(f"{error.name()}: {error.str()}")

@@ -132,7 +132,8 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]  # aiokafka has no ty
         instance = self._group_instance_id
         if isinstance(request, HeartbeatRequest) and instance is not None:
             request = Heartbeat(self.group_id, self.generation, self.member_id, instance)
-        elif isinstance(request, OffsetCommitRequest) and instance is not None:
+        elif isinstance(request, OffsetCommitRequest) and instance is not None and self.member_id:
+            # without an id it has lost its place and is to join anew: its name would make it look like another worker
             request = Commit(request, instance)
         answer = await super()._send_req(request)
         code = next((each for each in _codes(request, answer) if each in GROUP_REMEDIES), None)

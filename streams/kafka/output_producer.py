@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.errors import Fenced, FlushFailed, Refused
+from schemas.errors import BadSetting, Fenced, FlushFailed, Refused
 from streams.kafka import clients
 from streams.kafka.deadline import Deadline
 from streams.kafka.producer_errors import ProducerErrors
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-QUEUE_RECORDS: Final = 100_000  # librdkafka's default of queue.buffering.max.messages
+QUEUE_MESSAGES: Final = "queue.buffering.max.messages"
+QUEUE_RECORDS: Final = 100_000  # librdkafka's default of it
 POLL_S: Final = 0.05  # how long to let the network take records when the queue is full
 _LEAST_SLICE_S: Final = 0.05
 _SHOWN_BYTES: Final = 64  # of a key, in sentences
@@ -79,7 +80,7 @@ class OutputProducer:
         self._deadline: Deadline | None = None  # of the flush that has begun
         self._stall: _Stall | None = None  # since when `has_room` has seen too many records waiting
         properties = {**DEFAULTS, **config, "error_cb": self._errors.reported}
-        self._most_waiting = int(properties.get("queue.buffering.max.messages", QUEUE_RECORDS)) // 2
+        self._most_waiting = _queue_records(properties) / 2
         if transactional_id is None:
             properties |= {"on_delivery": self._errors.delivered, "delivery.report.only.error": True}
         else:
@@ -278,9 +279,22 @@ class _Stall:
     def check(self, most_s: float, *, left_s: float) -> None:
         """Raise `FlushFailed` where that is for too long."""
         waited_s = time.monotonic() - self.since_s
-        if waited_s > most_s or left_s < 0:
+        if waited_s > most_s:
             msg = f"the brokers took none of {self.waiting} records within {waited_s:.0f} s; see whether they answer"
             raise FlushFailed(msg)
+        if left_s < 0:
+            msg = f"{self.waiting} records were still waiting for the brokers when the time for them was over"
+            raise FlushFailed(msg)
+
+
+def _queue_records(properties: Mapping[str, Any]) -> float:
+    """Give how many records librdkafka queues; math.inf where that is not limited."""
+    text = str(properties.get(QUEUE_MESSAGES, QUEUE_RECORDS))
+    try:
+        return int(text, 0) or math.inf
+    except ValueError as error:
+        msg = f"the Kafka property {QUEUE_MESSAGES} is {text!r}: expected a whole number"
+        raise BadSetting(msg) from error
 
 
 def _slice_s(deadline: Deadline) -> float:

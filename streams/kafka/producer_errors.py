@@ -122,6 +122,8 @@ class ProducerErrors:
         is_missing = kind is ErrorClass.ABSENT and bool(topic) and broker_errors.is_absent(self.producer, topic)
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED and not topic:
             topic = self._unwritable()
+        if code in broker_errors.GROUP_REMEDIES:  # of offsets in a transaction: the consumer hears why, with the names
+            return FlushFailed(what)
         if kind is ErrorClass.REFUSED or is_missing:
             attempt = Attempt("Write", topic=topic, transactional_id=self._transactional_id or "")
             return Refused(f"{what}; {attempt.remedy(code)}")

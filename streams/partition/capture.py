@@ -30,11 +30,11 @@ class Capture:
         self.has_closed = False
         self._drops_models = False
         self._by_key: list[int] = []  # slots in the order of their keys
-        self._retired: list[bytes] = []  # SKUs forgotten since the last flush
+        self._retired: dict[bytes, None] = {}  # SKUs forgotten since the last flush, each once however often it was
 
     def retired(self, skus: Iterable[bytes]) -> None:
         """Take note of SKUs that were forgotten, and of slots that are numbered anew."""
-        self._retired.extend(skus)
+        self._retired.update(dict.fromkeys(skus))
         self._by_key = []
 
     def drop_models(self) -> None:
@@ -84,7 +84,7 @@ class Capture:
         slots = table.slots([key.decode() for key in self._retired])
         is_back = (slots >= 0) & (table["first_number"][slots] < first)
         retired = [key for key, back in zip(self._retired, is_back.tolist(), strict=True) if not back]
-        self._retired = []
+        self._retired = {}
         return retired
 
     def _live_by_key(self) -> list[int]:

@@ -1,5 +1,7 @@
 """The life of one partition: absorb(batch) -> close_due(watermark) -> forecast -> judge -> flush.
 
+Windows close in window_closer.py.
+
 Everything before `flush` only changes memory and passes outputs to the producer; a crash anywhere loses nothing but
 memory, because inputs are read again from the offsets of the last flush.
 """
@@ -8,13 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from features.admission import Absorbed
+from features.admission import Absorbed, Columns
 from features.currency import ShopCurrency
-from features.grid import EARLIEST_MS
 from features.watermark import NEVER_MS
 from inference.session import Session
 from schemas.errors import FlushFailed
@@ -24,12 +24,12 @@ from streams.kafka.batch import RecordBatch
 from streams.kafka.output_producer import OutputProducer
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 from streams.observe.metrics import Metrics
-from streams.partition.backlog import Backlog
 from streams.partition.capture import Capture
-from streams.partition.close_delay import CloseDelay
+from streams.partition.changes import Changes
 from streams.partition.publishing import Publisher, Reporter
 from streams.partition.restore import restore
 from streams.partition.side_outputs import SideOutputs
+from streams.partition.window_closer import WindowCloser
 from streams.partition.working_state import WorkingState
 from streams.settings import Settings
 from streams.state import meta as metas
@@ -40,13 +40,10 @@ from streams.state.snapshots import SnapshotWriter
 from streams.state.store import Store
 
 log = logging.getLogger(__name__)
-_RETIRE_SHARE = 32  # dormant SKUs stay until they are one in so many
 _CURRENCY_TAKEN = (
     "partition %d: the shop's money is taken to be in %s, the currency of the first record seen; set "
     "SKUTREND_CURRENCY, since another worker may see another one first"
 )
-_MANY_WINDOWS = 1_000  # at once: worth a line
-_MOST_FILLED = 64  # open windows with events, while due ones without wait
 
 
 @dataclass(frozen=True)
@@ -107,16 +104,22 @@ class Partition:
         self.sku_state, self.pipeline = self._state.sku_state, self._state.pipeline
         self.watermark = self._state.watermark
         self.flushed_offsets: dict[str, int] = {}
-        self.backlog = Backlog(self.number, metrics)
-        self._changed = False
-        self._is_torn = False
-        self._is_urgent = False
+        self._changes = Changes()
         self._last_flush_ms = NEVER_MS  # of a monotonic clock
         self._channel = FlushChannel(store, producer, changelog)
-        self._publisher, self._reporter = Publisher(settings, producer, metrics), Reporter(self.number, metrics)
-        self._close_delay = CloseDelay(settings.grid)
+        self._reporter = Reporter(self.number, metrics)
         self._capture = Capture(self._state)
         self.meta = self._restored()
+        self.closer = WindowCloser(
+            self.number,
+            settings,
+            state=self._state,
+            meta=self.meta,
+            changes=self._changes,
+            capture=self._capture,
+            publisher=Publisher(settings, producer, metrics),
+            metrics=metrics,
+        )
 
     def _restored(self) -> Meta:
         """Put back what the store holds; returns its meta record, or that of a partition that has absorbed nothing."""
@@ -146,12 +149,12 @@ class Partition:
         mine = {topic: ids[topic] for topic in map(self.settings.topic, INPUT_NAMES) if topic in ids}
         if any(self.meta.topic_ids.get(topic) != now for topic, now in mine.items()):
             self.meta.topic_ids |= mine
-            self._changed = self._changed or bool(self.meta.offsets)
+            self._changes.has_any |= bool(self.meta.offsets)
 
     def absorb(self, source: int, batch: RecordBatch, *, now_ms: int) -> Absorbed:
         """Fold a fetched batch; what cannot be used goes to the dead letters, what is late to the late events."""
         columns, refused = INPUTS[source].decode(batch.values)
-        with self._wholly():
+        with self._changes.wholly():
             outcome = self.sku_state.absorb(source, columns, now_ms=now_ms)
             outcome.refused.extend(refused)
             for refusal in outcome.refused:
@@ -159,107 +162,31 @@ class Partition:
             for skipped in batch.skipped:
                 log.error("%s", skipped.error)
                 self.side_outputs.dead_letter_unread(batch, skipped)
-                self._is_urgent = True  # flushed at once, so that they are not tried again
+                self._changes.is_urgent = True  # flushed at once, so that they are not tried again
             for late in outcome.late:
                 self.side_outputs.late_event(batch, late)
             self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
             self.meta.offsets[batch.topic] = batch.next
             self._reporter.absorbed(batch, outcome, self.meta.counts[INPUTS[source].name])
-        self._changed = True
+        self._changes.has_any = True
+        self._note_currency()
+        return outcome
+
+    def absorb_history(self, source: int, columns: Columns, *, now_ms: int) -> Absorbed:
+        """Fold events that come from no topic: none is counted as a record, and what cannot be used goes nowhere."""
+        with self._changes.wholly():
+            outcome = self.sku_state.absorb(source, columns, now_ms=now_ms)
+            self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
+        self._changes.has_any = True
+        self._note_currency()
+        return outcome
+
+    def _note_currency(self) -> None:
+        """Keep the currency of the money seen, and warn where it was only taken to be the shop's."""
         if self.sku_state.currency != self.meta.currency:
             self.meta.currency = self.sku_state.currency
             if not self.sku_state.money.is_set:
                 log.warning(_CURRENCY_TAKEN, self.number, self.sku_state.currency)
-        return outcome
-
-    @contextmanager
-    def _wholly(self) -> Iterator[None]:
-        """Whatever breaks off in here, such as for want of memory, leaves a state that must not be flushed any more."""
-        was_torn, self._is_torn = self._is_torn, True
-        yield
-        self._is_torn = was_torn
-
-    # ------------------------------------------------------------------ close, forecast, judge
-    def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
-        """Let event time move on; returns the watermark. See `Watermark.advance`."""
-        self.watermark.advance(now_ms=now_ms, monotonic_ms=monotonic_ms, data_end_ms=self.sku_state.data_end_ms())
-        if self.watermark.value_ms >= EARLIEST_MS:
-            self._close_delay.moved(self.watermark.value_ms, now_s=time.monotonic())
-        return self.watermark.value_ms
-
-    def close_due(self, *, now_ms: int) -> bool:
-        """Close the oldest window if the watermark has passed it; returns whether there was one.
-
-        A stretch of windows in which no SKU is live is closed as one.
-        """
-        return sum(1 for _ in self.close_steps(now_ms=now_ms)) > 0
-
-    def close_steps(self, *, now_ms: int) -> Iterator[None]:
-        """Do what `close_due` does, a part of the SKUs at each step; no step where no window is due.
-
-        Up to the last step nothing else may touch the partition, and unless it is reached nothing ever flushes it.
-        """
-        number = self.sku_state.due(self.watermark.value_ms)
-        if number is None:
-            self.backlog.note(closed=0, due=0)
-            return
-        started = time.perf_counter()
-        with self._wholly():
-            stop = self.sku_state.nobody_until(number, self.watermark.value_ms)
-            if stop == number:
-                stop = number + 1
-                yield from self._close(number, now_ms=now_ms)
-            else:
-                self._cross(number, stop)
-            self._retire(stop - 1)
-            self.meta.windows_closed += stop - number
-        self._changed = self._capture.has_closed = True
-        self.metrics.close.observe(time.perf_counter() - started)
-        self._close_delay.closed(stop - 1, now_s=time.monotonic())
-        self.backlog.note(closed=1, due=self.sku_state.due_count(self.watermark.value_ms))
-        self._reporter.closed(stop - number, self._state)
-        yield
-
-    def has_room(self) -> bool:
-        """Whether a step, or a batch, can be put without waiting for the brokers, see `FlushChannel.has_room`."""
-        return self._channel.has_room()
-
-    def may_wait(self) -> bool:
-        """Whether further records may be absorbed before the windows that are due are closed.
-
-        Not where the next one holds events, or many do that come later: reading on would fill memory with open windows.
-        """
-        windows = self.sku_state.windows
-        return windows.first_open not in windows.by_number and len(windows.by_number) <= _MOST_FILLED
-
-    def _close(self, number: int, *, now_ms: int) -> Iterator[None]:
-        for closed in self.pipeline.close(number, emitted_ms=now_ms):
-            self._publisher.publish(closed, [self.sku_state.table.keys[slot] for slot in closed.slots.tolist()])
-            yield
-
-    def _cross(self, number: int, stop: int) -> None:
-        """Close windows `number` up to `stop`, which have no outputs: no SKU is live in them."""
-        self.pipeline.cross(number, stop)
-        if stop - number >= _MANY_WINDOWS:
-            log.info("partition %d: %d windows without any SKU are closed in one step", self.number, stop - number)
-
-    def _retire(self, closed: int) -> None:
-        """Forget dormant SKUs once there are enough of them to be worth moving the others together.
-
-        Or once no other SKU is live: then the windows up to the next event are crossed in one step.
-        """
-        before = self.sku_state.dormant_before(closed, dormant_after_ms=self.settings.dormant_after_ms)
-        dormant, count = self.sku_state.dormant(before=before), len(self.sku_state.table)
-        is_live = self.sku_state.table["first_number"][:count] <= closed
-        if dormant.sum() * _RETIRE_SHARE < count and (is_live & ~dormant).any():
-            return
-        self._publisher.publish_alerts(self.pipeline.forget(dormant, closed=closed))
-        gone = self.sku_state.retire(before=before)
-        if gone:
-            self._capture.retired(gone)
-            log.info(
-                "partition %d: %d dormant SKUs forgotten, %d left", self.number, len(gone), len(self.sku_state.table)
-            )
 
     # ------------------------------------------------------------------ flush
     def flush_due(self, *, now_ms: int) -> bool:
@@ -268,7 +195,7 @@ class Partition:
         now_ms: monotonic, here and in a flush.
         """
         is_over = now_ms - self._last_flush_ms >= self.settings.flush_interval_ms
-        return self._changed and (is_over or self._is_urgent)
+        return self._changes.has_any and (is_over or self._changes.is_urgent)
 
     def flush(self, *, now_ms: int, within_s: float = 60.0) -> None:
         """Make outputs, state and offsets durable, as one step seen from a restart (`FlushFailed`, `Fenced`).
@@ -288,12 +215,12 @@ class Partition:
         within_s: for all three together. Until `end_flush` nothing else may touch the partition, and unless it is
         reached nothing ever flushes it again.
         """
-        if self._is_torn:
+        if self._changes.is_torn:
             msg = f"partition {self.number} was left in the midst of a change: nothing since its last flush is written"
             raise FlushFailed(msg)
-        if not self._changed:
+        if not self._changes.has_any:
             return None
-        self._is_torn = True
+        self._changes.is_torn = True
         return Flushing(time.perf_counter(), within_s)
 
     def commit(self, flushing: Flushing) -> None:
@@ -306,13 +233,17 @@ class Partition:
         self._channel.end()
         self.flushed_offsets = dict(self.meta.offsets)
         self._capture.stored()
-        self._changed = self._is_torn = self._is_urgent = False
+        self._changes.stored()
         self._last_flush_ms = now_ms
         self.metrics.flush.observe(time.perf_counter() - flushing.started_s)
-        for delay_s in self._close_delay.committed(now_s=time.monotonic()):
+        for delay_s in self.closer.delay.committed(now_s=time.monotonic()):
             self.metrics.close_delay.observe(delay_s)
         if self.snapshot_writer is not None:
             self.snapshot_writer.write_if_due(self.store, self.meta.sequence, now_ms=now_ms)
+
+    def has_room(self) -> bool:
+        """Whether a step of closing, or a batch, can be put without waiting for the brokers: see `FlushChannel`."""
+        return self._channel.has_room()
 
     def shorten_deadline(self, by_s: float) -> None:
         """Let the flush that goes on, and those that begin later, end by then: see `FlushChannel.shorten_deadline`."""
@@ -320,13 +251,13 @@ class Partition:
 
     def renew(self) -> None:
         """Let the next flush write everything, as if all of it had changed."""
-        self._changed = True
+        self._changes.has_any = True
         self._capture.renew()
 
     def skip(self, topic: str, offset: int) -> None:
         """Go on reading an input at `offset`: what lies before it is lost."""
         self.meta.offsets[topic] = offset
-        self._changed = True
+        self._changes.has_any = True
 
     def close(self) -> None:
         """Give the store and the producer up; what was not flushed is forgotten."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FLUSH_S: Final = 60.0
 ROOM_S: Final = 0.05
+AT_ONCE: Final = 2  # partitions in the midst of a window: one may wait for its brokers, and the others can be flushed
 
 
 class Closing:
@@ -22,28 +23,34 @@ class Closing:
         """Take `opened`, which says whether the worker may still write, and whose locks run blocking calls."""
         self._environment = environment
         self._opened = opened
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def close_due(self, partition: Partition, *, within_ms: int | None = None) -> None:
         """Close all due windows; between them other partitions run, and it ends when somebody waits for the lock.
 
         within_ms: stop after so long, because a batch waits; the partition's periodic task does the rest. Windows that
-        must not wait are closed all the same, see `Partition.may_wait`.
+        must not wait are closed all the same, see `WindowCloser.may_wait`.
         """
         clock, monotonic = self._environment.clock, self._environment.monotonic
         began_ms = monotonic()
-        partition.advance_watermark(now_ms=clock(), monotonic_ms=began_ms)
-        while await self._close_one(partition, now_ms=clock()):
+        partition.closer.advance_watermark(now_ms=clock(), monotonic_ms=began_ms)
+        while True:
+            async with self._turns:
+                if self._opened.locks.has_waiters(partition.number):
+                    return
+                if not await self._close_one(partition, now_ms=clock()):
+                    return
             await self.flush_due(partition)
             await asyncio.sleep(0)
             if self._opened.locks.has_waiters(partition.number):
                 return
-            if within_ms is not None and monotonic() - began_ms >= within_ms and partition.may_wait():
+            if within_ms is not None and monotonic() - began_ms >= within_ms and partition.closer.may_wait():
                 return
 
     async def _close_one(self, partition: Partition, *, now_ms: int) -> bool:
-        """Close the oldest window if it is due, see `Partition.close_due`; others run between its steps."""
+        """Close the oldest window if it is due, see `WindowCloser.close_due`; others run between its steps."""
         was_due = False
-        for _ in partition.close_steps(now_ms=now_ms):
+        for _ in partition.closer.close_steps(now_ms=now_ms):
             was_due = True
             await asyncio.sleep(0)
             await self.room(partition)

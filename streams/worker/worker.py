@@ -183,10 +183,9 @@ class Worker:
         """See whether the topics are those that our offsets are of (`StateMismatch` where one was made again)."""
         ids = await asyncio.to_thread(self.opener.topic_ids)
         for partition in list(self.partitions.values()):
-            async with self.locks.hold(
-                partition.number
-            ):  # ids that are learnt belong to the next flush, not half to this
-                if self.opened.is_open(partition):
+            # ids that are learnt belong to the next flush, not half to this; whoever is busy is checked the next time
+            async with self.locks.hold(partition.number, within_s=TICK_WAIT_S) as is_held:
+                if is_held and self.opened.is_open(partition):
                     partition.check_topics(ids)
 
     # ------------------------------------------------------------------ probes

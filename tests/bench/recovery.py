@@ -56,7 +56,7 @@ def main(skus: int) -> None:
         for batch in batches(skus, 0):
             partition.absorb(0, batch, now_ms=1 << 61)
         partition.watermark.value_ms = partition.sku_state.grid.end_ms(WindowGrid().number(FIRST_MS))
-        while partition.close_due(now_ms=0):
+        while partition.closer.close_due(now_ms=0):
             pass
         started = time.perf_counter()
         partition.flush(now_ms=0)

@@ -100,7 +100,7 @@ def one(skus: int, folder: Path) -> Measured:
                 partition.absorb(0, batch, now_ms=1 << 61)
             partition.watermark.value_ms = partition.sku_state.grid.end_ms(WindowGrid().number(FIRST_MS + day * DAY_MS))
             started = time.perf_counter()
-            while partition.close_due(now_ms=0):
+            while partition.closer.close_due(now_ms=0):
                 pass
             close_s = time.perf_counter() - started
             started = time.perf_counter()

@@ -210,7 +210,7 @@ def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
     for kind, *what in oracle.journal:
         if kind == "close":
             partition.watermark.value_ms = what[1]
-            require(partition.close_due(now_ms=run.now_ms), "a window closes")
+            require(partition.closer.close_due(now_ms=run.now_ms), "a window closes")
             continue
         source, records, following, now_ms = what
         start = partition.next_offset(INPUTS[source])

@@ -24,6 +24,7 @@ MUST_HAVE_HAPPENED = (
 )
 
 
+@pytest.mark.slow
 def test_a_few_schedules_end_in_the_promised_outputs_and_state() -> None:
     """A seed that fails says how to replay it."""
     for seed in range(FEW):
@@ -40,6 +41,7 @@ def test_every_schedule_ends_in_the_promised_outputs_and_state() -> None:
     assert not missing, f"in {SEEDS} schedules these never happened, so nothing was shown of them: {missing}"
 
 
+@pytest.mark.slow
 def test_a_schedule_follows_from_its_seed_alone() -> None:
     said: list[list[str]] = [[], []]
     for each in said:

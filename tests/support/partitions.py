@@ -122,8 +122,8 @@ def open_partition(
 
 def close_all(partition: Partition, *, now_ms: int) -> None:
     """Close every window the watermark has passed."""
-    partition.advance_watermark(now_ms=now_ms, monotonic_ms=now_ms)
-    while partition.close_due(now_ms=now_ms):
+    partition.closer.advance_watermark(now_ms=now_ms, monotonic_ms=now_ms)
+    while partition.closer.close_due(now_ms=now_ms):
         pass
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.kafka_broker import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("what", "said"),

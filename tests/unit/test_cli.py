@@ -292,6 +292,7 @@ def run_impatiently(*arguments: str, **settings: object) -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["topics", "create"], ["topics", "check"], ["dead-letters", "list"]], ids=" ".join
 )
@@ -302,6 +303,7 @@ def test_a_broker_that_does_not_answer_is_one_sentence(arguments: list[str]) -> 
     assert line.startswith("skutrend: no answer from the brokers 127.0.0.1:1")
 
 
+@pytest.mark.slow
 def test_a_replay_to_a_broker_that_does_not_answer_ends_in_a_sentence(orders: str) -> None:
     done = run_impatiently("replay", "--orders", orders, brokers="127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, "")

@@ -318,3 +318,20 @@ def test_days_and_weeks_start_where_the_settings_say() -> None:
     grid = load(environment=chosen).grid
     assert (grid.week_start, grid.day_start) == ("sunday", "04:00")
     assert grid.signature == "week timezone=UTC from=sunday day_start=04:00"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MESSAGES", "1000", "too little for a worker's outputs: set at least 100000, or none"),
+        ("KBYTES", "1024", "too little for a worker's outputs: set at least 262144, or none"),
+        ("KBYTES", "0x400", "expected a whole number"),
+    ],
+)
+def test_a_producers_queue_that_would_hold_the_worker_up_is_refused(name: str, value: str, said: str) -> None:
+    with pytest.raises(BadSetting) as raised:
+        load(environment={f"SKUTREND_KAFKA_QUEUE_BUFFERING_MAX_{name}": value})
+    assert f"the Kafka property queue.buffering.max.{name.lower()} is " in str(raised.value)
+    assert said in str(raised.value)
+    load(environment={f"SKUTREND_KAFKA_QUEUE_BUFFERING_MAX_{name}": "300000"})
+    load(environment={f"SKUTREND_KAFKA_QUEUE_BUFFERING_MAX_{name}": "0"})

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features import closing
@@ -15,6 +15,7 @@ from features.cadence import DAY, RING
 from features.closing import SCALE_FLOOR, corrected, gains
 from features.open_windows import OpenWindow
 from tests.support.closings import FIRST, ewma, fresh, happened, weighted_mean, window_context
+from tests.support.examples import examples
 
 units = st.one_of(st.just(0.0), st.integers(0, 20).map(float), st.floats(0, 20, width=32))
 prices = st.sampled_from([math.nan, 0.0, 0.01, 1.0, 2.5, 400.0])
@@ -37,7 +38,7 @@ def close(rows: closing.Rows, number: int, window: Window, *, prior_nu: float = 
     closing.advance(rows, facts, window_context(number, is_open=window.is_open), prior_nu=prior_nu)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(stories, st.sampled_from([0.05, 1.0, 30.0]))
 def test_every_statistic_is_the_sum_over_the_windows_so_far(story: list[Window], prior_nu: float) -> None:
     rows = fresh(1)
@@ -76,7 +77,7 @@ def usual_log_price(prices: list[float]) -> float:
     return keep ** (len(logs) - 1) * logs[0] + ewma(logs[1:], 1 / 28)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(units, st.booleans()), min_size=1, max_size=130), st.integers(1, RING), st.integers(0, 60))
 def test_the_ring_holds_the_last_windows_and_nan_where_there_was_none(
     story: list[tuple[float, bool]], count: int, born: int
@@ -90,7 +91,7 @@ def test_the_ring_holds_the_last_windows_and_nan_where_there_was_none(
     np.testing.assert_array_equal(found[0], np.array(history[-count:], np.float32))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60), st.sampled_from(gains(DAY).tolist()))
 def test_a_corrected_mean_lies_within_what_was_seen(values: list[float], gain: float) -> None:
     mean = np.zeros(1, np.float32)
@@ -120,7 +121,7 @@ trades = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(trades)
 def test_the_price_is_the_last_change_or_before_any_what_was_last_paid(story: list[Trade]) -> None:
     rows, slots = fresh(1), np.zeros(1, np.int32)

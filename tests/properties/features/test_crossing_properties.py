@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
@@ -16,6 +16,7 @@ from inference.live_loss import LiveLoss
 from inference.pipeline import JUDGING, WindowPipeline
 from schemas.inputs import ORDERS
 from streams.state import meta as metas
+from tests.support.examples import examples
 from tests.support.sku_states import MONDAY_MS, Order, columns, statistics
 
 GRIDS = (
@@ -43,7 +44,7 @@ class Visit(NamedTuple):
 visits = st.builds(Visit, st.integers(0, 6), amounts, amounts)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.lists(visits, max_size=40), st.lists(st.integers(0, 6), max_size=300), st.integers(0, 600))
 @example([Visit(0, 1e15, 1e15), Visit(1, 0.0, 1.0), Visit(2, 40.0, 3.0)], [], 5_000)  # until nothing changes any more
 def test_silence_taken_in_at_once_leaves_the_season_that_each_window_would(
@@ -63,7 +64,7 @@ def test_silence_taken_in_at_once_leaves_the_season_that_each_window_would(
         assert getattr(at_once, name) == getattr(one_by_one, name), name
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.sampled_from(GRIDS), st.integers(0, 900), st.integers(0, 3_000))
 def test_phases_are_counted_as_each_window_has_them(grid: WindowGrid, skipped: int, count: int) -> None:
     first = grid.number(MONDAY_MS) + skipped
@@ -100,7 +101,7 @@ def sell(sku_state: SkuState, units: dict[int, int]) -> None:
     sku_state.absorb(ORDERS, columns(ORDERS, lines), now_ms=FAR_MS)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from(GRIDS),
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=20),
@@ -144,7 +145,7 @@ def assert_alike(one: WindowPipeline, other: WindowPipeline) -> None:
     assert one.live == other.live
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.floats(0, 1e300), st.integers(0, 60_000))
 def test_losses_fade_over_many_windows_as_over_each(loss: float, windows: int) -> None:
     at_once, one_by_one = (LiveLoss({"served": loss}, units=1.0) for _ in range(2))

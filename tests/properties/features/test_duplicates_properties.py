@@ -6,12 +6,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from features.duplicates import SeenIds
 from features.id_table import HASH_BYTES, IdTable, hashed
+from tests.support.examples import examples
 
 HALVES = (0, 1, 2, 1 << 32, (1 << 32) + 1, (1 << 64) - 1, (1 << 64) - 2)  # few, so that halves meet; at both ends, too
 
@@ -98,12 +99,10 @@ def told(fresh: dict[int, bytes]) -> Counter[tuple[int, bytes]]:
 
 
 TestIdsAreRememberedAsLongAsTheirWindowIsOpen = Ids.TestCase
-TestIdsAreRememberedAsLongAsTheirWindowIsOpen.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None
-)
+TestIdsAreRememberedAsLongAsTheirWindowIsOpen.settings = examples(60, stateful_step_count=25)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     batches=st.lists(
         st.tuples(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.cadence import RING
@@ -15,6 +15,7 @@ from features.closing import SCALE_FLOOR, WindowFacts
 from features.encoding import FEATURES
 from features.season import Context
 from tests.support.closings import FIRST, GRID, ewma, fresh, happened, step, weighted_mean, window_context
+from tests.support.examples import examples
 
 AMOUNTS = np.array([0.0, 0.0, 0.0, 1e-300, 1e-6, 0.5, 1.0, 3.0, 1000.0, 1e9, 1e18, 1e36])  # 1e36: 1e18 lines of 1e18
 PRICES = np.array([np.nan, 0.0, 5e-324, 1e-300, 1e-6, 0.5, 2.5, 1e12, 1e36])  # what was paid may be 1e30 for 1e-6 units
@@ -36,7 +37,7 @@ def hostile(rng: np.random.Generator, n: int) -> WindowFacts:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.integers(0, 2**32),
     st.integers(0, 6),
@@ -67,7 +68,7 @@ def test_a_vector_is_finite_and_bounded_whatever_happened(
         assert (np.abs(x) <= 22).all()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 2**32), st.integers(2, 40), st.integers(1, 70))
 def test_the_vector_of_a_sku_does_not_depend_on_its_neighbours(seed: int, n: int, windows: int) -> None:
     rng = np.random.default_rng(seed)
@@ -150,7 +151,7 @@ def by_hand(past: list[Window], context: Context, *, prior_nu: float, integer_un
     }
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(days, min_size=1, max_size=70), st.sampled_from([0.3, 1.0, 40.0]), st.booleans(), st.integers(0, 6))
 def test_a_vector_is_what_one_works_out_from_the_whole_history(
     story: list[Window], prior_nu: float, integer_units: bool, born: int

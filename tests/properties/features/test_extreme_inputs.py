@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
 from features.sku_state import SkuState
 from schemas.inputs import BY_NAME, CLICKS, INPUT_NAMES, ORDERS, PRICES
+from tests.support.examples import examples
 from tests.support.partitions import click, order, price_change
 from tests.support.sku_states import close, day_ms
 
@@ -37,7 +38,7 @@ def value(source: int, number: int, event: tuple[Any, ...]) -> bytes:
     return click(event_id, sku, at_ms, first) if source == CLICKS else price_change(event_id, sku, at_ms, first)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(ORDER | ORDER | CLICK | PRICE, min_size=1, max_size=30), st.integers(0, 60))
 def test_whatever_is_accepted_leaves_folding_closing_and_encoding_as_finite_numbers(
     events: list[tuple[Any, ...]], silent: int

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features import folds
 from features.open_windows import BLANK, FOLDED, OpenWindows
+from tests.support.examples import examples
 from tests.support.sku_states import cut
 
 
@@ -87,7 +88,7 @@ def as_bytes(rows: dict[tuple[int, int], np.void]) -> dict[tuple[int, int], byte
     return {key: row.tobytes() for key, row in rows.items()}
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(st.lists(wild_lines, max_size=40))
 def test_order_lines_are_summed_as_a_group_by_would(records: list[Line]) -> None:
     frame = pd.DataFrame(records, columns=list(Line._fields))
@@ -114,7 +115,7 @@ def test_order_lines_are_summed_as_a_group_by_would(records: list[Line]) -> None
         assert row["price_ms"] == BLANK["price_ms"][0]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(clicks, max_size=40))
 def test_clicks_are_counted_as_a_group_by_would(records: list[Click]) -> None:
     frame = pd.DataFrame(records, columns=list(Click._fields))
@@ -126,7 +127,7 @@ def test_clicks_are_counted_as_a_group_by_would(records: list[Click]) -> None:
         assert row["order_lines"] == row["units"] == 0
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(changes, max_size=40), places)
 def test_the_newest_price_stays_and_on_a_tie_the_later_record(records: list[Change], at: list[int]) -> None:
     frame = pd.DataFrame(records, columns=list(Change._fields))
@@ -137,7 +138,7 @@ def test_the_newest_price_stays_and_on_a_tie_the_later_record(records: list[Chan
         assert (row["price"], row["price_ms"]) == (newest.loc[key, "price"], newest.loc[key, "time_ms"])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(lines, max_size=40), st.lists(clicks, max_size=20), st.randoms(use_true_random=False), places)
 def test_neither_order_nor_cuts_matter_to_sums(
     records: list[Line], seen: list[Click], random: Random, at: list[int]
@@ -149,7 +150,7 @@ def test_neither_order_nor_cuts_matter_to_sums(
     assert as_bytes(folded(*cut(seen, at), *cut(records, at))) == whole
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(wild_lines, max_size=40), st.lists(changes, max_size=40), places)
 def test_cuts_do_not_matter_even_to_the_last_bit_of_wild_sums(
     records: list[Line], moved: list[Change], at: list[int]
@@ -157,7 +158,7 @@ def test_cuts_do_not_matter_even_to_the_last_bit_of_wild_sums(
     assert as_bytes(folded(*cut(records, at), *cut(moved, at))) == as_bytes(folded(records, moved))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(-3, 3), max_size=30))
 def test_rows_split_by_window_keep_their_order_and_are_all_there(numbers: list[int]) -> None:
     parts = folds.by_window(np.array(numbers, np.int64))

@@ -7,11 +7,12 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.cadence import DAY_MS, HORIZON, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
 from features.grid import EARLIEST_MS, LATEST_MS, WEEKDAYS, WindowGrid
+from tests.support.examples import examples
 
 ZONES = (
     "UTC",
@@ -65,7 +66,7 @@ def count(day: date, window_ms: int) -> int:
     return day.toordinal() if window_ms == DAY_MS else (day.toordinal() - 1) // 7
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(times | changes, zones, calendars)
 def test_a_time_lies_in_the_window_that_starts_when_its_local_date_began(
     time_ms: int, timezone: str, window_ms: int
@@ -79,7 +80,7 @@ def test_a_time_lies_in_the_window_that_starts_when_its_local_date_began(
         assert grid.phase(number) == local_day(time_ms, zone).weekday()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(times | changes, times | changes, zones, calendars)
 def test_numbers_count_dates_weeks_and_months_without_a_gap(
     one_ms: int, other_ms: int, timezone: str, window_ms: int
@@ -97,7 +98,7 @@ def after(day: date, window_ms: int, windows: int) -> date:
     return day + timedelta(days=windows * (1 if window_ms == DAY_MS else 7))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     times | changes | st.integers(LATEST_MS - 20 * DAY_MS, LATEST_MS - 1),
     st.sampled_from([*ZONES, "Asia/Tokyo"]),
@@ -127,7 +128,7 @@ def grids(draw: st.DrawFn) -> WindowGrid:
     return WindowGrid(window_ms=minutes * MINUTE_MS, offset_ms=draw(st.integers(-DAY_MS, DAY_MS)))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(grids(), times | changes)
 def test_windows_tile_time_half_open(grid: WindowGrid, time_ms: int) -> None:
     number = grid.number(time_ms)
@@ -138,7 +139,7 @@ def test_windows_tile_time_half_open(grid: WindowGrid, time_ms: int) -> None:
         assert found.tolist() == [n - 1, n, n, n + 1]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.sampled_from([m for m in range(1, 721) if 1440 % m == 0]),
     st.integers(-2 * DAY_MS, 2 * DAY_MS),
@@ -158,7 +159,7 @@ def test_a_short_window_is_found_by_counting_from_the_offset(minutes: int, offse
     assert (grid.start_ms(number), grid.end_ms(number)) == (start, start + window_ms)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(grids(), st.integers(946_800_000_000, 3_000_000_000_000))
 def test_the_same_phase_comes_again_after_a_season(grid: WindowGrid, time_ms: int) -> None:
     number = grid.number(time_ms)
@@ -166,7 +167,7 @@ def test_the_same_phase_comes_again_after_a_season(grid: WindowGrid, time_ms: in
     assert grid.phase(number + grid.season_windows) == grid.phase(number)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(grids(), st.lists(times | changes, max_size=20))
 def test_many_times_have_the_numbers_that_each_has_alone(grid: WindowGrid, times_ms: list[int]) -> None:
     found = grid.numbers(np.array(times_ms, np.int64))
@@ -204,7 +205,7 @@ def cuts_alike(one: WindowGrid, other: WindowGrid) -> bool:
     return all((one.start_ms(n), one.end_ms(n)) == (other.start_ms(n), other.end_ms(n)) for n in set(numbers.tolist()))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(any_grid, any_grid)
 @example(
     WindowGrid(window_ms=6 * HOUR_MS, offset_ms=-3 * HOUR_MS), WindowGrid(window_ms=6 * HOUR_MS, offset_ms=3 * HOUR_MS)
@@ -230,7 +231,7 @@ def start_of(day: date, clock: str, zone: ZoneInfo) -> int:
     return start_of(day - timedelta(days=1), clock, zone) + DAY_MS
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(times | changes, zones, calendars, st.sampled_from(STARTS), st.sampled_from(WEEKDAYS))
 def test_a_window_starts_at_the_shops_hour_of_the_shops_day(
     time_ms: int, timezone: str, window_ms: int, day_start: str, week_start: str

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.cadence import DAY_MS, HOUR_MS
@@ -14,6 +14,7 @@ from features.grid import WindowGrid
 from features.offline import feed, windows_between
 from features.sku_state import SkuState
 from schemas.inputs import CLICKS, ORDERS, PRICES
+from tests.support.examples import examples
 from tests.support.sku_states import Click, Closed, Order, Price, close, close_due, columns, cut, day_ms, statistics
 
 GRIDS = (WindowGrid(timezone="Europe/London"), WindowGrid(window_ms=DAY_MS // 2, offset_ms=HOUR_MS))
@@ -60,7 +61,7 @@ def assert_same(offline: list[Closed], live: list[Closed]) -> None:
             np.testing.assert_array_equal(vector, other.vectors[sku])
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     tables,
     st.lists(st.integers(0, 50), max_size=4),
@@ -97,7 +98,7 @@ def test_a_table_fed_offline_is_a_stream_absorbed_live(
     np.testing.assert_equal(vars(offline.season), vars(live.season))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(tables, st.integers(1, 6))
 def test_events_that_arrive_in_time_may_be_closed_upon_as_they_come(tables: tuple[list[Any], ...], size: int) -> None:
     events = {source: sorted(records, key=lambda r: r.time_ms) for source, records in named(tables, []).items()}
@@ -119,7 +120,7 @@ def test_events_that_arrive_in_time_may_be_closed_upon_as_they_come(tables: tupl
     assert statistics(offline) == statistics(live)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(tables, st.sampled_from(GRIDS), st.none() | times_ms, st.none() | st.integers(0, 8), st.booleans())
 @example(([], [], [Price("", "a", 1.0, day_ms(18, 13))]), GRIDS[1], None, 0, False)
 def test_the_windows_to_come_can_be_counted_beforehand(

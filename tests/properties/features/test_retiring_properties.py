@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
 from features.sku_state import SkuState
 from schemas.inputs import ORDERS
+from tests.support.examples import examples
 from tests.support.sku_states import Order, close, columns, day_ms
 
 SKUS = [f"sku{i}" for i in range(6)]
@@ -23,7 +24,7 @@ def sell(sku_state: SkuState, day: int, skus: set[str]) -> None:
         sku_state.absorb(ORDERS, columns(ORDERS, lines), now_ms=day_ms(1_000))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(STORIES)
 def test_those_who_stay_are_as_if_nobody_had_left_and_the_others_are_forgotten(
     story: list[tuple[set[str], bool]],

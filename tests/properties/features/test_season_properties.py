@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.season import SeasonProfile
 from tests.support.closings import ewma
+from tests.support.examples import examples
 
 phases = st.integers(0, 6)
 amounts = st.one_of(st.just(0.0), st.integers(0, 60).map(float), st.sampled_from([1e-9, 1e12, 1e24]))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.tuples(phases, amounts, amounts), max_size=60))
 def test_index_and_trend_stay_within_their_bounds_whatever_is_sold(story: list[tuple[int, float, float]]) -> None:
     season = SeasonProfile(7)
@@ -34,7 +35,7 @@ def phase_mean(values: list[float]) -> float:
     return (5 / 6) ** len(rest) * sum(first) / len(first) + ewma(rest, 1 / 6)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(phases, st.integers(1, 60), st.integers(0, 60)), max_size=120))
 def test_a_phase_is_the_mean_of_its_own_windows(story: list[tuple[int, int, int]]) -> None:
     season = SeasonProfile(7)
@@ -51,7 +52,7 @@ def test_a_phase_is_the_mean_of_its_own_windows(story: list[tuple[int, int, int]
             assert found[phase] == pytest.approx(want, rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40))
 def test_without_a_season_the_levels_are_means_of_the_open_windows(units: list[int]) -> None:
     season = SeasonProfile(1)

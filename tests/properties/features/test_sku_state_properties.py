@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from features import sku_state as sku_state_module
@@ -22,6 +22,7 @@ from features.sku_state import SkuState
 from features.watermark import NEVER_MS
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.kafka.murmur2 import partitions_of
+from tests.support.examples import examples
 from tests.support.sku_states import KINDS, Click, Closed, Event, Order, Price, close, columns, cut, day_ms, statistics
 
 SKUS = tuple(f"sku{i}" for i in range(12))
@@ -163,7 +164,7 @@ def assert_closed(closed: Closed, expected: dict[str, dict[str, float]]) -> None
             assert closed.facts[sku][name] == pytest.approx(value, rel=1e-12), (sku, name)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(stories, st.sampled_from(GRIDS))
 def test_records_in_are_folded_duplicate_late_or_rejected_and_silence_is_data(
     story: list[Step], grid: WindowGrid
@@ -193,7 +194,7 @@ def test_records_in_are_folded_duplicate_late_or_rejected_and_silence_is_data(
         assert [len(seen) for seen in sku_state.seen] == [len(seen) for seen in oracle.seen]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from([ORDERS, CLICKS, PRICES]).flatmap(lambda s: st.lists(EVENTS[s], min_size=1, max_size=12)), st.data()
 )
@@ -230,7 +231,7 @@ def distinct(batch: list[Any], prefix: str) -> list[Any]:
     return [record._replace(event_id=f"{prefix}{i}") for i, record in enumerate(batch)]
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     st.tuples(*(st.lists(EVENTS[source], max_size=25) for source in (ORDERS, CLICKS, PRICES))),
     st.lists(st.integers(0, 60), max_size=5),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.watermark import NEVER_MS, Watermark
+from tests.support.examples import examples
 
 TIMEOUT = 50
 
@@ -87,7 +88,7 @@ class Oracle:
         return max(0, self.newest(index, upto) - min(others))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(steps, max_size=40), st.integers(0, 60))
 def test_any_schedule_gives_the_value_read_from_the_log(schedule: list[Step], lateness_ms: int) -> None:
     mark = Watermark(allowed_lateness_ms=lateness_ms, idle_timeout_ms=TIMEOUT)
@@ -115,7 +116,7 @@ def test_any_schedule_gives_the_value_read_from_the_log(schedule: list[Step], la
         assert [mark.lead_ms(i, monotonic_ms=now) for i in range(3)] == [oracle.lead_ms(i, now) for i in range(3)]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.integers(0, 400), min_size=3, max_size=3), st.integers(0, 60), st.integers(0, 2000))
 def test_silence_closes_a_window_with_data_exactly_when_it_is_over_by_the_clock(
     newest: list[int], lateness_ms: int, data_end_ms: int
@@ -130,7 +131,7 @@ def test_silence_closes_a_window_with_data_exactly_when_it_is_over_by_the_clock(
         assert closes == (now - lateness_ms >= data_end_ms)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.integers(0, 300),
     st.lists(st.tuples(st.sampled_from(["rubbish", "late", "old", "lag"]), st.integers(1, TIMEOUT - 1)), min_size=1),

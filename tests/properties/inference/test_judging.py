@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,6 +16,7 @@ from features.cadence import HORIZON, LEVELS
 from inference import alerting, arrays, baselines, negative_binomial, scoring, sentences, tail_evidence
 from inference import trend as trend_module
 from inference.trend import exceeds, trend
+from tests.support.examples import examples
 from tests.support.judging import DAY_MS, Shop, closed, fresh, observe
 
 UNITS = st.one_of(
@@ -92,7 +93,7 @@ def stories(draw: st.DrawFn) -> NDArray[np.float64]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(stories(), st.booleans())
 def test_an_alert_opens_once_and_ends_at_most_once(story: NDArray[np.float64], forecast: bool) -> None:
     days, n = story.shape[1:]
@@ -142,7 +143,7 @@ def test_the_stories_above_tell_of_every_kind_and_status() -> None:
     assert wanted | {("silence", "update")} <= seen
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(stories(), st.data())
 def test_batches_do_not_matter(story: NDArray[np.float64], data: st.DataObject) -> None:
     days, n = story.shape[1:]

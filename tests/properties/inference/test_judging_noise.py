@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tests.support.judging import DAY_MS, Shop
 
+pytestmark = pytest.mark.slow
+
 SKUS, DAYS = 4_000, 374
 WEEK = np.array([1.1, 1.2, 1.0, 1.0, 1.3, 0.9, 0.5])
 Expect = Callable[[np.random.Generator, NDArray[np.float64], list[NDArray[np.float64]]], ArrayLike]

@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.inputs import BY_NAME
@@ -21,6 +21,7 @@ from streams.intake.mapping import InputMapping
 from streams.intake.readers import Opened, Record, opened
 from streams.intake.report import Report
 from streams.intake.values import as_number, as_time_ms
+from tests.support.examples import examples
 
 CSV = InputMapping(format="csv", fields={})
 NAMES = [field.name for field in BY_NAME["orders"].fields]
@@ -51,7 +52,7 @@ orders = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.lists(st.lists(cells, min_size=3, max_size=3), min_size=1, max_size=20),
     st.sampled_from(",;\t|"),
@@ -101,7 +102,7 @@ def test_a_time_is_the_same_moment_however_it_is_written(seconds: int, zone: str
         assert as_time_ms(f"{local:%d.%m.%Y %H:%M:%S}", form="%d.%m.%Y %H:%M:%S", zone=zone) == seconds * 1_000
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(orders, max_size=8))
 def test_of_every_line_there_is_an_event_or_a_reason(documents: list[dict[str, Any]]) -> None:
     mapper = Mapper(ORDERS, "orders", where="mine")
@@ -119,7 +120,7 @@ def test_of_every_line_there_is_an_event_or_a_reason(documents: list[dict[str, A
         assert all(each.reason for each in found if isinstance(each, LeftOut))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(orders, max_size=12), st.integers(1, 5))
 def test_a_report_accounts_for_every_line(documents: list[dict[str, Any]], batch_rows: int) -> None:
     records = [Record(f"record {n}", document) for n, document in enumerate(documents, 1)]

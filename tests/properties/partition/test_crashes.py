@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import open_session
 from streams.settings import Settings
+from tests.support.examples import examples
 from tests.support.partitions import (
     HOUR_MS,
     MINUTE_MS,
@@ -184,7 +185,8 @@ def runs(broker: str, folder: Path, session: Session | None, seed: int, **size: 
     )
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.slow
+@examples(25)
 @given(st.integers(0, 1 << 30), STEPS)
 def test_windows_and_state_after_any_deaths_are_those_of_an_undisturbed_run(
     broker: str, tmp_path_factory: pytest.TempPathFactory, seed: int, steps: list[tuple[Any, ...]]
@@ -208,7 +210,8 @@ def sources(run: Run, topic: str) -> set[str]:
     return {dict(message.headers())["source"].decode().removeprefix(prefix) for message in found}
 
 
-@settings(max_examples=6, deadline=None)
+@pytest.mark.slow
+@examples(6)
 @given(st.integers(0, 1 << 30), STEPS)
 def test_forecasts_after_any_deaths_are_those_of_an_undisturbed_run(
     broker: str, tmp_path_factory: pytest.TempPathFactory, model: Session, seed: int, steps: list[tuple[Any, ...]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from schemas.encoding import encode_forecasts, encode_windows
 from schemas.forecasts import DIRECTIONS, SOURCES, Forecast, Trend
 from schemas.numerals import json_arrays
 from schemas.windows import WindowClosed
+from tests.support.examples import examples
 
 LIMIT_OF_FLOAT32_NEIGHBOURS = 2**-22  # two neighbours: what a row of three decimals may be off
 
@@ -172,7 +173,7 @@ def test_decimals_of_three_places_are_written_exactly(thousandths: NDArray[np.in
     np.testing.assert_array_equal(read[small], thousandths[small] / 1000)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(thousandths=arrays(np.int32, (3, 4), elements=st.integers(0, 999_999)))
 def test_rounding_by_a_multiplication_counts_as_decimals_too(thousandths: NDArray[np.int32]) -> None:
     rounded = thousandths.astype(np.float32) * np.float32(0.001)

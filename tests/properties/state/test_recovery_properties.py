@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
@@ -18,6 +18,7 @@ from streams.state import meta as metas
 from streams.state.keys import META
 from streams.state.store import Store
 from tests.bench.tombstones import Message, Tombstones
+from tests.support.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ def recover(store: Store, reader: Any) -> recovery.RecoveryProgress:  # noqa: AN
     return recovery.recover(store, reader, topic="changelog", partition=0)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(logs, logs, st.integers(1, 3_000))
 def test_a_store_at_the_changelogs_end_holds_the_last_of_each_key(
     first: list[list[Record]], later: list[list[Record]], spill_bytes: int

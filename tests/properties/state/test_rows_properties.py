@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.grid import WindowGrid
@@ -14,6 +14,7 @@ from inference.pipeline import JUDGING
 from schemas.inputs import ORDERS
 from streams.state.meta import Counts, Meta, SeasonState, restore_season, season_state
 from streams.state.rows import SKU_ROW, RowLayout
+from tests.support.examples import examples
 from tests.support.sku_states import Order, close_due, columns, cut, day_ms, statistics
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
@@ -31,7 +32,7 @@ specs = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     specs, st.lists(names, unique=True, max_size=12), st.integers(0, 2**32), st.lists(st.integers(0, 20), max_size=3)
 )
@@ -88,7 +89,7 @@ metas = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(metas)
 def test_any_meta_record_comes_back_from_its_bytes(meta: Meta) -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(meta), type=Meta) == meta
@@ -97,7 +98,7 @@ def test_any_meta_record_comes_back_from_its_bytes(meta: Meta) -> None:
 sales = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.integers(0, 9)), max_size=40)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(sales, sales)
 def test_a_partition_restored_from_its_bytes_goes_on_as_if_nothing_had_happened(
     before: list[tuple[str, int, int]], after: list[tuple[str, int, int]]

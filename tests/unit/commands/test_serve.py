@@ -130,6 +130,7 @@ def test_a_port_that_is_taken_costs_the_probes_and_not_the_worker(
     assert serve.start_http(settings_for(broker, tmp_path, http_port=0), metrics, **probes) is None, "0: none wanted"
 
 
+@pytest.mark.slow
 def test_opening_a_model_leaves_the_arithmetic_of_the_process_as_it_was() -> None:
     """The decoder holds `price > 0` as `price >= 5e-324`; where that is read as 0, a price of 0 is taken."""
     code = """

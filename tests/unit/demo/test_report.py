@@ -120,6 +120,7 @@ def test_alerts_are_written_as_they_came(seen: Collector) -> None:
     assert [each["id"] for each in seen.alerts] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_more_skus_than_were_reserved_find_room_and_keep_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +187,7 @@ def test_the_summary_is_printed_whole_and_fits_a_terminal(seen: Collector, tmp_p
     assert str(tmp_path / "forecasts.jsonl") in text.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_every_line_fits_80_columns_whatever_the_skus_and_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,7 @@ def test_a_file_out_of_order_is_sorted_and_said_so(
         assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_more_events_than_librdkafka_queues_get_through(cluster: Broker, tmp_path: Path, topic_prefix: str) -> None:
     path = written(tmp_path / "orders.parquet", events_of("orders", 3_000))
     config = {**cluster.config, "queue.buffering.max.messages": 100}

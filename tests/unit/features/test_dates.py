@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features import dates
 from features.cadence import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS
 from features.grid import WindowGrid
+from tests.support.examples import examples
 
 ZONES = ("UTC", "Europe/London", "Asia/Tokyo", "America/New_York", "Australia/Lord_Howe", "America/Havana")
 
@@ -86,7 +87,7 @@ def test_a_clock_time_that_comes_twice_or_jumps_has_its_offset(told: str, expect
     assert told.endswith(expected)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.integers(978_307_200_000, 4_000_000_000_000), st.sampled_from(ZONES), st.sampled_from([15, 60, 360]))
 @example(at_ms("2011-10-30T01:00", "Europe/London", 1), "Europe/London", 15)
 @example(at_ms("2011-11-06T01:30", "America/Havana", 0), "America/Havana", 60)
@@ -100,7 +101,7 @@ def test_two_windows_are_never_told_alike(time_ms: int, timezone: str, minutes: 
     assert len(set(names)) == len(names)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(978_307_200_000, 4_000_000_000_000), st.sampled_from(ZONES))
 @example(at_ms("2011-10-30T01:30", "Europe/London", 1), "Europe/London")
 def test_a_stamp_can_be_read_back(time_ms: int, timezone: str) -> None:

@@ -18,6 +18,8 @@ from tests.support.models import WEEK, weekly_shop
 if TYPE_CHECKING:
     from typing import Any
 
+pytestmark = pytest.mark.slow
+
 K = 14
 UNTIL = 130
 BRIEF = Recipe(batch=16, crop_windows=40, refresh_share=0.5)

@@ -17,6 +17,7 @@ from inference.bundle import Bundle
 from inference.session import CPU_BUCKETS, CUDA_BUCKETS, Session, StepOutput, cut
 from inference.training.export import reference
 from schemas.errors import BadSetting
+from tests.support.examples import examples
 from tests.support.models import bundle_in, step_arrays, untrained
 
 SKUS = 1100
@@ -46,7 +47,7 @@ def equal(found: StepOutput, wanted: StepOutput) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(begin=st.integers(0, SKUS - 1), count=st.integers(0, 700))
 def test_a_sku_does_not_notice_its_batch_its_padding_or_its_bucket(
     begin: int, count: int, session: Session, whole: StepOutput
@@ -56,7 +57,7 @@ def test_a_sku_does_not_notice_its_batch_its_padding_or_its_bucket(
     assert equal(found, StepOutput(*(value[rows] for value in whole)))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_the_skus_does_not_matter(seed: int, session: Session, whole: StepOutput) -> None:
     order = np.random.default_rng(seed).permutation(SKUS)

@@ -8,13 +8,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.decoding import decode_orders
 from streams.ingest.stage import NOT_JSON, TOMBSTONE, UNCHANGED, UNMAPPED, Made, Stage
 from streams.intake.convert import Local
 from streams.intake.mapping import MappingFile, parse
+from tests.support.examples import examples
 
 T0 = 1_700_000_000_000
 MAPPING = """
@@ -236,7 +237,7 @@ def test_topics_are_those_of_the_mapping() -> None:
 lines_drawn = st.lists(st.builds(line, st.sampled_from("ABC"), st.integers(1, 9), st.integers(1, 999)), max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(lines_drawn, min_size=1, max_size=6), st.booleans())
 def test_changes_of_an_order_add_up_to_how_it_is_in_the_end(
     versions: list[list[dict[str, Any]]], is_deleted: bool

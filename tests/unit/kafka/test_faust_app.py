@@ -143,6 +143,7 @@ def test_a_client_certificate_is_loaded_with_its_key_and_password(tmp_path: Path
         credentials(client | {"ssl.key.password": "wrong"})
 
 
+@pytest.mark.slow
 def test_a_crash_is_raised_from_the_run_and_leaves_no_event_loop_behind(tmp_path: Path) -> None:
     """In a process of its own: Faust takes the signals and the main thread."""
     code = """

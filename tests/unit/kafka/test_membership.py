@@ -128,6 +128,19 @@ def test_a_commit_of_a_member_that_was_replaced_says_so_and_nothing_more_is_sent
     asyncio.run(run())
 
 
+def test_a_commit_of_a_static_member_that_is_to_join_anew_does_not_pass_for_another_worker_s() -> None:
+    async def run() -> None:
+        told: list[Refused] = []
+        one = member(instance="pod-0", answers=[], told=told)
+        one.member_id = ""  # what aiokafka makes of an answer that its generation is over
+        one._client.send = answering(one, [("t", [(0, 25)])])  # noqa: SLF001
+        await one._send_req(OffsetCommitRequest("g", -1, "", -1, []))  # noqa: SLF001
+        assert isinstance(one.asked[0], OffsetCommitRequest)
+        assert told == []
+
+    asyncio.run(run())
+
+
 def answering(one: Any, topics: object) -> Any:  # noqa: ANN401 - likewise
     async def send(_node: int, request: Any, **_: Any) -> Any:  # noqa: ANN401 - likewise
         one.asked.append(request)

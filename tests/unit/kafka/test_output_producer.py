@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import KafkaError
 
-from schemas.errors import FlushFailed, Refused
+from schemas.errors import BadSetting, FlushFailed, Refused
 from streams.kafka.embedded import PARTITIONS
 from streams.kafka.murmur2 import partitions_of
 from streams.kafka.output_producer import OutputProducer
@@ -93,6 +93,7 @@ def test_more_than_the_queue_holds_gets_through(
     assert len(read_topic(broker, topic)) == 1_100
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for_no_longer_than_an_answer(
     make: Callable[..., OutputProducer], topic_prefix: str
 ) -> None:
@@ -114,10 +115,18 @@ def test_whether_there_is_room_is_said_at_once_and_brokers_that_take_nothing_end
     output.put("windows", [b"k"], [b"v"])
     began_s = time.monotonic()
     assert not output.has_room()
-    with pytest.raises(FlushFailed, match="took none of 26 records"):
+    with pytest.raises(FlushFailed, match=r"26 records were still waiting .* when the time for them was over"):
         output.has_room(by_s=began_s)  # the worker is to end by now
     with pytest.raises(FlushFailed, match="took none of 26 records within 1 s"):
         wait_for(output.has_room, within_s=30)
+
+
+def test_a_queue_without_a_limit_always_has_room(make: Callable[..., OutputProducer]) -> None:
+    output = make(bootstrap_servers="127.0.0.1:1", queue_buffering_max_messages="0")
+    output.put("windows", [b"k"] * 200, [b"v"] * 200)
+    assert output.has_room()
+    with pytest.raises(BadSetting, match=r"queue\.buffering\.max\.messages is '1e3': expected a whole number"):
+        make(queue_buffering_max_messages="1e3")
 
 
 def test_brokers_that_take_some_make_room(make: Callable[..., OutputProducer], topic_prefix: str) -> None:

@@ -52,6 +52,7 @@ def test_a_partition_is_read_from_an_offset_to_its_end(
     assert list(reader.records(10, 10)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shortened")
 def test_brokers_that_do_not_answer_are_away_for_now(read: Callable[..., Reader]) -> None:
     reader = read("changelog", bootstrap="127.0.0.1:1")

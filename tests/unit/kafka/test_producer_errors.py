@@ -49,6 +49,7 @@ MAY_PASS = [
     "KAFKA_STORAGE_ERROR",
     "THROTTLING_QUOTA_EXCEEDED",
     "UNKNOWN",
+    "FENCED_INSTANCE_ID",  # the consumer hears of it, too, and knows the name
 ]
 DO_NOT = [
     "MSG_SIZE_TOO_LARGE",

@@ -62,6 +62,7 @@ def test_brokers_that_do_not_say_are_no_reason_to_stop(
     rights.demand({}, NEEDED)
 
 
+@pytest.mark.slow
 def test_a_broker_without_rights_does_not_hold_a_worker_up() -> None:
     with EmbeddedBroker() as broker:
         settings = Settings(brokers=broker.bootstrap, kafka={"log_level": "0"})

@@ -122,6 +122,7 @@ def test_probes_ask_a_worker_while_everything_about_it_changes(settings: Setting
     )
 
 
+@pytest.mark.slow
 def test_every_scrape_and_probe_over_http_is_answered_meanwhile(settings: Settings) -> None:
     worker = Worker(Environment(settings, None, KEYS, tp=TP, clock=lambda: NOW_MS))
     worker.assignment.is_restored = True

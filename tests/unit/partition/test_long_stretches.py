@@ -53,8 +53,8 @@ def test_a_stray_event_of_the_year_2000_is_passed_once_its_sku_is_dormant(
     monkeypatch.setattr("features.sku_state.DORMANT_WINDOWS", 50)
     opened = stray(settings)
     turns = 0
-    opened.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS)
-    while opened.close_due(now_ms=NOW_MS):
+    opened.closer.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS)
+    while opened.closer.close_due(now_ms=NOW_MS):
         turns += 1
     assert turns == 51 + 1 + 2, "the dormancy, the rest in one step, today"
     assert opened.meta.windows_closed == (T0 - EARLIEST_MS) // MINUTE_MS + 2
@@ -65,6 +65,7 @@ def test_a_stray_event_of_the_year_2000_is_passed_once_its_sku_is_dormant(
     opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_new", [False, True], ids=["a SKU of today", "a SKU of that day only"])
 @pytest.mark.parametrize("restarts", [False, True], ids=["at once", "after a restart in the stretch"])
 def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
@@ -86,7 +87,7 @@ def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
             monkeypatch.setattr(opened.sku_state, "nobody_until", lambda number, _: number)
         for hour in (20, 60, 98):  # some closed before, in, and after the stretch
             opened.watermark.value_ms = T0 + hour * HOUR_MS
-            while opened.close_due(now_ms=NOW_MS):
+            while opened.closer.close_due(now_ms=NOW_MS):
                 pass
             if restarts:
                 opened.flush(now_ms=NOW_MS)
@@ -96,7 +97,7 @@ def test_crossing_leaves_the_state_and_says_what_closing_window_by_window_would(
                     monkeypatch.setattr(opened.sku_state, "nobody_until", lambda number, _: number)
         reach(opened, T0 + 99 * HOUR_MS + 20 * MINUTE_MS)
         opened.watermark.value_ms = T0 + 101 * HOUR_MS
-        while opened.close_due(now_ms=NOW_MS):
+        while opened.closer.close_due(now_ms=NOW_MS):
             pass
         opened.flush(now_ms=NOW_MS)
         meta = msgspec.structs.asdict(opened.store.meta())
@@ -162,7 +163,7 @@ def test_windows_with_events_are_closed_before_more_is_read(
     if where == "in each":
         bench.take(ORDERS, *(order(f"{n}", "a", T0 + n * MINUTE_MS) for n in range(WINDOWS)))
     else:
-        monkeypatch.setattr("streams.partition.partition._MOST_FILLED", 0)
+        monkeypatch.setattr("streams.partition.window_closer._MOST_FILLED", 0)
     release(bench, window_takes_ms=50)
     assert bench.partition.meta.windows_closed == WINDOWS, "or memory would fill with open windows"
     bench.close()

@@ -98,6 +98,7 @@ def forecasts(settings: Settings, model: str) -> list[dict[str, Any]]:
     return [f for f in published(settings, "forecasts") if f["model"] == model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(8, 16), (8, 0, 8), (8, 16, 8), (0, 8), (16, 0)], ids=str)
 def test_a_partition_keeps_what_it_knows_under_any_model_and_forecasts_with_the_present_one(
     settings: Settings, nets: Nets, sizes: tuple[int, ...]

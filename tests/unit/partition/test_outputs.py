@@ -176,12 +176,18 @@ def test_the_time_that_closing_a_window_takes_is_measured(
     partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(1_000.0, 0.25)
-    monkeypatch.setattr("streams.partition.partition.time.perf_counter", lambda: next(clock))
     take(partition, ORDERS, order("1", "a", T0))
-    reach(partition, T0 + HOUR_MS + 11 * MINUTE_MS)
+    for source, make in ((ORDERS, order), (CLICKS, click)):
+        take(partition, source, make("2", "a", T0 + HOUR_MS + 11 * MINUTE_MS))
+    take(partition, PRICES, price_change("2", "a", T0 + HOUR_MS + 11 * MINUTE_MS, 1.0))
+    monkeypatch.setattr("streams.partition.window_closer.time.perf_counter", lambda: next(clock))
+    partition.closer.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS)
+    for _ in partition.closer.close_steps(now_ms=NOW_MS):
+        for _ in range(1_000):
+            next(clock)  # others work meanwhile
     (found,) = partition.metrics.close.collect()
     told = {sample.name.rpartition("_")[2]: sample.value for sample in found.samples if "le" not in sample.labels}
-    assert (told["count"], told["sum"]) == (1, 0.25)
+    assert (told["count"], told["sum"]) == (1, 0.5), "two parts of a quarter each"
 
 
 def test_the_delay_of_a_close_is_reported_once_its_outputs_are_committed(settings: Settings) -> None:

@@ -117,12 +117,12 @@ def test_a_window_closes_when_the_slowest_input_and_the_lateness_have_passed_its
     take(partition, ORDERS, order("1", "a", T0), order("2", "a", end_ms + 10 * MINUTE_MS))
     take(partition, CLICKS, click("1", "a", end_ms + 10 * MINUTE_MS))
     take(partition, PRICES, price_change("1", "a", end_ms + 10 * MINUTE_MS - 1, 1.0))
-    assert partition.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS) == end_ms - 1
-    assert not partition.close_due(now_ms=NOW_MS)
+    assert partition.closer.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS) == end_ms - 1
+    assert not partition.closer.close_due(now_ms=NOW_MS)
     take(partition, PRICES, price_change("2", "a", end_ms + 10 * MINUTE_MS, 1.0))
-    assert partition.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS) == end_ms
-    assert partition.close_due(now_ms=NOW_MS)
-    assert not partition.close_due(now_ms=NOW_MS)
+    assert partition.closer.advance_watermark(now_ms=NOW_MS, monotonic_ms=NOW_MS) == end_ms
+    assert partition.closer.close_due(now_ms=NOW_MS)
+    assert not partition.closer.close_due(now_ms=NOW_MS)
 
 
 def test_windows_without_events_may_be_left_out_of_the_output_but_not_of_the_state(broker: str, tmp_path: Path) -> None:
@@ -236,13 +236,13 @@ def test_the_watermark_does_not_go_back_over_a_restart(settings: Settings) -> No
     for source in range(3):
         partition.watermark.quiet(source, monotonic_ms=NOW_MS, can_deliver=True)
     silent_ms = NOW_MS + settings.idle_timeout_ms
-    reached = partition.advance_watermark(now_ms=silent_ms, monotonic_ms=silent_ms)
+    reached = partition.closer.advance_watermark(now_ms=silent_ms, monotonic_ms=silent_ms)
     assert reached >= T0 + HOUR_MS, "closed by the clock, not by an event"
     close_all(partition, now_ms=silent_ms)
     partition.flush(now_ms=silent_ms)
     partition.close()
     again = open_partition(settings)
-    assert again.advance_watermark(now_ms=silent_ms, monotonic_ms=silent_ms) == reached
+    assert again.closer.advance_watermark(now_ms=silent_ms, monotonic_ms=silent_ms) == reached
     again.close()
 
 

@@ -30,6 +30,30 @@ if TYPE_CHECKING:
 NOW_MS = T0 + 99 * DAY_MS
 
 
+def test_a_sku_that_is_forgotten_twice_between_two_flushes_is_removed_once(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A catch-up of years: the table of a large flush takes each key once."""
+    monkeypatch.setattr("streams.partition.capture.BULK_ROWS", 1)
+    settings = settings_for(broker, tmp_path, window_ms=DAY_MS, dormant_after_ms=2 * DAY_MS)
+    partition = open_partition(settings)
+    for day in range(16):
+        skus = ("stays", "seasonal") if day in {0, 6} else ("stays",)
+        at_ms = T0 + day * DAY_MS + DAY_MS // 2
+        take(partition, ORDERS, *(order(f"{sku}{day}", sku, at_ms) for sku in skus), now_ms=NOW_MS)
+        take(partition, CLICKS, click(f"{day}", "stays", at_ms), now_ms=NOW_MS)
+        take(partition, PRICES, price_change(f"{day}", "stays", at_ms, 2.0), now_ms=NOW_MS)
+        close_all(partition, now_ms=NOW_MS)
+        if day == 1:
+            partition.flush(now_ms=0)
+            assert partition.meta.skus == 2
+    partition.flush(now_ms=0)
+    partition.close()
+    again = open_partition(settings)
+    assert again.sku_state.table.keys == [b"stays"]
+    again.close()
+
+
 @pytest.mark.parametrize("comes_back", [False, True], ids=["for good", "with an event in an open window"])
 def test_what_is_open_of_a_sku_that_is_forgotten_is_resolved_and_says_why(
     broker: str, tmp_path: Path, *, comes_back: bool

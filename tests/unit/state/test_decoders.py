@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 # one start in many crashed, where threads met; in a child process, for a crash is the end of it
 RACE = textwrap.dedent(
     """
@@ -36,6 +38,7 @@ RACE = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_threads_may_read_the_first_meta_records_of_a_process_at_once() -> None:
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own code

@@ -105,6 +105,7 @@ def test_only_partitions_that_are_ours_have_an_offset_to_resume_from(make: Calla
     assert bench.worker.flushed_offsets() == {}, "nothing was flushed yet"
 
 
+@pytest.mark.slow
 def test_a_flush_that_fails_is_not_swallowed(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.worker.closing.FLUSH_S", 0.2)
     bench = make(brokers="127.0.0.1:1")

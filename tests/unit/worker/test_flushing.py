@@ -82,6 +82,7 @@ def test_a_partition_that_waits_for_its_brokers_keeps_no_other_one_waiting_and_l
     assert worker.flushed_offsets() == {bench.tp(source, number): 1 for source in (ORDERS, CLICKS) for number in (0, 1)}
 
 
+@pytest.mark.slow
 def test_a_flush_that_waits_for_brokers_gets_a_shorter_deadline_when_the_worker_leaves(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_flush_that_waits_for_brokers_gets_a_shorter_deadline_when_the_worker_
     Store(stored).close()
 
 
+@pytest.mark.slow
 def test_a_flush_that_begins_after_the_deadline_was_shortened_ends_by_then_too(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_worker_that_has_failed_flushes_nothing_more(make: Callable[..., Bench
     assert bench.worker.flushed_offsets() == flushed
 
 
+@pytest.mark.slow
 def test_a_flush_that_begins_while_the_worker_leaves_has_no_more_time_than_those_that_went_on(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

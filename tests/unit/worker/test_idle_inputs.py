@@ -75,6 +75,7 @@ def test_an_input_that_has_something_to_read_is_waited_for_however_long(make: Ca
     assert bench.partition.meta.windows_closed > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["unusable", "aborted transaction", "old"])
 def test_an_input_that_gets_nothing_but_what_moves_no_event_time_stops_holding_windows_back(
     make: Callable[..., Bench], what: str
