@@ -27,6 +27,21 @@ def take(columns: Columns, rows: NDArray[np.intp]) -> Columns:
     return type(columns)(**picked)
 
 
+def rows_by_window(grid: WindowGrid, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:
+    """Group rows of plausible times before `until_ms` (None: all) by window number, each group in time order."""
+    times_ms = columns.event_time_ms
+    order = np.argsort(times_ms, kind="stable")
+    order = order[plausible(times_ms[order])]
+    if until_ms is not None:
+        order = order[times_ms[order] < until_ms]
+    if not len(order):
+        return {}
+    numbers = grid.numbers(times_ms[order])
+    starts = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
+    ends = np.r_[starts[1:], len(numbers)]
+    return {int(numbers[a]): order[a:b] for a, b in zip(starts, ends, strict=True)}
+
+
 def feed(
     sku_state: SkuState,
     events: Mapping[int, Columns],
@@ -42,7 +57,7 @@ def feed(
     SKU state that was fed before goes on where it stands. Events of one window are absorbed in the order of their
     times, implausible times not at all.
     """
-    split = {source: _by_window(sku_state, columns, until_ms) for source, columns in events.items()}
+    split = {source: rows_by_window(sku_state.grid, columns, until_ms) for source, columns in events.items()}
     filled = sorted({number for groups in split.values() for number in groups})
     if not filled:
         return
@@ -83,18 +98,3 @@ def windows_between(
         return 0
     first = grid.number(min(times.min() for times in times_ms)) if first_open is None else first_open
     return max(0, grid.number(max(times.max() for times in times_ms)) + 1 - first)
-
-
-def _by_window(sku_state: SkuState, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:
-    """Group rows by window number, each group in time order."""
-    times_ms = columns.event_time_ms
-    order = np.argsort(times_ms, kind="stable")
-    order = order[plausible(times_ms[order])]
-    if until_ms is not None:
-        order = order[times_ms[order] < until_ms]
-    if not len(order):
-        return {}
-    numbers = sku_state.grid.numbers(times_ms[order])
-    starts = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
-    ends = np.r_[starts[1:], len(numbers)]
-    return {int(numbers[a]): order[a:b] for a, b in zip(starts, ends, strict=True)}

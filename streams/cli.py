@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,27 @@ def replay(ctx: click.Context, /, speed: str, from_row: int, **options: Any) -> 
 
     with event_files(options) as files:
         replay_files(_settings(ctx), files, speed, from_row=from_row)
+
+
+@cli.command()
+@event_options
+@click.option(
+    "--until",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+    help="Shop-local start of the first window that the live topics tell.  [default: found out from both]",
+)
+@click.pass_context
+def seed(ctx: click.Context, /, until: datetime | None, **options: Any) -> None:  # noqa: ANN401 - click's options
+    """Put history behind a live start: the state that the workers would have, had they read these files.
+
+    Before the first start of the workers, with their settings. The files go through the same fold as live events, and
+    end where the live topics begin, so that every event counts once. What the last closed window says is published:
+    forecasts are there before the first worker is.
+    """
+    from streams.commands.seed import seed as run  # noqa: PLC0415
+
+    with event_files(options) as files:
+        run(_settings(ctx), files, until=until)
 
 
 cli.add_command(cli_intake.convert)

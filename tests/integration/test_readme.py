@@ -6,14 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.support.kafka_broker import ROOT, free_ports
-from tests.support.service import environment
+from tests.support.service import environment, values
 
 if TYPE_CHECKING:
     from tests.support.kafka_broker import KafkaBroker
@@ -47,7 +48,7 @@ def run(commands: str, folder: Path) -> str:
 
 
 def test_every_block_of_commands_is_run_by_a_test() -> None:
-    known = ("make demo", "export SKUTREND_BROKERS", "skutrend train", "skutrend mapping list")
+    known = ("make demo", "export SKUTREND_BROKERS", "skutrend train", "skutrend mapping list", "skutrend convert")
     assert sorted(block for block in BLOCKS if block.startswith(known)) == sorted(BLOCKS)
     assert len(BLOCKS) == len(known)
 
@@ -81,6 +82,49 @@ def test_the_commands_for_your_own_sales_work_in_this_order(tmp_path: Path) -> N
     assert "480 records: 480 orders" in said
     assert (tmp_path / "events" / "orders.parquet").exists()
     assert (tmp_path / "forecasts.parquet").stat().st_size > 1_000
+
+
+@pytest.mark.kafka
+def test_the_commands_for_going_live_next_to_history_work_in_this_order(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    """An export of 120 days up to now; the bus has written since the day before yesterday."""
+    now, (port,) = datetime.now(ZoneInfo("Europe/Berlin")), free_ports(1)
+    moments = [now - timedelta(days=days, minutes=1) for days in range(120)]
+    rows = [
+        "Name,Financial Status,Currency,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,Source"
+    ]
+    rows += [
+        f"#{n},paid,EUR,{at:%Y-%m-%d %H:%M:%S %z},{n % 3 + 1},Fern,16.00,FERN-1,web" for n, at in enumerate(moments)
+    ]
+    (tmp_path / "orders_export_1.csv").write_text("\n".join(rows) + "\n", "utf-8-sig")
+    live = "event_id,order_id,sku,quantity,unit_price,currency,event_time_ms,customer_id\n" + "".join(
+        f"live{n},o{n},FERN-1,{n % 3 + 1},16.0,EUR,{round(at.timestamp() * 1000)},\n"
+        for n, at in enumerate(moments[:3])
+    )
+    (tmp_path / "live.csv").write_text(live)
+    commands = script("skutrend convert").replace("localhost:9092", kafka.bootstrap)
+    for command, more in (
+        ("topics create --partitions 4", "{} && skutrend replay --orders live.csv"),
+        ("--out my-bundle", "{} --iterations 3"),
+        (
+            "skutrend worker",
+            "{} & for i in $(seq 60); do curl -fs localhost:$SKUTREND_HTTP_PORT/readyz && break; sleep 1; done",
+        ),
+    ):
+        assert command in commands
+        commands = commands.replace(command, more.format(command))
+    settings = f"SKUTREND_TOPIC_PREFIX={topic_prefix} SKUTREND_GROUP=g SKUTREND_HTTP_PORT={port}"
+    said = run(f"export {settings}\n{commands}\nkill -TERM %1 && wait %1\nskutrend state show FERN-1", tmp_path)
+    assert "4 of 4 partitions" in said
+    assert "120 records: 120 orders" in said
+    began = moments[2]  # the bus; the day after it is the first that it has whole
+    last_ms = round(began.replace(hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000)
+    windows = [(w["window_start_ms"], w["units"]) for w in values(kafka.bootstrap, f"{topic_prefix}windows")]
+    assert windows == [(last_ms, 3.0)], "the export and the bus tell of the same order"
+    (forecast,) = values(kafka.bootstrap, f"{topic_prefix}forecasts")
+    assert (forecast["sku"], forecast["window_start_ms"]) == ("FERN-1", last_ms)
+    assert "units" in said.rsplit("FERN-1 is in partition-", 1)[1]
 
 
 def test_the_commands_for_your_own_model_work_in_this_order(tmp_path: Path) -> None:
