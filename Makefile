@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KAFKA := deploy/kafka/libs/.complete
+REGISTRY := deploy/registry/app/.complete
 
 .PHONY: demo test check unit torture torture-kafka lint kafka bench mutants lock hooks clean
 .DELETE_ON_ERROR:
@@ -47,6 +48,10 @@ $(KAFKA): deploy/kafka/pom.xml
 	mvn --batch-mode --quiet --file deploy/kafka/pom.xml dependency:copy-dependencies
 	touch $@
 
+# two tests ask a real schema registry; they are skipped where it cannot be had
+$(REGISTRY): deploy/registry/pom.xml
+	mvn --batch-mode --quiet --file deploy/registry/pom.xml dependency:unpack && touch $@ || true
+
 kafka: $(KAFKA)
 
 demo: $(VENV)/.run
@@ -55,7 +60,7 @@ demo: $(VENV)/.run
 test: lint check
 
 # three at a time, since most tests on Kafka wait: each process has a broker of its own (400 MB)
-check: $(VENV)/.dev $(KAFKA) $(BIN)/promtool
+check: $(VENV)/.dev $(KAFKA) $(REGISTRY) $(BIN)/promtool
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # the quick half: no Kafka, nothing that is slow by nature, fewer examples of each property; `make check` runs all

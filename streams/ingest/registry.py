@@ -3,21 +3,19 @@
 A frame is a 0, the schema's id in four bytes, and the content. A schema id never changes its meaning, so that each is
 fetched once; a new version of a schema is another id, which its messages name. Needs the extra `registry`.
 
-What is decoded is what JSON has: see streams/intake/avro.py; of Protobuf its JSON, with the names of the schema, in
-which 64-bit integers are text.
+What is decoded is what JSON has: see streams/intake/avro.py and streams/ingest/protobuf.py.
 """
 
 from __future__ import annotations
 
 import time
-from base64 import b64decode
-from binascii import Error as NoBase64
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from schemas.errors import BadSetting, LoginRefused, Unavailable
 from schemas.refusals import FRAME_BYTES
+from streams.ingest import protobuf
 from streams.ingest.envelopes import NotReadable
 from streams.intake import avro
 
@@ -30,9 +28,9 @@ _TYPES: Final[Mapping[Kind, str]] = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 _DEFAULTS: Final = {"timeout": 5.0, "max.retries": 0}  # whoever asks asks again, and heeds SIGTERM meanwhile
 _NUMBERS: Final = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
 _KNOWN_MISSING_S: Final = 30.0  # how long an id that the registry does not know is not asked for again
+_JSON_BEGINS: Final = ("{", "[", '"')
 _NOT_FOUND: Final = 404
 _UNAUTHORIZED: Final = (401, 403)
-_MOST_INDEXES: Final = 32  # depth of a message within a Protobuf file
 
 
 class Registry:
@@ -87,13 +85,14 @@ class Registry:
         return made
 
     def _fetch(self, kind: Kind, number: int) -> Decode:
-        make, how = (_protobuf, "serialized") if kind == "protobuf" else (_avro, None)
+        make, how = (protobuf.decoder, "serialized") if kind == "protobuf" else (avro.decoder, None)
         schema = self._ask(partial(self._client.get_schema, number, fmt=how), f"schema {number}")
-        if (schema.schema_type or "AVRO") != _TYPES[kind]:
-            msg = f"schema {number} is {schema.schema_type}, the mapping says format {kind}"
+        found = _type_of(schema)
+        if found != _TYPES[kind]:
+            msg = f"schema {number} is {found}, the mapping says format {kind}"
             raise NotReadable(msg)
         try:
-            return make(schema, self._references(schema, how))
+            return make(schema.schema_str or "", self._references(schema, how))
         except NotReadable:
             raise
         except Exception as error:  # whatever is wrong with a schema
@@ -135,100 +134,14 @@ class Registry:
             raise Unavailable(msg) from error
 
 
+def _type_of(schema: Schema) -> str:
+    """Name the type of a schema; one that is not told is Avro, and Avro is JSON (Apicurio 2 tells it of none)."""
+    told = schema.schema_type or "AVRO"
+    is_json = (schema.schema_str or "").lstrip()[:1] in _JSON_BEGINS
+    return "PROTOBUF" if told == "AVRO" and not is_json else told
+
+
 def _number(name: str, value: str) -> str | float | int:
     if name not in _NUMBERS:
         return value
     return float(value) if "." in value else int(value)
-
-
-def _avro(schema: Schema, references: Mapping[str, str]) -> Decode:
-    return avro.decoder(schema.schema_str or "", references)
-
-
-# ---------------------------------------------------------------------- Protobuf
-def _protobuf(schema: Schema, references: Mapping[str, str]) -> Decode:
-    from google.protobuf import descriptor_pool, json_format, message_factory  # noqa: PLC0415 - the extra
-
-    pool = descriptor_pool.DescriptorPool()
-    _add_well_known(pool)
-    for name, text in references.items():
-        pool.Add(_file(name, text))
-    file = _file("", schema.schema_str or "")
-    pool.Add(file)
-    described = pool.FindFileByName(file.name)
-    order = [each.name for each in file.message_type]
-    classes: dict[tuple[int, ...], type[Any]] = {}
-
-    def decode(content: bytes) -> Any:  # noqa: ANN401 - whatever the schema says
-        path, start = _message_path(content)
-        if path not in classes:
-            found = described.message_types_by_name[order[path[0]]]
-            for index in path[1:]:
-                found = found.nested_types[index]
-            classes[path] = message_factory.GetMessageClass(found)
-        message = classes[path].FromString(content[start:])
-        return json_format.MessageToDict(
-            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, descriptor_pool=pool
-        )
-
-    return decode
-
-
-def _file(name: str, text: str) -> Any:  # noqa: ANN401 - protobuf has no types
-    """Decode a file as a registry serializes it. name: by which others refer to it, "" as the file itself says."""
-    from google.protobuf import descriptor_pb2, message  # noqa: PLC0415 - the extra
-
-    try:
-        file = descriptor_pb2.FileDescriptorProto.FromString(b64decode(text, validate=True))
-    except (NoBase64, ValueError, message.DecodeError) as error:
-        msg = "the schema registry does not serialize Protobuf schemas (GET /schemas/ids/ID?format=serialized)"
-        raise NotReadable(msg) from error
-    file.name = name or file.name or "message.proto"
-    return file
-
-
-def _add_well_known(pool: Any) -> None:  # noqa: ANN401 - protobuf has no types
-    """Let schemas import google/protobuf/*.proto, which registries do not keep."""
-    from google.protobuf import (  # noqa: PLC0415 - the extra
-        any_pb2,
-        descriptor_pb2,
-        duration_pb2,
-        empty_pb2,
-        struct_pb2,
-        timestamp_pb2,
-        wrappers_pb2,
-    )
-    from google.type import date_pb2, datetime_pb2, decimal_pb2, money_pb2  # noqa: PLC0415
-
-    known = (any_pb2, duration_pb2, empty_pb2, struct_pb2, timestamp_pb2, wrappers_pb2)
-    for each in (*known, descriptor_pb2, date_pb2, datetime_pb2, decimal_pb2, money_pb2):
-        pool.AddSerializedFile(each.DESCRIPTOR.serialized_pb)
-
-
-def _message_path(content: bytes) -> tuple[tuple[int, ...], int]:
-    """Read which message of its file a content is: indexes of nested messages, and where the message begins."""
-    count, at = _varint(content, 0)
-    if count == 0:
-        return (0,), at
-    if not 0 < count <= _MOST_INDEXES:
-        msg = f"{count} message indexes"
-        raise ValueError(msg)
-    path = []
-    for _ in range(count):
-        index, at = _varint(content, at)
-        path.append(index)
-    if min(path) < 0:
-        msg = f"message indexes {path}"
-        raise ValueError(msg)
-    return tuple(path), at
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Read a zigzag varint: its value, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = content[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says that more follows
-            return (value >> 1) ^ -(value & 1), at

@@ -3,7 +3,8 @@
 Two ways, both by event time. Where the live topics hold a whole window that history reaches too, history ends with the
 window before it: all of it closes, and what the topics hold of earlier windows is late for the worker. Where they do
 not (they have only begun), history of each input ends where its topic begins, and the windows from there on stay open
-for both. Of an input whose topic is empty all history is taken. Either way events with the same `event_id` in an open window count once.
+for both. Of an input whose topic is empty all history is taken. Either way events with the same `event_id` in an open
+window count once.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import datetime
 import decimal
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
@@ -79,7 +79,13 @@ def server() -> Iterator[SchemaRegistry]:
         yield made
 
 
-def mapped(server: SchemaRegistry, kind: str, *values: bytes) -> Made:
+class Registered(Protocol):
+    """A schema registry that is running, ours or a real one."""
+
+    url: str
+
+
+def mapped(server: Registered, kind: str, *values: bytes) -> Made:
     stage = Stage(parse(MAPPING.replace("FORMAT", kind), "bus"), Local(), lambda: Registry({"url": server.url}))
     return stage.run([Said(value, at=at) for at, value in enumerate(values)])
 
@@ -88,7 +94,7 @@ def orders(made: Made) -> list[dict[str, Any]]:
     return [json.loads(value) for value in made.records.get("orders", ([], []))[1]]
 
 
-def as_avro(server: SchemaRegistry, schema: dict[str, Any], order: dict[str, Any]) -> bytes:
+def as_avro(server: Registered, schema: dict[str, Any], order: dict[str, Any]) -> bytes:
     client = SchemaRegistryClient({"url": server.url})
     value: bytes = AvroSerializer(client, json.dumps(schema))(order, CONTEXT)
     return value
@@ -119,17 +125,55 @@ def protobuf_class() -> Any:  # noqa: ANN401 - protobuf has no types
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.Order"))
 
 
-def as_protobuf(server: SchemaRegistry) -> bytes:
-    kind = protobuf_class()
-    lines = [{**line, "price": float(line["price"])} for line in ORDER["lines"]]  # type: ignore[attr-defined]
-    order = kind(id="o1", currency="EUR", lines=lines)
-    order.at.FromDatetime(AT)
+def as_protobuf(server: Registered) -> bytes:
     client = SchemaRegistryClient({"url": server.url})
-    value: bytes = ProtobufSerializer(kind, client, {"use.deprecated.format": False})(order, CONTEXT)
+    serializer = ProtobufSerializer(protobuf_class(), client, {"use.deprecated.format": False})
+    value: bytes = serializer(order_of_lines(), CONTEXT)
     return value
 
 
-def as_json(server: SchemaRegistry) -> bytes:
+def order_of_lines() -> Any:  # noqa: ANN401 - likewise
+    lines = [{**line, "price": float(line["price"])} for line in ORDER["lines"]]  # type: ignore[attr-defined]
+    order = protobuf_class()(id="o1", currency="EUR", lines=lines)
+    order.at.FromDatetime(AT)
+    return order
+
+
+LINE_PROTO = """
+syntax = "proto3";
+package shop;
+message Line {
+  string sku = 1;
+  int64 pieces = 2;
+  double price = 3;
+}
+"""
+ORDER_PROTO = """
+syntax = "proto3";
+package shop;
+import "google/protobuf/timestamp.proto";
+import "shop/line.proto";
+message Note {}
+message Order {
+  string id = 1;
+  string currency = 2;
+  string customer_id = 3;
+  google.protobuf.Timestamp at = 4;
+  repeated Line lines = 5;
+}
+"""
+
+
+def order_message(client: SchemaRegistryClient, *, text: str = ORDER_PROTO, imported: str = "shop/line.proto") -> bytes:
+    """Register schemas as Java's producers do, and frame an order with them."""
+    client.register_schema("line-proto", Schema(LINE_PROTO, "PROTOBUF"))
+    number = client.register_schema(
+        "order-proto", Schema(text, "PROTOBUF", [SchemaReference(imported, "line-proto", 1)])
+    )
+    return b"\0" + number.to_bytes(4, "big") + b"\x02\x02" + order_of_lines().SerializeToString()
+
+
+def as_json(server: Registered) -> bytes:
     lines = [{**line, "price": float(line["price"])} for line in ORDER["lines"]]  # type: ignore[attr-defined]
     client = SchemaRegistryClient({"url": server.url})
     schema = {"title": "Order", "type": "object", "properties": {"id": {"type": "string"}}}
@@ -176,6 +220,33 @@ def test_a_schema_may_refer_to_others(server: SchemaRegistry) -> None:
     )
     value = AvroSerializer(client, outer)(ORDER, CONTEXT)
     assert len(orders(mapped(server, "avro", value))) == 2
+
+
+def test_protobuf_schemas_as_text_are_compiled_with_what_they_import(server: SchemaRegistry) -> None:
+    made = mapped(server, "protobuf", order_message(SchemaRegistryClient({"url": server.url})))
+    assert made.letters == []
+    assert [(each["event_id"], each["quantity"], each["event_time_ms"]) for each in orders(made)] == [
+        ("o1/1", 3.0, AT_MS),
+        ("o1/2", 3.0, AT_MS),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "imported", "said"),
+    [
+        ('syntax = "proto3"; message {', "shop/line.proto", "the schema cannot be compiled: skutrend.main.proto:1:28"),
+        (ORDER_PROTO, "line.proto", "shop/line.proto: File not found"),
+        (ORDER_PROTO, "../line.proto", "has the name '../line.proto', which is no path of imports"),
+        (ORDER_PROTO, "/line.proto", "has the name '/line.proto', which is no path of imports"),
+    ],
+    ids=["broken", "not among the references", "above", "anywhere"],
+)
+def test_protobuf_schemas_that_cannot_be_compiled_say_why(
+    server: SchemaRegistry, text: str, imported: str, said: str
+) -> None:
+    client = SchemaRegistryClient({"url": server.url})
+    (letter,) = mapped(server, "protobuf", order_message(client, text=text, imported=imported)).letters
+    assert said in letter.error
 
 
 @pytest.mark.parametrize(
