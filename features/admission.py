@@ -1,7 +1,7 @@
 """Which rows of a decoded batch may be folded, and what becomes of the others: refused, late or duplicate.
 
 Each row is judged in one order, and the first reason that holds counts: no plausible time, another partition's SKU,
-money without a rate, late, duplicate.
+money without a rate, late, duplicate, or an id that another event has.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.currency import ShopCurrency, converted
-from features.duplicates import SeenIds
+from features.duplicates import SeenIds, contents
 from features.grid import EARLIEST_MS, LATEST_MS, WindowGrid
 from features.watermark import NEVER_MS
 from schemas.columns import ClickColumns, InputColumns, Refusal
+from schemas.printable import printable
+from schemas.refusals import ID_REUSED
 
 Columns = InputColumns
 Owns = Callable[[Sequence[bytes]], NDArray[np.bool_]]
 Mask = NDArray[np.bool_]
 _MOST_FOREIGN = 10_000  # SKUs of other partitions that are remembered
+_SHOWN = 60  # characters of an event id, in sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Absorbed:
     refused: list[Refusal] = field(default_factory=list)
     on_time_ms: int = NEVER_MS
     late_ms: int = NEVER_MS
+
+    @property
+    def reused(self) -> int:
+        """Records refused because another event has their id."""
+        return sum(refusal.code == ID_REUSED for refusal in self.refused)
 
     @property
     def misplaced(self) -> int:
@@ -106,14 +114,14 @@ class Admission:
         outcome = Absorbed()
         keep = self._plausible(columns, now_ms, outcome)
         self._refuse_foreign(columns, is_unknown & keep, keep, outcome)
-        has_money = not isinstance(columns, ClickColumns) and bool(keep.any())
+        has_money, as_told = not isinstance(columns, ClickColumns) and bool(keep.any()), columns
         columns = self._in_shop_currency(columns, keep, outcome)
         times_ms = columns.event_time_ms
         numbers = self.grid.numbers(times_ms)
         late = self._late(columns, numbers, keep, first_open, outcome)
         keep &= ~late
         outcome.on_time_ms, outcome.late_ms = _newest(times_ms[keep]), _newest(times_ms[late])
-        _drop_duplicates(columns, seen, numbers, keep, outcome)
+        _drop_duplicates(as_told, seen, numbers, keep, outcome)
         return Admitted(columns, keep, numbers, has_money, outcome)
 
     def _plausible(self, columns: Columns, now_ms: int, outcome: Absorbed) -> Mask:
@@ -199,14 +207,24 @@ class Admission:
 def _drop_duplicates(
     columns: Columns, seen: SeenIds, numbers: NDArray[np.int64], keep: Mask, outcome: Absorbed
 ) -> None:
-    """Drop rows whose event id an open window already holds (in `keep`)."""
+    """Drop rows whose event id an open window already holds (in `keep`); with other contents they are refused."""
     everything = bool(keep.all())
     rows = np.flatnonzero(keep)
     ids = columns.event_id if everything else [columns.event_id[row] for row in rows]
-    admitted = seen.admit(ids, numbers if everything else numbers[rows])
-    if admitted is not None:
-        keep[rows[~admitted]] = False
-        outcome.duplicate = int(len(admitted) - admitted.sum())
+    said = contents(columns)
+    admitted = seen.admit(ids, numbers if everything else numbers[rows], said if everything else said[rows])
+    if admitted is None:
+        return
+    repeated = rows[~admitted]
+    keep[repeated] = False
+    is_reused = seen.reused([columns.event_id[row] for row in repeated], said[repeated])
+    outcome.duplicate = len(repeated) - int(is_reused.sum())
+    for row in repeated[is_reused]:
+        why = (
+            f"event_id {printable(columns.event_id[row], _SHOWN)!r} was there with another SKU, quantity, price or "
+            "kind: it must be of one event, such as the order and its line"
+        )
+        outcome.refused.append(Refusal(int(columns.row[row]), ID_REUSED, why))
 
 
 def _newest(times_ms: NDArray[np.int64]) -> int:

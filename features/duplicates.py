@@ -6,15 +6,40 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh32_intdigest
 
-from features.id_table import HASH_BYTES, Hashes, IdTable, as_hashes, hashed
+from features.id_table import HASH_BYTES, Hashes, IdTable, as_hashes, entries
+from schemas.columns import ClickColumns, InputColumns, OrderColumns
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio, whose multiples spread evenly
+_HALF_BITS = np.uint64(32)
+
+
+def contents(columns: InputColumns) -> NDArray[np.uint32]:
+    """Hash what events say, but for when: SKU, and quantity and price, or the kind of a click; uint32 (n,).
+
+    An event that is told again may have another time, of when it was told again.
+    """
+    mixed = np.fromiter(map(xxh32_intdigest, map(str.encode, columns.sku)), np.uint64, len(columns.sku))
+    if isinstance(columns, OrderColumns):
+        said = [_bits(columns.quantity), _bits(columns.unit_price)]
+    else:
+        said = [columns.kind.astype(np.uint64) if isinstance(columns, ClickColumns) else _bits(columns.price)]
+    for numbers in said:
+        mixed = (mixed ^ numbers) * _MIX
+        mixed ^= mixed >> _HALF_BITS
+    return mixed.astype(np.uint32)
+
+
+def _bits(numbers: NDArray[np.float64]) -> NDArray[np.uint64]:
+    return (numbers + 0.0).view(np.uint64)  # -0.0 is 0.0
 
 
 class SeenIds:
     """The event ids of one input of one partition, for its open windows.
 
     An id is remembered until its window is forgotten; within that time a second event of the same id is a duplicate,
-    whichever open window it falls into. Remembered are hashes of 128 bits (`id_table.hashed` says how unlikely it is
+    whichever open window it falls into. Remembered are entries of 128 bits (`id_table.hashed` says how unlikely it is
     that two ids share one), which costs 25 to 37 bytes per event of an open window, and 16 more until `take_fresh`.
     """
 
@@ -27,20 +52,27 @@ class SeenIds:
         """How many ids are remembered."""
         return len(self._table)
 
-    def admit(self, ids: Sequence[str], windows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    def admit(
+        self, ids: Sequence[str], windows: NDArray[np.int64], said: NDArray[np.uint32] | None = None
+    ) -> NDArray[np.bool_] | None:
         """Remember the ids and tell which rows are first sightings: bool (n,), or None when all are.
 
-        ids: (n,); windows: int64 (n,), the window number of each event. The first of equal ids in a batch is admitted.
+        ids: (n,); windows: int64 (n,), the window number of each event; said: the `contents` of each. The first of
+        equal ids in a batch is admitted.
         """
         if not len(ids):
             return None
-        hashes = as_hashes(hashed(ids))
+        hashes = entries(ids, said)
         admitted = self._table.add(hashes, windows)
         if admitted.all():
             self._file(hashes, windows)
             return None
         self._file(hashes[admitted], windows[admitted])
         return admitted
+
+    def reused(self, ids: Sequence[str], said: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Tell which ids are remembered with other contents; bool (n,)."""
+        return self._table.differ(entries(ids, said))
 
     def _file(self, hashes: Hashes, windows: NDArray[np.int64]) -> None:
         """Note what is to be stored, by window."""
@@ -59,7 +91,7 @@ class SeenIds:
             del self._fresh[closed]
 
     def take_fresh(self) -> dict[int, bytes]:
-        """Hand over what was admitted since the last call, by window, to be stored: hashes, 16 bytes each."""
+        """Hand over what was admitted since the last call, by window, to be stored: entries, 16 bytes each."""
         fresh = {window: b"".join(parts) for window, parts in self._fresh.items()}
         self._fresh = {}
         return fresh
@@ -69,7 +101,7 @@ class SeenIds:
         self._fresh = {window: [hashes] for window, hashes in self.held()}
 
     def held(self) -> Iterator[tuple[int, bytes]]:
-        """Give all that is remembered, ascending by window: (window, hashes of 16 bytes each)."""
+        """Give all that is remembered, ascending by window: (window, entries of 16 bytes each)."""
         for window, hashes in self._table.by_window():
             yield window, hashes.tobytes()
 

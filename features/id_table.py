@@ -1,4 +1,7 @@
-"""Event ids as hashes of 128 bits, and the set of them: open addressing in numpy arrays, 20 bytes a place."""
+"""Event ids as hashes, and the set of them: open addressing in numpy arrays, 20 bytes a place.
+
+An entry has 128 bits: 96 of the hash of an id, by which it is known, and 32 of the content that came with it.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,14 @@ _MOVED_AT_ONCE = 16_384  # places: what is worked on fits the processor's cache
 _LONGEST_STEP = 64
 _FEW = 32  # ids, so few that one after the other is quicker than by arrays
 _HALF_BITS = np.uint64(32)
+_CONTENT = np.uint64((1 << 32) - 1)  # of the second half of an entry
 _BEFORE_ALL = -(1 << 31)
 
 
 def hashed(ids: Iterable[str]) -> bytes:
     """Hash event ids with XXH3, 16 bytes each; the same in every process, on every machine, in every version.
 
-    That any two of n different ids share a hash has the probability n^2 / 2^129: 1.5e-19 for ten billion. XXH3 does not
+    That any two of n different ids share 96 bits has the probability n^2 / 2^97: 6e-10 for ten billion. XXH3 does not
     withstand somebody who searches for such ids, and need not: who may write events can simply repeat an id.
     """
     return b"".join(map(xxh3_128_digest, map(str.encode, ids)))
@@ -41,8 +45,17 @@ def as_hashes(raw: bytes) -> Hashes:
     return np.frombuffer(raw, "<u8").reshape(-1, 2)
 
 
+def entries(ids: Iterable[str], contents: NDArray[np.uint32] | None = None) -> Hashes:
+    """Make entries of ids and of what came with them, uint32 (n,); None: nothing is known of that. uint64 (n, 2)."""
+    made = as_hashes(hashed(ids)).copy()
+    made[:, 1] &= ~_CONTENT
+    if contents is not None:
+        made[:, 1] |= contents
+    return made
+
+
 class IdTable:
-    """Hashed ids with the number of their window, an int32; those of windows before `first_open` count as absent.
+    """Entries with the number of their window, an int32; those of windows before `first_open` count as absent.
 
     Takes 25 to 37 bytes an id of an open window (1,024 places at least), also while it grows: it is moved part by part
     and gives up what is moved. What a batch costs are some array operations, whose number grows with the logarithm of
@@ -60,9 +73,9 @@ class IdTable:
         return sum(self._counts.values())
 
     def add(self, hashes: Hashes, windows: NDArray[np.int64]) -> Flags:
-        """Add ids and tell which were absent: bool (n,). The first of equal hashes in a batch is the absent one.
+        """Add ids and tell which were absent: bool (n,). The first of equal ids in a batch is the absent one.
 
-        hashes: uint64 (n, 2); windows: int64 (n,).
+        hashes: entries, uint64 (n, 2), whose content says nothing here; windows: int64 (n,).
         """
         n = len(hashes)
         if self._used + n > _MOST_LOAD * len(self._first):
@@ -78,6 +91,19 @@ class IdTable:
                 absent[rows] = self._insert(first[rows], second[rows], numbers[rows])
         self._count(numbers if absent.all() else numbers[absent])
         return absent
+
+    def differ(self, hashes: Hashes) -> Flags:
+        """Tell which entries have another content than the one that is there with their id; bool (n,)."""
+        first, second = np.maximum(hashes[:, 0], np.uint64(1)), hashes[:, 1]
+        differ = np.zeros(len(hashes), np.bool_)
+        rows, at, step = np.arange(len(hashes)), self._home(first), 0
+        while len(rows):
+            found, apart = self._first.take(at), self._second.take(at) ^ second.take(rows)
+            is_it = (found == first.take(rows)) & (apart <= _CONTENT)
+            differ[rows[is_it]] = apart[is_it] != 0
+            left, step = np.flatnonzero(~is_it & (found != 0)), _step_after(step)
+            rows, at = rows.take(left), (at.take(left) + step) % len(self._first)
+        return differ
 
     def forget_before(self, window: int) -> None:
         """Let the ids of every window with a smaller number be absent from now on."""
@@ -150,7 +176,7 @@ class IdTable:
             goes_on = found != 0
             equal = np.flatnonzero(found == wanted)
             if len(equal):
-                equal = equal[self._second[at[equal]] == second[rows[equal]]]
+                equal = equal[(self._second[at[equal]] ^ second[rows[equal]]) <= _CONTENT]
                 places[rows[equal]] = np.where(self._windows[at[equal]] < self.first_open, at[equal], -1)
                 goes_on[equal] = False
             free = np.flatnonzero(found == 0)
@@ -169,7 +195,7 @@ class IdTable:
     def _place(self, first: int, second: int, place: int, step: int) -> int:
         """Do what `_places` does for one hash, from its try at `place` on, to which a step of `step` led."""
         while (found := int(self._first[place])) != 0:
-            if found == first and int(self._second[place]) == second:
+            if found == first and int(self._second[place]) >> 32 == second >> 32:
                 return place if self._windows[place] < self.first_open else -1
             step = _step_after(step)
             place = (place + step) % len(self._first)
@@ -185,8 +211,9 @@ def _step_after(step: int) -> int:
 
 def _apart(first: Half, second: Half) -> Iterator[Places]:
     """Split a batch into rows whose first halves all differ, and leave all but the first of equal hashes out."""
-    order = np.lexsort((second, first))  # stable
-    differs = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    known_by = second >> _HALF_BITS
+    order = np.lexsort((known_by, first))  # stable
+    differs = (np.diff(first[order]) != 0) | (np.diff(known_by[order]) != 0)
     rows = order[np.r_[True, differs]]
     while len(rows):
         is_other = np.r_[True, np.diff(first[rows]) != 0]

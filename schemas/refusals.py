@@ -2,7 +2,7 @@
 
 The codes are stable, and all of them stand in `CODES`, that of a whole record batch (schemas/errors.py) too. A record
 that breaks several rules gets the first that applies in this order: size, JSON, SKU, the fields as declared; then what
-features/sku_state.py judges: time, currency, partition.
+features/sku_state.py judges: time, currency, partition, id.
 
 Only refused records come here, so the diagnosis takes the value apart field by field (some 10 us a record) in order to
 name the field and quote what was found, and rests on no error text of the decoder. Nothing is quoted that may tell of a
@@ -24,6 +24,7 @@ from schemas.personal import UNREADABLE, as_raw_fields, may_tell_of_a_person
 from schemas.printable import printable
 
 MAX_VALUE_BYTES: Final = 256 * 1024
+ID_REUSED: Final = "id_reused"
 CODES: Final = (
     "empty",
     "too_large",
@@ -36,6 +37,7 @@ CODES: Final = (
     "from_the_future",
     "wrong_currency",
     "wrong_partition",
+    ID_REUSED,
     "undecodable_batch",
     "unmapped",
 )

@@ -45,7 +45,7 @@ class Account:
         if self.reused:
             yield (
                 f"{self.path}: {self.reused:,} {self.kind} have an event_id that was there with other contents, and "
-                f"count as duplicates while its window is open ({self.first_reused})"
+                f"are not counted while its window is open ({self.first_reused})"
             )
         if self.repeated:
             yield f"{self.path}: {self.repeated:,} {self.kind} are there twice and count once"
@@ -101,7 +101,7 @@ def _read(
     if account.reused > MOST_REUSED * account.rows:
         msg = (
             f"{path}: {account.reused:,} of {account.rows:,} {kind} have an event_id that was there with other "
-            f"contents ({account.first_reused}); each would count as a duplicate of the first: make it unique per "
+            f"contents ({account.first_reused}); none but the first would count: make it unique per "
             "event, such as order and line (`skutrend convert` does)"
         )
         raise BadInput(msg)

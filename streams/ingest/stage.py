@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from schemas.errors import BadSetting
 from schemas.inputs import BY_NAME, InputName
+from schemas.printable import printable
+from schemas.refusals import ID_REUSED
 from streams.events.replay import encode_columns
 from streams.ingest.envelopes import DELETE, Change, Decode, NotReadable, opened
 from streams.intake.columnar import Columnar
@@ -27,6 +29,7 @@ _FORMATS: Final = "json, json_schema, avro or protobuf"
 NOT_JSON: Final = "not_json"
 TOMBSTONE: Final = "message without a value"
 _PLACE: Final = "the value"
+_SHOWN: Final = 60  # characters of an event id, in sentences
 UNCHANGED: Final = "change that is none of an event"
 
 
@@ -215,9 +218,19 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
 
 
 def _by_id(mapper: Mapper, row: dict[str, Any]) -> dict[str, Event | LeftOut]:
-    """Map a row; what is left out is named by its place."""
-    found = mapper.events(Record(_PLACE, row), is_alone=True)
-    return {each.row[0] if isinstance(each, Event) else f"\0{each.place}": each for each in found}
+    """Map a row; what is left out is named by its place, and so is a line with the id of another one."""
+    found: dict[str, Event | LeftOut] = {}
+    for at, each in enumerate(mapper.events(Record(_PLACE, row), is_alone=True)):
+        if isinstance(each, LeftOut):
+            found[f"\0{each.place}"] = each
+        elif each.row[0] not in found:
+            found[each.row[0]] = each
+        else:
+            why = (
+                f"event_id {printable(each.row[0], _SHOWN)!r} is that of another line, too: it must be unique per line"
+            )
+            found[f"\0{at}"] = LeftOut(each.place, ID_REUSED, why)
+    return found
 
 
 def _difference(

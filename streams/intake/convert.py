@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from features.grid import EARLIEST_MS, LATEST_MS
 from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, InputName
+from schemas.refusals import ID_REUSED
 from streams.events.files import schema, unit_guess
 from streams.events.repeats import Repeats
 from streams.events.replay import encode_rows
@@ -25,8 +26,6 @@ from streams.intake.report import Report
 BATCH_ROWS: Final = 16_384
 MAX_ERRORS: Final = 0.05
 """Share of records with something wrong beyond which a conversion is refused, unless told otherwise."""
-
-ID_REUSED: Final = "id_reused"
 
 
 class Local(NamedTuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MOST_REFUSED: Final = 0.99  # share of an input's latest records beyond which a worker is not ready
+MOST_REUSED: Final = 0.25  # the same of those whose id another event has
 LOCK_WAIT_S: Final = 2.0  # of a batch whose partition is being flushed
 _CLOSE_MS: Final = 250  # of windows that a batch makes due; the partition's periodic task closes the rest
 
@@ -42,6 +43,7 @@ class Batches:
         self._inputs, self._closing, self._reopener = inputs, closing, reopener
         self._misplaced = tuple(RecentShare() for _ in environment.topics)
         self._refused = tuple(RecentShare() for _ in environment.topics)
+        self._reused = tuple(RecentShare() for _ in environment.topics)
         self.unusable: SharedDict[int, str] = SharedDict()  # by input, why nothing of it can be used at present
 
     async def take(self, source: int, batch: RecordBatch, consumer: Consumer) -> None:
@@ -88,20 +90,33 @@ class Batches:
             raise WrongPartitioner(msg)
 
     def _watch_refusals(self, source: int, outcome: Absorbed) -> None:
-        """Tell, in the log and by `/readyz`, when nothing of an input can be used: it holds something else."""
-        recent, refused = self._refused[source], len(outcome.refused)
-        recent.note(seen=outcome.placed + refused, counted=refused)
-        if refused and recent.is_beyond(MOST_REFUSED):
-            if source not in self.unusable:
-                last = outcome.refused[-1]
-                topic = self._environment.topics[source]
-                self.unusable[source] = (
-                    f"{recent.counted:,} of the latest {recent.seen:,} records of topic {topic} cannot be used and are "
-                    f"dead letters, lately because of {last.code}: {last.error}"
-                )
-                log.error("%s", self.unusable[source])
-        elif self.unusable.pop(source, None) is not None:
+        """Tell, in the log and by `/readyz`, when an input holds something else, or ids that are none of events."""
+        refused, reused, seen = len(outcome.refused), outcome.reused, outcome.placed + len(outcome.refused)
+        self._refused[source].note(seen=seen, counted=refused)
+        self._reused[source].note(seen=seen, counted=reused)
+        why = self._unusable(source, outcome)
+        if why and source not in self.unusable:
+            self.unusable[source] = why
+            log.error("%s", why)
+        elif not why and self.unusable.pop(source, None) is not None:
             log.warning("records of topic %s can be used again", self._environment.topics[source])
+
+    def _unusable(self, source: int, outcome: Absorbed) -> str:
+        """Say why an input cannot be used at present; "" where it can."""
+        topic, refused, reused = self._environment.topics[source], self._refused[source], self._reused[source]
+        if reused.is_beyond(MOST_REUSED):
+            return (
+                f"{reused.counted:,} of the latest {reused.seen:,} records of topic {topic} have the event_id of "
+                "another event and are dead letters: let its producer make one for each event, such as order and line, "
+                "or let `skutrend ingest` do it; then send them with `skutrend dead-letters replay`, mended"
+            )
+        if outcome.refused and refused.is_beyond(MOST_REFUSED):
+            last = outcome.refused[-1]
+            return (
+                f"{refused.counted:,} of the latest {refused.seen:,} records of topic {topic} cannot be used and are "
+                f"dead letters, lately because of {last.code}: {last.error}"
+            )
+        return ""
 
     async def _seek(self, partition: Partition, batch: RecordBatch, consumer: Consumer) -> None:
         """Read on from the partition's next offset; where that is no longer kept, do as the settings say."""

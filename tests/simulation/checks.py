@@ -21,7 +21,7 @@ from streams.state.store import Store
 from tests.simulation.inputs import batch_of
 from tests.simulation.oracle import INPUTS, Oracle, grouped
 from tests.simulation.world import Log, OutputProducer, Process, Reader
-from tests.support.sku_states import remembered
+from tests.support.sku_states import known_by, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ def compare(partition: Partition, oracle: Oracle) -> None:
         expected = {sku: _summed(sums) for sku, sums in oracle.windows[number].items()}
         equal(found, expected, f"open window {number} {where}")
     for source, seen in enumerate(sku_state.seen):
-        ids = {hashed([event_id]) for event_id in oracle.seen[source]}
+        ids = {known_by(hashed([event_id])) for event_id in oracle.seen[source]}
         equal(remembered(seen), ids, f"ids of input {source} {where}")
 
 

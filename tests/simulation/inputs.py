@@ -58,7 +58,9 @@ class Inputs:
             record = dice.choice(before[-20:])
             if record.event is None or luck < 0.12:
                 return record  # sent twice
-            return self._write(source, record.event._replace(time_ms=self._time(now_ms)))  # one id for two events
+            if luck < 0.14:
+                return self._write(source, record.event._replace(time_ms=self._time(now_ms)))  # told again, later
+            return self._write(source, self._event(source, record.event.event_id, record.event.sku, self._time(now_ms)))
         skus = self.skus[partition]
         sku = skus[0] if dice.random() < 0.5 else dice.choice(skus)
         if luck < 0.19:

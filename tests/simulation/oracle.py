@@ -75,6 +75,7 @@ class Oracle:
     all_idle: tuple[int, int] | None = None
     watermark_ms: int | None = None
     seen: dict[int, dict[str, int]] = field(default_factory=lambda: {i: {} for i in range(3)})
+    contents: dict[tuple[int, str], Event] = field(default_factory=dict)  # that came first with an id
     windows: dict[int, dict[str, Sums]] = field(default_factory=dict)
     first_open: int | None = None
     closed: int = 0
@@ -90,6 +91,7 @@ class Oracle:
         twin = copy.copy(self)
         twin.counts = {i: Counter(c) for i, c in self.counts.items()}
         twin.seen = {i: dict(s) for i, s in self.seen.items()}
+        twin.contents = dict(self.contents)
         twin.windows = {n: {s: copy.copy(sums) for s, sums in w.items()} for n, w in self.windows.items()}
         for name in ("offsets", "newest_ms", "quiet_since_ms", "read", "born", "prices", "fates"):
             setattr(twin, name, dict(getattr(self, name)))
@@ -109,9 +111,10 @@ class Oracle:
         counts = self.counts[source]
         for offset, record in records.items():
             fate = self._fate(source, offset, record, now_ms)
-            self.fates[source, offset] = fate
+            counted = "rejected" if fate == "reused" else fate  # which happened at its time, as a duplicate did
+            self.fates[source, offset] = counted
             counts["records"] += 1
-            counts[fate] += 1
+            counts[counted] += 1
             if record.event is None or fate == "rejected":
                 continue
             if record.event.time_ms > self.newest_ms.get(source, -1):
@@ -141,9 +144,14 @@ class Oracle:
             late_by_ms = self.first_open * WINDOW_MS - event.time_ms
             self.said.append(("late-events", where, start_ms, late_by_ms, record.value))
             return "late"
+        content = event._replace(time_ms=0)
         if event.event_id in self.seen[source]:
-            return "duplicate"
+            if self.contents[source, event.event_id] == content:
+                return "duplicate"
+            self.said.append(("dead-letters", where, "id_reused", record.value))
+            return "reused"
         self.seen[source][event.event_id] = number
+        self.contents[source, event.event_id] = content
         self.born[event.sku] = min(number, self.born.get(event.sku, number))
         self._fold(source, event, self.windows.setdefault(number, {}).setdefault(event.sku, Sums()))
         return "folded"

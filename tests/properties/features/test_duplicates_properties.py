@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from features.duplicates import SeenIds
-from features.id_table import HASH_BYTES, IdTable, hashed
+from features.id_table import HASH_BYTES, IdTable, entries
 from tests.support.examples import examples
 
 HALVES = (0, 1, 2, 1 << 32, (1 << 32) + 1, (1 << 64) - 1, (1 << 64) - 2)  # few, so that halves meet; at both ends, too
@@ -63,7 +63,7 @@ class Ids(RuleBasedStateMachine):
     def flush(self, restart: bool) -> None:
         fresh = self.restarted.take_fresh()
         assert self.lasting.take_fresh() == fresh
-        assert told(fresh) == Counter((window, hashed([event_id])) for event_id, window in self.unsaved.items())
+        assert told(fresh) == Counter((window, entry(event_id)) for event_id, window in self.unsaved.items())
         self.unsaved = {}
         for window, hashes in fresh.items():
             self.stored[window] = self.stored.get(window, b"") + hashes
@@ -77,15 +77,19 @@ class Ids(RuleBasedStateMachine):
     def renew(self) -> None:
         for seen in (self.lasting, self.restarted):
             seen.renew()
-            assert told(seen.take_fresh()) == Counter((window, hashed([i])) for i, window in self.known.items())
+            assert told(seen.take_fresh()) == Counter((window, entry(i)) for i, window in self.known.items())
         self.unsaved = {}
         self.stored = {}
         for event_id, window in self.known.items():
-            self.stored[window] = self.stored.get(window, b"") + hashed([event_id])
+            self.stored[window] = self.stored.get(window, b"") + entry(event_id)
 
     @invariant()
     def remembers_the_ids_of_the_open_windows(self) -> None:
         assert len(self.lasting) == len(self.restarted) == len(self.known)
+
+
+def entry(event_id: str) -> bytes:
+    return entries([event_id]).tobytes()
 
 
 def told(fresh: dict[int, bytes]) -> Counter[tuple[int, bytes]]:
@@ -116,18 +120,23 @@ TestIdsAreRememberedAsLongAsTheirWindowIsOpen.settings = examples(60, stateful_s
 def test_hashes_that_share_a_half_or_a_place_are_told_apart(
     batches: list[tuple[list[tuple[int, int]], int, int]],
 ) -> None:
-    table, known = IdTable(), {}
+    table = IdTable()
+    known: dict[tuple[int, int], tuple[int, int]] = {}  # by what tells ids apart: window, second half
     for halves, closed, ahead in batches:
         table.forget_before(table.first_open + closed if known else 0)
-        known = {pair: window for pair, window in known.items() if window >= table.first_open}
+        known = {pair: found for pair, found in known.items() if found[0] >= table.first_open}
         window = max(table.first_open, 0) + ahead
         expected = []
         for first, second in halves:
-            pair = max(first, 1), second  # a first half of 0 is taken for 1
+            pair = max(first, 1), second >> 32  # a first half of 0 is taken for 1
             expected.append(pair not in known)
-            known.setdefault(pair, window)
+            known.setdefault(pair, (window, second))
         hashes = np.array(halves, np.uint64).reshape(-1, 2)
         assert table.add(hashes, np.full(len(halves), window)).tolist() == expected
         assert len(table) == len(known)
         held = {(*pair, number) for number, found in table.by_window() for pair in map(tuple, found.tolist())}
-        assert held == {(*pair, number) for pair, number in known.items()}
+        assert held == {(first, second, number) for (first, _), (number, second) in known.items()}
+        differ = [known[max(first, 1), second >> 32][1] != second for first, second in halves]
+        assert table.differ(hashes).tolist() == differ
+        absent = np.array([[1 << 40, 1 << 50], [0, 1 << 51]], np.uint64)
+        assert not table.differ(absent).any()

@@ -83,6 +83,7 @@ class Oracle:
     def __init__(self, grid: WindowGrid) -> None:
         self.grid = grid
         self.seen: tuple[dict[str, int], ...] = ({}, {}, {})
+        self.contents: dict[tuple[int, str], Event] = {}
         self.windows: dict[int, dict[str, list[Event]]] = {}
         self.first_open: int | None = None
         self.live: set[str] = set()
@@ -100,9 +101,11 @@ class Oracle:
         number = self.grid.number(record.time_ms)
         if self.first_open is not None and number < self.first_open:
             return "late"
+        content = record._replace(time_ms=0)
         if record.event_id in self.seen[source]:
-            return "duplicate"
+            return "duplicate" if self.contents[source, record.event_id] == content else "id_reused"
         self.seen[source][record.event_id] = number
+        self.contents[source, record.event_id] = content
         self.known.add(record.sku)
         self.windows.setdefault(number, {}).setdefault(record.sku, []).append(record)
         self.touched.setdefault(number, set()).add(record.sku)
@@ -152,7 +155,8 @@ def assert_counted(found: Absorbed, batch: list[Event], fates: list[str], sku_st
         assert record.sku == batch[row].sku
         assert record.late_by_ms == sku_state.grid.start_ms(first) - batch[row].time_ms > 0
         assert record.window_start_ms == sku_state.grid.start_ms(sku_state.grid.number(batch[row].time_ms))
-    on_time = [r.time_ms for row, r in enumerate(batch) if row not in refused and row not in late]
+    is_on_time = ("folded", "duplicate", "id_reused")
+    on_time = [r.time_ms for r, fate in zip(batch, fates, strict=True) if fate in is_on_time]
     assert found.on_time_ms == max(on_time, default=NEVER_MS)
     assert found.late_ms == max((batch[row].time_ms for row in late), default=NEVER_MS)
 

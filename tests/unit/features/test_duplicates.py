@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from features.duplicates import SeenIds
-from features.id_table import IdTable, hashed
+from features.duplicates import SeenIds, contents
+from features.id_table import IdTable, entries
+from schemas.inputs import CLICKS, ORDERS, PRICES
+from tests.support.sku_states import Click, Event, Order, Price, columns
 
 MEASURE = """
 import numpy as np
@@ -65,23 +67,27 @@ def test_what_is_fresh_is_handed_over_once_and_not_after_its_window_closed() -> 
     admit(seen, ("a", 1), ("b", 2), ("b", 2))
     admit(seen, ("c", 2))
     seen.forget_before(2)
-    assert seen.take_fresh() == {2: hashed(["b", "c"])}
+    assert seen.take_fresh() == {2: entries(["b", "c"]).tobytes()}
     assert seen.take_fresh() == {}
 
 
 def test_restored_ids_are_known_but_not_fresh() -> None:
     seen = SeenIds()
-    seen.restore(4, hashed(["a", "b"]))
+    seen.restore(4, entries(["a", "b"]).tobytes())
     assert admit(seen, ("a", 4), ("c", 4)) == [False, True]
-    assert seen.take_fresh() == {4: hashed(["c"])}
+    assert seen.take_fresh() == {4: entries(["c"]).tobytes()}
     seen.forget_before(5)
     assert len(seen) == 0
 
 
-def test_stored_hashes_are_the_same_in_every_build() -> None:
-    assert hashed(["", "a", "Größe-7"]).hex(" ", 16) == (
-        "99aa06d3014798d86001c324468d497f a96faf705af16834e6c632b61e964e1f 3e76959726234c29410a2c9e39d7728e"
+def test_stored_entries_are_the_same_in_every_build() -> None:
+    assert entries(["", "a", "Größe-7"]).tobytes().hex(" ", 16) == (
+        "99aa06d3014798d800000000468d497f a96faf705af16834000000001e964e1f 3e76959726234c290000000039d7728e"
     )
+    sold, clicked, priced = Order("1", "Größe/7", 2, 9.5, 5), Click("1", "a", 1, 5), Price("1", "a", 9.5, 5)
+    found = [contents(columns(*each)).item() for each in ((ORDERS, [sold]), (CLICKS, [clicked]), (PRICES, [priced]))]
+    assert found == [3_199_603_626, 3_844_813_456, 2_399_736_055]
+    assert entries(["a"], np.array(found[:1], np.uint32)).tobytes().hex() == "a96faf705af16834aa13b6be1e964e1f"
 
 
 @pytest.mark.slow
@@ -105,3 +111,36 @@ def test_a_window_of_as_many_ids_as_the_last_ones_takes_no_more_room_however_man
             places.add(len(table._first))  # noqa: SLF001 - what memory is spent on
             assert len(table) == 10_000
     assert max(places) <= 22_000
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+@pytest.mark.parametrize(
+    ("first", "other", "is_reused"),
+    [
+        (Order("1", "a", 1, 2.0, 0), Order("1", "a", 1, 2.0, 5), False),
+        (Order("1", "a", 1, 2.0, 0), Order("1", "b", 1, 2.0, 0), True),
+        (Order("1", "a", 1, 2.0, 0), Order("1", "a", 2, 2.0, 0), True),
+        (Order("1", "a", 1, 2.0, 0), Order("1", "a", 1, 2.5, 0), True),
+        (Order("1", "a", 1, 2.0, 0), Order("1", "a", 2, 1.0, 0), True),
+        (Order("1", "a", 1, 0.0, 0), Order("1", "a", 1, -0.0, 0), False),
+        (Click("1", "a", 0, 0), Click("1", "a", 0, 7), False),
+        (Click("1", "a", 0, 0), Click("1", "a", 1, 0), True),
+        (Price("1", "a", 2.0, 0), Price("1", "a", 2.0, 7), False),
+        (Price("1", "a", 2.0, 0), Price("1", "a", 2.5, 0), True),
+    ],
+)
+def test_an_id_that_comes_again_with_other_contents_but_for_the_time_is_told(
+    first: Event, other: Event, *, is_reused: bool, is_restored: bool
+) -> None:
+    source = {Order: ORDERS, Click: CLICKS, Price: PRICES}[type(first)]
+    said = [contents(columns(source, [event])) for event in (first, other)]
+    seen = SeenIds()
+    assert seen.admit(["1"], np.array([3]), said[0]) is None
+    if is_restored:
+        ((window, stored),) = seen.held()
+        seen = SeenIds()
+        seen.restore(window, stored)
+    found = seen.admit(["1"], np.array([3]), said[1])
+    assert found is not None
+    assert not found.any()
+    assert seen.reused(["1", "new"], np.r_[said[1], said[1]]).tolist() == [is_reused, False]

@@ -91,20 +91,33 @@ def test_a_late_event_is_reported_by_how_much_and_changes_nothing() -> None:
     assert set(close_due(sku_state, day_ms(3))[0].facts) == {"a"}
 
 
+def test_lines_of_one_order_with_its_number_as_their_id_are_refused_and_not_dropped_as_duplicates() -> None:
+    """Two thirds of a shop's demand went without a word so."""
+    sku_state = SkuState(WindowGrid())
+    lines = [Order("o1", sku, quantity, 2.0, day_ms(0)) for sku, quantity in (("a", 1), ("b", 1), ("a", 2), ("a", 1))]
+    outcome = sku_state.absorb(ORDERS, columns(ORDERS, lines), now_ms=NOW)
+    assert (outcome.folded, outcome.duplicate, outcome.reused) == (1, 1, 2)
+    assert [(refusal.row, refusal.code) for refusal in outcome.refused] == [(1, "id_reused"), (2, "id_reused")]
+    assert "event_id 'o1' was there with another SKU" in outcome.refused[0].error
+    again = sku_state.absorb(ORDERS, columns(ORDERS, lines[1:]), now_ms=NOW)
+    assert (again.folded, again.duplicate, again.reused) == (0, 1, 2)
+
+
 def test_only_what_is_folded_makes_a_sku_known() -> None:
     sku_state = SkuState(WindowGrid(), owns=lambda keys: np.array([not key.startswith(b"foreign") for key in keys]))
     sell(sku_state, Order("a", "a", 1, 2.0, day_ms(0)), Order("b", "a", 1, 2.0, day_ms(5)))
     close_due(sku_state, day_ms(2))
     late = [Order(f"late {n}", f"late {n}", 1, 2.0, day_ms(1)) for n in range(1_000)]
     others = [
-        Order("b", "duplicate", 1, 2.0, day_ms(5)),
+        Order("b", "a", 1, 2.0, day_ms(5)),
+        Order("b", "reused", 1, 2.0, day_ms(5)),
         Order("old", "implausible", 1, 2.0, 0),
         Order("new", "from the future", 1, 2.0, NOW + 365 * DAY_MS),
         Order("late and foreign", "foreign", 1, 2.0, day_ms(1)),
     ]
     outcome = sku_state.absorb(ORDERS, columns(ORDERS, [*late, *others]), now_ms=NOW)
     assert (len(outcome.late), outcome.duplicate, outcome.folded) == (1_000, 1, 0)
-    assert [r.code for r in outcome.refused] == ["implausible_time", "from_the_future", "wrong_partition"]
+    assert [r.code for r in outcome.refused] == ["implausible_time", "from_the_future", "wrong_partition", "id_reused"]
     assert sku_state.table.skus == ["a"]
     assert len(sku_state.seen[ORDERS]) == 1, "an id of what is late is not remembered"
 

@@ -218,6 +218,15 @@ def test_a_changed_quantity_is_the_difference_and_a_line_that_is_gone_its_opposi
     ]
 
 
+def test_lines_of_one_id_cannot_be_told_apart_when_their_order_changes() -> None:
+    text = MAPPING.replace("ENVELOPE", "debezium").replace("order_id =", 'event_id = "parent.id"\norder_id =', 1)
+    value = change("u", order(7, line("A"), line("B")), order(7, line("A", 5), line("B", 3)))
+    made = Stage(parse(text, "bus.toml"), Local()).run([Said(json.dumps(value).encode())])
+    assert [(sku, quantity) for _, sku, quantity, *_ in lines_of(made)] == [("A", 3)]
+    (letter,) = made.letters
+    assert "event_id '7' is that of another line, too" in letter.error
+
+
 def test_a_deleted_order_is_cancelled_and_the_tombstone_after_it_says_nothing_more() -> None:
     made = run(change("d", order(7, line("A", 2), line("B", 1)), None, hours=2), None, envelope="debezium")
     assert lines_of(made) == [("7/1/gone/3@0", "A", -2, 10.5, 2), ("7/2/gone/3@0", "B", -1, 10.5, 2)]

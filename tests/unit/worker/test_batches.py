@@ -178,6 +178,22 @@ def test_an_input_of_which_nothing_can_be_used_is_reported_and_the_worker_is_not
     assert f"records of topic {topic} can be used again" in caplog.text
 
 
+def test_an_input_whose_ids_are_none_of_events_is_reported_and_the_worker_is_not_ready(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    topic = bench.worker.environment.topics[ORDERS]
+    bench.take(ORDERS, *(order(f"o{n // 3}", f"sku{n % 3}", T0) for n in range(900)))
+    assert bench.worker.ready()[0], "nine hundred records say nothing"
+    bench.take(ORDERS, *(order(f"p{n // 3}", f"sku{n % 3}", T0) for n in range(300)))
+    is_ready, said = bench.worker.ready()
+    assert not is_ready
+    assert said.startswith(f"800 of the latest 1,200 records of topic {topic} have the event_id of another event")
+    assert bench.partition.meta.counts["orders"].rejected == 800
+    bench.take(ORDERS, *(order(f"good{n}", "sku0", T0) for n in range(4_000)))
+    assert bench.worker.ready() == (True, "partitions [0]")
+
+
 def test_misplaced_records_are_buried_without_end_where_the_operator_says_so(make: Callable[..., Bench]) -> None:
     bench = make(partitions=2, misplaced_share=1.0)
     bench.take(ORDERS, *(order(f"{i}", f"sku{i}", T0) for i in range(2_000)))
