@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -24,12 +25,24 @@ _NAMES: Final = frozenset(
     firstname lastname middlename fullname surname givenname familyname dateofbirth birthday buyer buyername recipient
     recipientname address street streetaddress addressline postaladdress billing billingaddress billingname
     shippingaddress shippingname deliveryaddress defaultaddress shipto billto shipaddress
-    ip ipaddress clientip browserip remoteip useragent clientdetails deviceid anonymousid clientid
-    creditcard cardnumber iban vatid taxid
+    ip ipaddress clientip browserip remoteip useragent clientdetails deviceid anonymousid clientid userpseudoid
+    advertisingid xforwardedfor creditcard cardnumber iban vatid taxid taxvat taxids mail city postcode postalcode
+    zip zipcode payer shopper receiver consignee cardholder sender customerdetails shippingdetails contactdetails
+    invoiceaddress traits
     """.split()
 )
+_OBJECTS: Final = frozenset("shipping delivery contact client invoice device".split())  # of such names objects only
+_WHO: Final = (
+    "customer|buyer|shopper|client|payer|recipient|receiver|consignee|sender|cardholder|contact|billing|shipping|"
+    "delivery|invoice|shipto|billto|user|guest"
+)
+_WHAT: Final = (
+    "name|firstname|lastname|middlename|surname|prefix|suffix|company|email|emailaddress|mail|phone|phonenumber|"
+    "telephone|mobile|fax|address|street|city|postcode|postalcode|zip|ip|ipaddress|useragent|dob|birthday|taxvat|taxid|"
+    "vatid"
+)
+_COMPOUND: Final = re.compile(f"(?:{_WHO})(?:{_WHAT})|.*(?:email|emailaddress|ipaddress|useragent|phonenumber)")
 _LETTERS_ONLY: Final = bytes(set(range(256)) - set(b"abcdefghijklmnopqrstuvwxyz"))
-_NAME_BYTES: Final = frozenset(name.encode() for name in _NAMES)
 _BLANK: Final = b" \t\r\n"
 _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NAME_OR_TEXT: Final = re.compile(rb"(" + _TEXT + rb")(\s*:\s*)?", re.DOTALL)
@@ -67,7 +80,12 @@ def is_personal(name: str) -> bool:
     >>> is_personal("customer_id"), is_personal("customerId"), is_personal("sku")
     (True, True, False)
     """
-    return "".join(filter(str.isalpha, name.lower())) in _NAMES
+    return _names_a_person("".join(filter(str.isalpha, name.lower())))
+
+
+@lru_cache(maxsize=4_096)
+def _names_a_person(letters: str) -> bool:
+    return letters in _NAMES or _COMPOUND.fullmatch(letters) is not None
 
 
 def personal_values(record: bytes) -> Iterator[PersonalValue]:
@@ -75,7 +93,7 @@ def personal_values(record: bytes) -> Iterator[PersonalValue]:
     at = 0
     while (found := _NAME_OR_TEXT.search(record, at)) is not None:
         at = found.end()
-        if found[2] is None or not _is_personal_name(found[1]):
+        if found[2] is None or not _is_personal_name(found[1], record[at : at + 1]):
             continue
         at = _end_of_value(record, found.end())
         raw = record[found.end() : at]
@@ -99,9 +117,11 @@ def _names_somebody(text: bytes) -> bool:
     return any(word in text for word in _WORDS)
 
 
-def _is_personal_name(raw: bytes) -> bool:
-    if b"\\" not in raw and raw.lower().translate(None, _LETTERS_ONLY) not in _NAME_BYTES:
-        return False
+def _is_personal_name(raw: bytes, begins: bytes) -> bool:
+    """Whether the name of a field tells of a person, whose value begins so."""
+    if b"\\" not in raw:
+        letters = raw.lower().translate(None, _LETTERS_ONLY).decode()
+        return _names_a_person(letters) or (begins == b"{" and letters in _OBJECTS)
     try:
         return is_personal(_as_text(raw))
     except UNREADABLE:  # a name that cannot be read may be any

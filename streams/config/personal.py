@@ -9,7 +9,8 @@ of very many: taking it apart would hold the worker up.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -27,20 +28,27 @@ _LEAST_KEY_BYTES: Final = 16
 _MOST_SOUGHT: Final = 64  # a record tells of one person; one that tells of many is not searched for each of them
 _MOST_FOUND: Final = 1_024  # places in one record that tell of a person; each pseudonym costs some microseconds
 _LEAST_SOUGHT_BYTES: Final = 6  # shorter ones would be found in what has nothing to do with them
+_QUOTATION: Final = re.compile(rb"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record that may be kept. ours: headers about what was removed. hidden: what stands for whom."""
+    """A record that may be kept. ours: headers about what was removed. hidden: what stands for whom.
+
+    is_removed: whether the value was; then nobody knows what a text about it quotes.
+    """
 
     key: bytes | None
     value: bytes | None
     headers: Headers
     ours: list[tuple[str, bytes]] = field(default_factory=list)
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
+    is_removed: bool = False
 
     def hide(self, text: bytes) -> bytes:
         """Replace those whom the record tells of also in a text about it."""
+        if self.is_removed:
+            return _QUOTATION.sub(b"(not shown)", text)
         for said, instead in self.hidden.items():
             if text == said:
                 return instead
@@ -56,16 +64,27 @@ class Masker:
     key: bytes = field(default=b"", repr=False)
     is_off: bool = False
 
-    def mask(self, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Record:
-        """Give the record as it may be kept."""
-        if self.is_off or not value:
+    def mask(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        *,
+        is_keyed_by_sku: bool = True,
+    ) -> Record:
+        """Give the record as it may be kept. is_keyed_by_sku: else its key may tell of a person, too."""
+        if self.is_off:
             return Record(key, value, list(headers))
+        nobody = Record(key, value, [])
+        plain = [(name, self._header(name, each, nobody)) for name, each in headers]
+        if not value:
+            return Record(key, value, plain)
         sku = _sku_of(value) if len(value) <= MAX_VALUE_BYTES else None
-        if sku is None:
-            return self._removed(key, value) if may_tell_of_a_person(value) else Record(key, value, list(headers))
-        masked, hidden = self._masked(value)
+        if sku is None and not may_tell_of_a_person(value):
+            return Record(key, value, plain)
+        masked, hidden = (None, {}) if sku is None else self._masked(value)
         if masked is None:
-            return self._removed(key, value)
+            return self._removed(key if key is None or is_keyed_by_sku else self._pseudonym(key) or None, value)
         record = Record(key, masked, [], hidden=hidden)
         kept = [(name, self._header(name, each, record)) for name, each in headers]
         if key is not None and sku != b'"%b"' % key:
@@ -76,7 +95,7 @@ class Masker:
         ours = [(REMOVED_BYTES, b"%d" % len(value))]
         # a plain hash would give short records away: they can be guessed
         ours += [(REMOVED_HMAC, self._pseudonym(value))] if self.key else []
-        return Record(key, None, [], ours)
+        return Record(key, None, [], ours, is_removed=True)
 
     def _masked(self, value: bytes) -> tuple[bytes | None, dict[bytes, bytes]]:
         """Give the value with pseudonyms, None where it tells of too many; and what stands for whom."""

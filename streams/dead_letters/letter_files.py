@@ -6,7 +6,7 @@ import heapq
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +17,7 @@ from schemas.provenance import Source
 from schemas.refusals import DECODE_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 _MARK: Final = b"\xef\xbb\xbf"  # some editors begin a file with it
@@ -28,7 +28,8 @@ class Letter:
     """One dead letter. place: (written_ms, partition, offset) among the dead letters, the order of their age.
 
     cut: what it lacks of the original, because that did not fit; empty where it is whole.
-    removed_bytes: length of a value that was removed, since it may tell of a person.
+    removed_bytes: length of a value that was removed, since it may tell of a person. cloudevent: attributes of a
+    CloudEvent that it has in its headers.
     """
 
     place: tuple[int, int, int]
@@ -39,11 +40,12 @@ class Letter:
     value: bytes | None
     cut: str = ""
     removed_bytes: int | None = None
+    cloudevent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """One line of a file. line: its number, from 1; size: its bytes; cut: see `Letter`."""
+    """One line of a file. line: its number, from 1; size: its bytes; cut, cloudevent: see `Letter`."""
 
     line: int
     size: int
@@ -51,6 +53,7 @@ class Mended:
     key: bytes | None
     value: bytes | None
     cut: str = ""
+    cloudevent: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +67,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key_base64: bytes | UnsetType = UNSET
     value: str | UnsetType | None = UNSET
     value_base64: bytes | UnsetType = UNSET
+    cloudevent: dict[str, str] | UnsetType = UNSET
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -87,6 +91,7 @@ def as_line(letter: Letter) -> bytes:
         key_base64=key_base64,
         value=value,
         value_base64=value_base64,
+        cloudevent=dict(letter.cloudevent) or UNSET,
     )
     return _ENCODER.encode(line) + b"\n"
 
@@ -126,7 +131,8 @@ def _read_line(path: Path, number: int, text: bytes) -> Mended:
         msg = f"{where}: it has {'no' if line.value is UNSET else 'both'} `value` and `value_base64`; leave one of them"
         raise BadInput(msg)
     key, value = _joined(line.key, line.key_base64), _joined(line.value, line.value_base64)
-    return Mended(number, len(text), source, key, value, "" if isinstance(line.cut, UnsetType) else line.cut)
+    about = {} if isinstance(line.cloudevent, UnsetType) else line.cloudevent
+    return Mended(number, len(text), source, key, value, "" if isinstance(line.cut, UnsetType) else line.cut, about)
 
 
 def _joined(text: str | UnsetType | None, raw: bytes | UnsetType) -> bytes | None:

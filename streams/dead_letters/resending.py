@@ -23,6 +23,7 @@ from schemas.inputs import BY_NAME, INPUT_NAMES
 from schemas.refusals import DECODE_ERRORS, sku_complaint
 from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Mended
+from streams.ingest.envelopes import CE
 from streams.ingest.registry import Registry
 from streams.ingest.stage import Made, Stage
 from streams.kafka import topics
@@ -70,8 +71,9 @@ class BusLetter(NamedTuple):
         """Give the value as it is mended."""
         return self.letter.value
 
-    def headers(self) -> None:
-        """Give none: a file of letters has none."""
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        """Give those of a CloudEvent: a file of letters has no others."""
+        return [(f"{CE}{name}", value.encode()) for name, value in self.letter.cloudevent.items()]
 
     def partition(self) -> int:
         """Give the partition that it came from."""
@@ -181,7 +183,13 @@ def _checked(routes: Routes, path: Path, *, force: bool) -> dict[str, bytes]:
             # the same twice is what a crash of the worker may leave
             msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
             raise BadInput(msg)
-        unusable += [f"{letter.source} in line {letter.line} ({why})" for why in routes.complaints(letter)]
+        complaints = [f"{letter.source} in line {letter.line} ({why})" for why in routes.complaints(letter)]
+        if complaints and not routes.events(letter):
+            msg = (
+                f"nothing was sent, since {complaints[0]} makes no event, with --force neither; mend it, or take it out"
+            )
+            raise BadInput(msg)
+        unusable += complaints
     if unusable and not force:
         more = f" and {len(unusable) - _NAMED:,} more" if len(unusable) > _NAMED else ""
         msg = (
@@ -194,7 +202,7 @@ def _checked(routes: Routes, path: Path, *, force: bool) -> dict[str, bytes]:
 
 
 def _digest(letter: Mended) -> bytes:
-    return hashlib.sha256(msgspec.msgpack.encode((letter.key, letter.value))).digest()
+    return hashlib.sha256(msgspec.msgpack.encode((letter.key, letter.value, letter.cloudevent))).digest()
 
 
 def _marked(settings: Settings, sources: KeysView[str]) -> set[str]:

@@ -13,6 +13,10 @@ from streams.intake.mapping import Envelope
 Headers = Sequence[tuple[str, "bytes | None"]]
 Decode = Callable[[bytes], Any]
 DELETE: Final = "d"
+CE: Final = "ce_"  # how headers begin that tell of a CloudEvent
+_POSITION: Final = (  # of PostgreSQL; MySQL and MariaDB; Oracle; SQL Server; Db2
+    *("lsn", "file", "pos", "row", "scn", "commit_scn", "change_lsn", "commit_lsn", "event_serial_no"),
+)
 _DECODE = msgspec.json.Decoder().decode
 
 
@@ -20,12 +24,14 @@ class Change(NamedTuple):
     """What a message says of one row: how it is, and how it was (None: not there, or not told).
 
     op: Debezium's letter, "" for messages that are no changes. at_ms: when it changed, None where that is not told.
+    position: of the change in the database's log, "" where that is not told.
     """
 
     after: dict[str, Any] | None
     before: dict[str, Any] | None = None
     op: str = ""
     at_ms: int | None = None
+    position: str = ""
 
 
 class NotReadable(ValueError):  # noqa: N818 - what it says of a message
@@ -62,7 +68,9 @@ def _cloud_event(found: dict[str, Any], headers: Headers) -> Change:
     else:
         data = found
         about = {
-            name[3:]: (value or b"").decode("utf-8", "replace") for name, value in headers if name.startswith("ce_")
+            name.removeprefix(CE): (value or b"").decode("utf-8", "replace")
+            for name, value in headers
+            if name.startswith(CE)
         }
         if "specversion" not in about:
             msg = "the value is no CloudEvent: it has no specversion, nor a header ce_specversion"
@@ -82,7 +90,14 @@ def _debezium(found: dict[str, Any], _: Headers) -> Change:
         msg = "the value is no Debezium change: op, before and after are expected"
         raise NotReadable(msg)
     at_ms = payload.get("ts_ms")
-    return Change(after, before, op, at_ms if isinstance(at_ms, int) else None)
+    return Change(after, before, op, at_ms if isinstance(at_ms, int) else None, _position(payload.get("source")))
+
+
+def _position(source: object) -> str:
+    """Name where a change stands in the database's log: the same whenever a connector sends it."""
+    if not isinstance(source, dict):
+        return ""
+    return ".".join(str(source[name]) for name in _POSITION if isinstance(source.get(name), str | int))
 
 
 _OPEN: Final[Mapping[Envelope, Callable[[dict[str, Any], Headers], Change]]] = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from schemas.errors import BadSetting, LoginRefused, Unavailable
@@ -30,6 +31,7 @@ _NUMBERS: Final = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wai
 _KNOWN_MISSING_S: Final = 30.0  # how long an id that the registry does not know is not asked for again
 _JSON_BEGINS: Final = ("{", "[", '"')
 _NOT_FOUND: Final = 404
+_NO_JSON: Final = -1  # what the client makes of an answer that is none of a registry: of a proxy, of a wrong path
 _UNAUTHORIZED: Final = (401, 403)
 
 
@@ -53,6 +55,7 @@ class Registry:
         except (ValueError, TypeError, OSError) as error:
             msg = f"SKUTREND_SCHEMA_REGISTRY_... cannot be used: {error}"
             raise BadSetting(msg) from error
+        self._url = _without_login(self._url)  # for sentences
         self._decoders: dict[tuple[Kind, int], Decode] = {}
         self._missing: dict[tuple[Kind, int], tuple[float, str]] = {}
 
@@ -95,6 +98,9 @@ class Registry:
             return make(schema.schema_str or "", self._references(schema, how))
         except NotReadable:
             raise
+        except (OSError, SubprocessError) as error:  # of this machine: it passes with time
+            msg = f"schema {number} cannot be compiled just now: {error}"
+            raise Unavailable(msg) from error
         except Exception as error:  # whatever is wrong with a schema
             msg = f"schema {number} cannot be used: {type(error).__name__}: {error}"
             raise NotReadable(msg) from error
@@ -118,7 +124,7 @@ class Registry:
         try:
             return call()
         except SchemaRegistryError as error:
-            if error.http_status_code == _NOT_FOUND:
+            if error.http_status_code == _NOT_FOUND and error.error_code != _NO_JSON:
                 msg = f"the schema registry at {self._url} has no {what}"
                 raise NotReadable(msg) from error
             if error.http_status_code in _UNAUTHORIZED:
@@ -132,6 +138,17 @@ class Registry:
         except Exception as error:  # httpx's errors, which the client lets through
             msg = f"the schema registry at {self._url} does not answer: {type(error).__name__}: {error}"
             raise Unavailable(msg) from error
+
+
+def _without_login(url: str) -> str:
+    """Take user and password out of a URL.
+
+    >>> _without_login("https://shop:secret@registry:8081/v7")
+    'https://registry:8081/v7'
+    """
+    scheme, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _type_of(schema: Schema) -> str:

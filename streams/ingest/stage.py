@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ from streams.events.replay import encode_columns
 from streams.ingest.envelopes import DELETE, Change, Decode, NotReadable, opened
 from streams.intake.columnar import Columnar
 from streams.intake.convert import Local
-from streams.intake.mapper import Event, LeftOut, Mapper, Rows
+from streams.intake.mapper import DECIMALS, Event, LeftOut, Mapper, Rows
 from streams.intake.mapping import Envelope, MappingFile
 from streams.intake.readers import Record
 
@@ -31,6 +32,9 @@ TOMBSTONE: Final = "message without a value"
 _PLACE: Final = "the value"
 _SHOWN: Final = 60  # characters of an event id, in sentences
 UNCHANGED: Final = "change that is none of an event"
+_NEW_ROWS: Final = ("", "c", "r")
+_CHANGED_ROWS: Final = ("u", DELETE)
+_REPLICA_IDENTITY: Final = "Debezium tells all of it where the table has REPLICA IDENTITY FULL: set that"
 
 
 class Message(Protocol):
@@ -77,13 +81,18 @@ class Made:
 
 
 class Source(NamedTuple):
-    """How the messages of a topic are read. decode: None where they are JSON. columnar: for many at once, if it can."""
+    """How the messages of a topic become events of an input; one topic may hold those of several inputs.
+
+    decode: None where they are JSON. columnar: for many at once, if it can. is_one_of_many: whether the input has other
+    topics, too.
+    """
 
     kind: InputName
     mapper: Mapper
     envelope: Envelope
     decode: Decode | None
     columnar: Columnar | None
+    is_one_of_many: bool
 
 
 class Stage:
@@ -98,7 +107,7 @@ class Stage:
 
         registry: makes what decodes formats that need one. `BadSetting` for a format that no message has.
         """
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, list[Source]] = {}
         decoders = dict.fromkeys(("json", "jsonl", "json_schema"), None) | self._decoders(mapping, registry)
         for kind, rules in mapping.inputs.items():
             if rules.topics and rules.format not in decoders:
@@ -107,7 +116,8 @@ class Stage:
             for topic in rules.topics:
                 mapper = Mapper(rules, kind, zone=local.zone, currency=local.currency, file=topic, where=mapping.name)
                 columnar = Columnar.of(mapper) if rules.envelope == "none" else None
-                self._sources[topic] = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar)
+                source = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar, len(rules.topics) > 1)
+                self._sources.setdefault(topic, []).append(source)
 
     @staticmethod
     def _decoders(mapping: MappingFile, registry: Callable[[], Registry] | None) -> dict[str, Decode | None]:
@@ -126,21 +136,22 @@ class Stage:
     def run(self, messages: Sequence[Message]) -> Made:
         """Map a batch, in its order. `Unavailable` where the schema registry cannot say just now what it holds."""
         made = Made()
-        read: dict[str, list[tuple[int, Change]]] = {}
+        read: dict[tuple[str, int], list[tuple[int, Change]]] = {}
         for at, message in enumerate(messages):
-            source, value = self._sources[message.topic()], message.value()
+            topic, value = message.topic(), message.value()
             if value is None:
                 made.left_out[TOMBSTONE] += 1
                 continue
-            try:
-                change = opened(value, message.headers() or (), source.envelope, source.decode)
-            except NotReadable as error:
-                made.add_letter(at, NOT_JSON if source.decode is None else UNMAPPED, str(error))
-                continue
-            read.setdefault(message.topic(), []).append((at, change))
+            for number, source in enumerate(self._sources[topic]):
+                try:
+                    change = opened(value, message.headers() or (), source.envelope, source.decode)
+                except NotReadable as error:
+                    made.add_letter(at, NOT_JSON if source.decode is None else UNMAPPED, str(error))
+                else:
+                    read.setdefault((topic, number), []).append((at, change))
         rows: dict[InputName, list[tuple[int, Event]]] = {}
-        for topic, changes in read.items():
-            source = self._sources[topic]
+        for (topic, number), changes in read.items():
+            source = self._sources[topic][number]
             rows.setdefault(source.kind, []).extend(self._map(source, changes, messages, made))
         for kind, found in rows.items():
             self._encode(kind, sorted(found, key=itemgetter(0)), made)
@@ -160,8 +171,7 @@ class Stage:
                 for row in rows:
                     yield at, Event(_PLACE, row)
                 continue
-            place = f"{messages[at].partition()}@{messages[at].offset()}"
-            for found in events_of(change, source.mapper, source.kind, place):
+            for found in events_of(change, source.mapper, source.kind, _place_of(messages[at], source)):
                 if isinstance(found, Event):
                     yield at, found
                 elif found.is_error:
@@ -186,21 +196,50 @@ class Stage:
         into[1].extend(values[row] for row in good)
 
 
+def _place_of(message: Message, source: Source) -> str:
+    """Name the place of a message among those of its input, for ids."""
+    place = f"{message.partition()}@{message.offset()}"
+    return f"{message.topic()}/{place}" if source.is_one_of_many else place
+
+
 def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> Iterator[Event | LeftOut]:
     """Make the events of a change: of a new row its own, of one that is gone their opposite, else what is different.
 
-    place: of the message in its topic, which is part of the ids of what is not a row's own.
+    place: of the message in its topic, which is part of the ids of what is not a row's own, unless the change names its
+    position in the database's log: that stays when a connector sends the change again.
     """
-    if not change.op or (change.before is None and change.op != DELETE):
+    if change.op in _NEW_ROWS:
         if change.after is not None:
             yield from mapper.events(Record(_PLACE, change.after), place_id=place, is_alone=True)
         return
-    after = {} if change.after is None else _by_id(mapper, change.after)
-    before = {} if change.before is None else _by_id(mapper, change.before)
-    if not after and not before:
-        yield LeftOut("", "change without a row", "Debezium tells no row before: set REPLICA IDENTITY FULL")
+    if change.op not in _CHANGED_ROWS:
+        yield LeftOut("", f"change of kind {change.op!r}", is_error=False)
         return
-    fields = BY_NAME[kind].places
+    if change.before is None:
+        yield LeftOut("", "change without the row before", _REPLICA_IDENTITY)
+        return
+    after = {} if change.after is None else _by_id(mapper, change.after)
+    before = _by_id(mapper, change.before)
+    bad = [each for each in before.values() if isinstance(each, LeftOut) and each.is_error]
+    if bad:
+        why = ": ".join(filter(None, bad[0][:3]))
+        yield LeftOut("", "the row before cannot be read", f"{why}; {_REPLICA_IDENTITY}")
+    yield from _differences(before, after, BY_NAME[kind].places, change, change.position or place, is_known=not bad)
+
+
+def _differences(
+    before: dict[str, Event | LeftOut],
+    after: dict[str, Event | LeftOut],
+    fields: Mapping[str, int],
+    change: Change,
+    place: str,
+    *,
+    is_known: bool,
+) -> Iterator[Event | LeftOut]:
+    """Make the events of a changed row. is_known: whether all of it could be read before: else what is new is its own.
+
+    So a letter of the row before that is mended later does not count a second time.
+    """
     was_changed = False
     for event_id, found in (before | after).items():
         old, new = before.get(event_id), after.get(event_id)
@@ -210,6 +249,10 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
             continue
         if old == new:
             continue
+        if not is_known and old is None:
+            was_changed = True
+            yield found
+            continue
         for event in _difference(old, new, fields, change, place):
             was_changed = True
             yield event
@@ -218,18 +261,24 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
 
 
 def _by_id(mapper: Mapper, row: dict[str, Any]) -> dict[str, Event | LeftOut]:
-    """Map a row; what is left out is named by its place, and so is a line with the id of another one."""
+    """Map a row; what is left out is named by its place, and so is a line with the id of another one.
+
+    Lines that have no ids of their own and say the same are numbered.
+    """
     found: dict[str, Event | LeftOut] = {}
+    has_ids = "event_id" in mapper.mapping.fields
     for at, each in enumerate(mapper.events(Record(_PLACE, row), is_alone=True)):
         if isinstance(each, LeftOut):
             found[f"\0{each.place}"] = each
         elif each.row[0] not in found:
             found[each.row[0]] = each
-        else:
-            why = (
-                f"event_id {printable(each.row[0], _SHOWN)!r} is that of another line, too: it must be unique per line"
-            )
+        elif has_ids:
+            shown = printable(each.row[0], _SHOWN)
+            why = f"event_id {shown!r} is that of another line, too: it must be unique per line"
             found[f"\0{at}"] = LeftOut(each.place, ID_REUSED, why)
+        else:
+            event_id = next(name for n in count(2) if (name := f"{each.row[0]}/{n}") not in found)
+            found[event_id] = _as(each, {0: event_id})
     return found
 
 
@@ -253,7 +302,7 @@ def _difference(
         yield _as(now, happened)
         yield _as(was, gone)
     elif now.row[quantity] != was.row[quantity]:
-        yield _as(now, happened | {quantity: now.row[quantity] - was.row[quantity]})
+        yield _as(now, happened | {quantity: round(now.row[quantity] - was.row[quantity], DECIMALS)})
 
 
 def _as(event: Event, changes: Mapping[int, Any]) -> Event:

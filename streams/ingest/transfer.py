@@ -202,7 +202,9 @@ class Transfer:
         source = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
         original = Original(message.key(), message.value(), message.headers() or ())
         ours = dead_letter_headers(code=code, error=error, source=source)
-        letter = letter_of(original, ours, masker=self._masker, limit_bytes=self._outputs.limit_bytes)
+        letter = letter_of(
+            original, ours, masker=self._masker, limit_bytes=self._outputs.limit_bytes, is_keyed_by_sku=False
+        )
         self._producer.put_one(self._outputs.dead_letters, letter.key, letter.value, letter.headers)
 
     def _count(self, messages: Sequence[Message], made: Made) -> None:

@@ -180,7 +180,7 @@ def _column(mapper: Mapper, field: Field, given: str | Rule | None) -> _Column |
         return _Column(field, lambda _: None)
     read = mapper.reader(field, rule)
     if rule.constant is not None:
-        return _Column(field, read, read(rule.constant))
+        return _Column(field, read, read(rule.constant), in_minor_units=rule.minor_units)
     expression = rule.expression or field.name
     of_parent = bool(mapper.mapping.each) and expression.startswith(_PARENT)
     path = expression.removeprefix(_PARENT) if of_parent else expression

@@ -14,6 +14,7 @@ from schemas.errors import BadInput
 Record = Mapping[str, Any]
 Getter = Callable[[Record], Any]
 _PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_UNSUITED: Final = (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError, AttributeError)
 BESIDE: Final = ("parent", "line", "file", "row")
 """What an expression sees beside an element's own keys: the record that it is of and its number there, from 1; the
 name of the file, and the record's number in it, from 1."""
@@ -48,7 +49,7 @@ def compiled(expression: str, *, columns: Collection[str] = (), where: str = "")
     def search(record: Record) -> Any:  # noqa: ANN401 - whatever the record holds
         try:
             return parsed.search(record)
-        except JMESPathError:  # a function was given what it does not take, such as a null
+        except _UNSUITED:  # a function was given what it does not take, such as a null; a text is held against a number
             return None
 
     return search

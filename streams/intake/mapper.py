@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 from xxhash import xxh3_128_hexdigest
 
+from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, Field, InputName
 from schemas.personal import is_personal
 from schemas.printable import printable
@@ -194,15 +196,16 @@ class Mapper:
         rule = Rule(expression=given) if isinstance(given, str) else given
         read = self.reader(field, rule)
         if rule.constant is not None:
-            constant = read(rule.constant)
+            constant = self._given(field, read, "constant", rule.constant)
             return lambda _: constant
-        default = None if rule.default is None else read(rule.default)
+        default = None if rule.default is None else self._given(field, read, "default", rule.default)
         if rule.default is not None and self._columns and rule.expression and rule.expression not in self._columns:
             return lambda _: default  # of a column that not every file has
         get = self._compiled(rule.expression or field.name)
         divisor = self._compiled(rule.divide_by) if rule.divide_by else None
         number = self._number
         shown = rule.expression or field.name
+        is_hidden = any(map(is_personal, (field.name, *re.split(r"\W+", shown))))
 
         def find(element: dict[str, Any]) -> Any:  # noqa: ANN401 - of the field's type
             found = get(element)
@@ -210,7 +213,8 @@ class Mapper:
                 value = read(found)
             except Unreadable as error:
                 # nothing is quoted that may tell of a person: this goes to dead letters, too
-                quoted = "not shown" if is_personal(field.name) else repr(printable(str(found), _QUOTED))
+                is_shown = not is_hidden and isinstance(found, str | int | float)
+                quoted = repr(printable(str(found), _QUOTED)) if is_shown else "not shown"
                 msg = f"{shown} is {quoted}, which {error}"
                 raise Unreadable(msg) from None
             if value is None:
@@ -224,6 +228,14 @@ class Mapper:
             return value
 
         return find
+
+    def _given(self, field: Field, read: Callable[[Any], Any], what: str, value: object) -> Any:  # noqa: ANN401
+        """Read a value that the mapping itself gives."""
+        try:
+            return read(value)
+        except Unreadable as error:
+            msg = f"{self._where}: {what} of {field.name} is {value!r}, which {error}"
+            raise BadInput(msg) from error
 
     def _number(self, value: object) -> float | None:
         return values.as_number(value, decimal=self.mapping.decimal, thousands=self.mapping.thousands)

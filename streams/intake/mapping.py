@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from schemas.errors import BadInput
-from schemas.inputs import BY_NAME, INPUT_NAMES, InputName
+from schemas.inputs import BY_NAME, INPUT_NAMES, Field, InputName
 
 Format = Literal["csv", "jsonl", "json", "parquet", "avro", "protobuf", "json_schema"]
 Envelope = Literal["none", "cloudevents", "debezium"]
@@ -160,6 +160,15 @@ def _check(mapping: InputMapping, kind: InputName, where: str) -> None:
     if unknown := sorted(given - known.keys()):
         msg = f"{where}: [{kind}.fields] names {', '.join(unknown)}; {kind} have {', '.join(known)}"
         raise BadInput(msg)
+    for fields in (mapping.fields, *(event.fields for event in mapping.events)):
+        for name, rule in fields.items():
+            if isinstance(rule, Rule) and (misfit := _misfit(known[name], rule)):
+                msg = f"{where}: [{kind}.fields] {name} is no {misfit}"
+                raise BadInput(msg)
+    names = [event.name for event in mapping.events]
+    if len(set(names)) < len(names):
+        msg = f"{where}: [[{kind}.events]] have one name, which would be part of one id: {', '.join(names)}"
+        raise BadInput(msg)
     needed = [name for name, each in known.items() if not each.nullable and name not in (*MADE_UP, *given)]
     if needed:
         msg = f"{where}: [{kind}.fields] says nothing of {', '.join(needed)}"
@@ -167,6 +176,18 @@ def _check(mapping: InputMapping, kind: InputName, where: str) -> None:
     if mapping.decimal == mapping.thousands or len(mapping.decimal) != 1:
         msg = f"{where}: [{kind}] decimal is {mapping.decimal!r} and thousands {mapping.thousands!r}: one sign each"
         raise BadInput(msg)
+
+
+def _misfit(field: Field, rule: Rule) -> str:
+    """Name what a rule says that a field of this type cannot have; "" where all fits."""
+    is_amount = field.type == "double"
+    if not is_amount and (rule.minor_units or rule.divide_by or rule.scale != 1):
+        return "amount, and can have no scale, minor_units or divide_by"
+    if field.type != "string" and rule.values:
+        return "text, and can have no values"
+    if field.name != "event_time_ms" and (rule.time or rule.zone):
+        return "time, and can have no time or zone"
+    return ""
 
 
 MADE_UP: Final = ("event_id", "order_id", "session_id", "currency")

@@ -80,9 +80,11 @@ class Original:
     headers: Sequence[tuple[str, bytes | None]]
 
 
-def letter_of(original: Original, ours: Headers, *, masker: Masker, limit_bytes: int) -> Original:
+def letter_of(
+    original: Original, ours: Headers, *, masker: Masker, limit_bytes: int, is_keyed_by_sku: bool = True
+) -> Original:
     """Hide what is personal in a record, add our headers, and cut it to what a topic of this limit takes."""
-    record = masker.mask(original.key, original.value, original.headers)
+    record = masker.mask(original.key, original.value, original.headers, is_keyed_by_sku=is_keyed_by_sku)
     ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
     hidden = Original(record.key, record.value, record.headers)
     return fit(hidden, ours, limit_bytes=usable_bytes(limit_bytes))

@@ -109,6 +109,21 @@ def test_rows_are_those_that_the_mapper_makes_of_each_record(time: str, currency
                 assert not records or one_by_one != []
 
 
+def test_a_constant_amount_in_minor_units_is_that_of_the_mapper() -> None:
+    text = FLAT.replace(
+        'unit_price = { from = "price", scale = 0.01 }', "unit_price = { constant = 499, minor_units = true }"
+    )
+    assert text != FLAT
+    mapper = Mapper(rules(text, 'time = "ms"'), "orders", currency="EUR")
+    columnar = Columnar.of(mapper)
+    assert columnar is not None
+    record = {"id": "e", "sku": "A", "qty": 1, "at": 1_700_000_000_000}
+    (rows,) = columnar.run([record])
+    (event,) = mapper.events(Record("r", record), is_alone=True)
+    assert rows == [event[1]]
+    assert 4.99 in event[1]
+
+
 def test_what_is_plain_is_mapped_at_once() -> None:
     line = {"id": "e", "sku": "A", "qty": 1, "price": 250, "at": 1_700_000_000_000, "order": {"number": 5}}
     order = {"id": 5, "money": "EUR", "at": 1_700_000_000_000, "lines": [line, line], "who": {"id": "w"}}

@@ -92,6 +92,11 @@ def test_what_tells_of_nobody_is_kept_byte_for_byte(value: bytes | None) -> None
         {"email": WHO, "phone": "jane.doe", "browser_ip": "jane.doe"},
         {"billing_address": {"first_name": WHO, "address1": WHO, "zip": "jane.doe"}, "shipping": {"address-2": WHO}},
         {"buyer": {"EmailAddress": WHO}, "recipientName": WHO, "client_details": {"user_agent": "jane.doe"}},
+        {"customer_firstname": WHO, "customer_dob": "jane.doe", "x_forwarded_for": "jane.doe"},
+        {"customer_ip_address": WHO, "shipping": {"company": WHO, "city": "jane.doe", "postcode": "jane.doe"}},
+        {"customer_details": {"name": WHO, "tax_ids": ["jane.doe"]}, "shipping_details": {"name": WHO}},
+        {"context": {"traits": {"name": WHO}, "device": {"id": "jane.doe"}}, "user_pseudo_id": "jane.doe"},
+        {"buyer_email_address": WHO, "billing_email": WHO, "client_name": WHO, "ship_to_name": "jane.doe"},
     ],
 )
 def test_a_customer_is_found_however_it_is_written(changes: dict[str, Any]) -> None:
@@ -195,6 +200,28 @@ def test_the_key_the_headers_and_the_sentence_are_looked_through_too() -> None:
     assert REMOVER.mask(who, order(), []).key is None
     assert MASKER.mask(b"22423", order(customer_id="22423"), []).key == b"22423", "a SKU that a customer is called too"
     assert MASKER.mask(b"17850-x", order(customer_id="1"), [("n", b"101")]).headers == [("n", b"101")]
+
+
+@pytest.mark.parametrize("name", ["sku", "product_name", "shipping", "delivery", "name", "currency", "device_count"])
+def test_what_a_mended_event_needs_is_kept(name: str) -> None:
+    assert json.loads(masked(order(**{name: "22423"})))[name] == "22423"
+
+
+@pytest.mark.parametrize("value", [None, b"", b'{"sku":', b"\0\0\0\0\x01jane.doe"])
+def test_headers_and_where_it_may_be_of_a_person_the_key_are_hidden_whatever_the_value_is(value: bytes | None) -> None:
+    who = WHO.encode()
+    for by in (MASKER, REMOVER):
+        found = by.mask(who, value, [("email", who), ("user-id", who), ("trace", b"7")], is_keyed_by_sku=False)
+        assert WHO not in repr(found.headers)
+        if value and value[:1] == b"\0":
+            assert found.headers == []
+            assert WHO not in repr(found.key)
+            assert found.hide(b"who is '" + who + b"', which is no number; it's late") == (
+                b"who is (not shown), which is no number; it's late"
+            )
+        else:
+            assert ("trace", b"7") in found.headers
+    assert MASKER.mask(b"22423", b"\0\0jane.doe", []).key == b"22423", "a SKU"
 
 
 def test_a_pseudonym_stays_the_same_when_its_record_is_sent_again() -> None:

@@ -9,7 +9,9 @@ import pytest
 from schemas.errors import BadInput
 from schemas.provenance import LAST_OFFSET, Source, dead_letter_headers, left_out
 from streams.dead_letters.letter_files import Letter, as_line, read
-from streams.dead_letters.resending import replay_letters, sku_of
+from streams.dead_letters.resending import Routes, replay_letters, sku_of
+from streams.intake.convert import Local
+from streams.intake.mapping import parse
 from streams.settings import Settings
 from tests.support.partitions import T0, click, order, price_change
 
@@ -118,3 +120,39 @@ def test_a_letter_that_was_made_whole_is_as_good_as_any(file: Path) -> None:
     file.write_bytes(as_line(cut).replace(b'"cut":"value (of 9 bytes)",', b""))
     (mended,) = read(file)
     assert (mended.cut, mended.value) == ("", cut.value)
+
+
+CLOUD = """
+name = "bus"
+title = "orders in CloudEvents"
+[orders]
+format = "json"
+topics = ["bus"]
+envelope = "cloudevents"
+[orders.fields]
+event_id = "cloudevent.id"
+sku = "sku"
+quantity = "pieces"
+unit_price = "price"
+currency = { constant = "EUR" }
+event_time_ms = { from = "at", time = "ms" }
+"""
+
+
+def test_a_letter_of_a_cloudevent_in_binary_mode_keeps_its_attributes(file: Path) -> None:
+    value = b'{"sku": "A", "pieces": 2, "price": 2.5, "at": %d}' % T0
+    about = {"specversion": "1.0", "id": "e7"}
+    file.write_bytes(as_line(Letter((0, 0, 0), "bus[0]@1", "unmapped", "?", b"k", value, cloudevent=about)))
+    (letter,) = read(file)
+    assert letter.cloudevent == about
+    routes = Routes(SETTINGS, (parse(CLOUD, "bus.toml"), Local()))
+    assert routes.complaints(letter) == []
+    ((topic, key, sent),) = routes.events(letter)
+    assert (topic, key) == ("shop.orders", b"A")
+    assert b'"event_id":"e7"' in (sent or b"")
+
+
+def test_a_letter_of_which_no_event_can_be_made_is_not_taken_for_sent_by_force(file: Path) -> None:
+    written(file, ("bus[0]@1", b'{"sku": "A"}'))
+    with pytest.raises(BadInput, match="makes no event, with --force neither"):
+        replay_letters(SETTINGS, file, force=True, bus=(parse(CLOUD, "bus.toml"), Local()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
@@ -314,6 +316,36 @@ def test_a_registry_that_does_not_answer_is_waited_for(server: SchemaRegistry) -
     assert registry.decode(value, "avro")["id"] == "o1", "what is known needs no answer"
     with pytest.raises(Unavailable, match=r"at http://127\.0\.0\.1:9 does not answer: ConnectError"):
         Registry({"url": "http://127.0.0.1:9"}).decode(value, "avro")
+
+
+def test_an_answer_that_is_none_of_a_registry_is_waited_for(
+    server: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a proxy in front of it, say: each message became a dead letter."""
+    value = as_avro(server, AVRO, ORDER)
+    monkeypatch.setattr("tests.support.schema_registry.json.dumps", lambda _: "no such page")
+    monkeypatch.setattr(SchemaRegistry, "answer", lambda *_: (404, {}))
+    with pytest.raises(Unavailable, match="cannot give schema 1"):
+        Registry({"url": server.url}).decode(value, "avro")
+
+
+def test_a_compiler_that_does_not_end_or_has_no_room_is_waited_for(
+    server: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, registry = order_message(SchemaRegistryClient({"url": server.url})), Registry({"url": server.url})
+    for trouble in (subprocess.TimeoutExpired("protoc", 30), OSError(28, "No space left on device")):
+        monkeypatch.setattr("streams.ingest.protobuf.subprocess.run", Mock(side_effect=trouble))
+        with pytest.raises(Unavailable, match="cannot be compiled just now"):
+            registry.decode(value, "protobuf")
+    monkeypatch.undo()
+    assert registry.decode(value, "protobuf")["id"] == "o1"
+
+
+def test_no_sentence_tells_the_login_of_a_url(server: SchemaRegistry) -> None:
+    url = server.url.replace("http://", "http://shop:secret@")
+    with pytest.raises(NotReadable) as raised:
+        Registry({"url": url}).decode(b"\0\0\0\0\x63abc", "avro")
+    assert str(raised.value) == f"the schema registry at {server.url} has no schema 99"
 
 
 def test_a_registry_that_lets_nobody_in_says_what_to_set() -> None:

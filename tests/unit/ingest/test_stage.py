@@ -239,6 +239,130 @@ def test_a_delete_without_the_row_before_says_what_to_set() -> None:
     assert run({"op": 7}, envelope="debezium").letters[0].code == NOT_JSON
 
 
+def test_an_update_without_the_row_before_is_no_new_sale() -> None:
+    """PostgreSQL's default: it was counted again."""
+    made = run(change("u", None, order(7)), envelope="debezium")
+    assert lines_of(made) == []
+    (letter,) = made.letters
+    assert "REPLICA IDENTITY FULL" in letter.error
+
+
+def test_a_delete_that_tells_the_key_alone_says_what_to_set() -> None:
+    (letter,) = run(change("d", {"id": 7}, None), envelope="debezium").letters
+    assert "the row before cannot be read" in letter.error
+    assert "REPLICA IDENTITY FULL" in letter.error
+
+
+def test_what_is_neither_a_row_nor_its_change_is_counted() -> None:
+    made = run(change("t", None, None), change("m", None, None), envelope="debezium")
+    assert made.left_out == {"change of kind 't'": 1, "change of kind 'm'": 1}
+
+
+def test_a_change_that_is_sent_again_has_the_same_ids() -> None:
+    source = {"lsn": 4711, "txId": 3, "ts_ms": T0}
+    again = change("u", order(7, line("A", 2)), order(7, line("A", 5)), source=source)
+    first, second = lines_of(run(again, again, envelope="debezium"))
+    assert first == second == ("7/1/change/4711", "A", 3, 10.5, 0)
+    assert lines_of(run(again | {"source": {"file": "bin.1", "pos": 7, "row": 0}}, envelope="debezium"))[0][0] == (
+        "7/1/change/bin.1.7.0"
+    )
+
+
+def test_what_follows_a_row_that_could_not_be_read_has_its_own_ids() -> None:
+    """A letter of that row, once mended, would have counted a second time."""
+    bad, good = order(7, line("A", "many")), order(7, line("A", 5))
+    made = run(
+        change("c", None, bad), change("u", bad, good), change("c", None, order(7, line("A", 4))), envelope="debezium"
+    )
+    assert [(event_id, quantity) for event_id, _, quantity, *_ in lines_of(made)] == [("7/1", 5), ("7/1", 4)]
+    assert [letter.at for letter in made.letters] == [0, 1]
+
+
+def test_equal_lines_without_ids_are_all_taken_back() -> None:
+    text = MAPPING.replace("ENVELOPE", "debezium").replace('order_id = "parent.id"\n', "")
+    stage = Stage(parse(text, "bus.toml"), Local())
+    value = change("d", order(7, line("A", 2), line("A", 2)), None)
+    found = lines_of(stage.run([Said(json.dumps(value).encode())]))
+    assert [(sku, quantity) for _, sku, quantity, *_ in found] == [("A", -2), ("A", -2)]
+    assert len({event_id for event_id, *_ in found}) == 2
+
+
+def test_a_difference_of_decimals_is_rounded() -> None:
+    made = run(change("u", order(7, line("A", 0.1)), order(7, line("A", 0.3))), envelope="debezium")
+    assert [quantity for _, _, quantity, *_ in lines_of(made)] == [0.2]
+
+
+TWO_INPUTS = """
+name = "bus"
+title = "orders and clicks in one topic"
+[orders]
+format = "json"
+topics = ["shop.orders"]
+[[orders.leave_out]]
+when = "type != 'order'"
+reason = "other kind"
+[orders.fields]
+event_id = "id"
+order_id = "id"
+sku = "sku"
+quantity = "pieces"
+unit_price = "price"
+currency = { constant = "EUR" }
+event_time_ms = { from = "at", time = "ms" }
+[clicks]
+format = "json"
+topics = ["shop.orders"]
+[[clicks.leave_out]]
+when = "type != 'view'"
+reason = "other kind"
+[clicks.fields]
+event_id = "id"
+session_id = "visit"
+sku = "sku"
+kind = { constant = "view" }
+event_time_ms = { from = "at", time = "ms" }
+"""
+
+
+def test_a_topic_may_hold_events_of_several_inputs() -> None:
+    """Those of the first one were lost without a word."""
+    both = [
+        {"type": "order", "id": "o", "sku": "A", "pieces": 1, "price": 2.0, "at": T0},
+        {"type": "view", "id": "c", "sku": "A", "visit": "v", "at": T0},
+    ]
+    made = Stage(parse(TWO_INPUTS, "bus.toml"), Local()).run([Said(json.dumps(each).encode()) for each in both])
+    assert made.letters == []
+    assert {kind: len(keys) for kind, (keys, _) in made.records.items()} == {"orders": 1, "clicks": 1}
+    assert made.left_out == {"other kind": 2}
+
+
+def test_messages_of_two_topics_of_one_input_have_different_ids() -> None:
+    text = TWO_INPUTS.replace('topics = ["shop.orders"]', 'topics = ["shop.orders", "shop.more"]', 1)
+    text = text[: text.index("[clicks]")].replace('event_id = "id"\n', "")
+    value = {"type": "order", "id": "o", "sku": "A", "pieces": 1, "price": 2.0, "at": T0}
+    said = [Said(json.dumps(value).encode()) for _ in range(2)]
+    said[1].topic = lambda: "shop.more"  # type: ignore[method-assign]
+    found = lines_of(Stage(parse(text, "bus.toml"), Local()).run(said))
+    assert [event_id for event_id, *_ in found] == ["o/shop.orders/3@0", "o/shop.more/3@0"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        order(7, line(cents="5.00")),
+        order(7, line("A", [[[]]])),
+        order(7, {"article": {"sku": json.loads("[" * 900 + "]" * 900)}, "pieces": 1, "cents": 1}),
+    ],
+    ids=["a text held against a number", "lists", "very deep lists"],
+)
+def test_whatever_a_message_holds_the_stage_goes_on(value: dict[str, Any]) -> None:
+    text = MAPPING.replace("ENVELOPE", "none").replace('when = "parent.test"', 'when = "cents <= `0`"')
+    made = Stage(parse(text, "bus.toml"), Local()).run(
+        [Said(json.dumps(value).encode()), Said(json.dumps(order(8)).encode())]
+    )
+    assert lines_of(made)[-1][0] == "8/1"
+
+
 def test_topics_are_those_of_the_mapping() -> None:
     assert Stage(mapping(), Local()).topics == ["shop.orders"]
 
