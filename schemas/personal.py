@@ -8,7 +8,7 @@ further fields hold, which nobody declared, cannot be known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -31,7 +31,7 @@ _NAMES: Final = frozenset(
     invoiceaddress traits
     """.split()
 )
-_OBJECTS: Final = frozenset("shipping delivery contact client invoice device".split())  # of such names objects only
+_OBJECTS: Final = frozenset("shipping delivery contact contacts client invoice device".split())  # no single values
 _WHO: Final = (
     "customer|buyer|shopper|client|payer|recipient|receiver|consignee|sender|cardholder|contact|billing|shipping|"
     "delivery|invoice|shipto|billto|user|guest"
@@ -41,7 +41,10 @@ _WHAT: Final = (
     "telephone|mobile|fax|address|street|city|postcode|postalcode|zip|ip|ipaddress|useragent|dob|birthday|taxvat|taxid|"
     "vatid"
 )
-_COMPOUND: Final = re.compile(f"(?:{_WHO})(?:{_WHAT})|.*(?:email|emailaddress|ipaddress|useragent|phonenumber)")
+_COMPOUND: Final = re.compile(
+    f"(?:{_WHO})(?:{_WHAT})|(?:customer|buyer|guest|user|shopper|client|payer|recipient)s?(?:no|nr|number|ref|id|login)|"
+    ".*(?:email|emailaddress|ipaddress|useragent|phonenumber)"
+)
 _LETTERS_ONLY: Final = bytes(set(range(256)) - set(b"abcdefghijklmnopqrstuvwxyz"))
 _BLANK: Final = b" \t\r\n"
 _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -80,7 +83,16 @@ def is_personal(name: str) -> bool:
     >>> is_personal("customer_id"), is_personal("customerId"), is_personal("sku")
     (True, True, False)
     """
-    return _names_a_person("".join(filter(str.isalpha, name.lower())))
+    return _names_a_person(letters_of(name))
+
+
+def letters_of(name: str) -> str:
+    """Give the letters of a name, in lower case, by which names are compared.
+
+    >>> letters_of("Customer-No_2")
+    'customerno'
+    """
+    return "".join(filter(str.isalpha, name.lower()))
 
 
 @lru_cache(maxsize=4_096)
@@ -88,12 +100,20 @@ def _names_a_person(letters: str) -> bool:
     return letters in _NAMES or _COMPOUND.fullmatch(letters) is not None
 
 
-def personal_values(record: bytes) -> Iterator[PersonalValue]:
-    """Find what tells of a person in a JSON object that `as_raw_fields` can read, at any depth; null and "" do not."""
+def personal_values(record: bytes, names: Set[str] = frozenset()) -> Iterator[PersonalValue]:
+    """Find what tells of a person in a JSON object that `as_raw_fields` can read, at any depth; null and "" do not.
+
+    names: of further fields that do, by their lower-case letters. A text that is JSON itself, with such a field in it,
+    is one value.
+    """
     at = 0
     while (found := _NAME_OR_TEXT.search(record, at)) is not None:
         at = found.end()
-        if found[2] is None or not _is_personal_name(found[1], record[at : at + 1]):
+        if found[2] is None:
+            if b'\\"' in found[1] and _holds_json_of_a_person(found[1], names):
+                yield PersonalValue(found.start(), at, _said(found[1]), ())
+            continue
+        if not _is_personal_name(found[1], record[at : at + 1], names):
             continue
         at = _end_of_value(record, found.end())
         raw = record[found.end() : at]
@@ -117,13 +137,20 @@ def _names_somebody(text: bytes) -> bool:
     return any(word in text for word in _WORDS)
 
 
-def _is_personal_name(raw: bytes, begins: bytes) -> bool:
+def _holds_json_of_a_person(raw: bytes, names: Set[str]) -> bool:
+    text = _said(raw)
+    return text.lstrip(_BLANK)[:1] in {b"{", b"["} and next(personal_values(text, names), None) is not None
+
+
+def _is_personal_name(raw: bytes, begins: bytes, names: Set[str]) -> bool:
     """Whether the name of a field tells of a person, whose value begins so."""
     if b"\\" not in raw:
         letters = raw.lower().translate(None, _LETTERS_ONLY).decode()
-        return _names_a_person(letters) or (begins == b"{" and letters in _OBJECTS)
+        is_object = begins in {b"{", b"["} and letters in _OBJECTS
+        return is_object or letters in names or _names_a_person(letters)
     try:
-        return is_personal(_as_text(raw))
+        name = _as_text(raw)
+        return is_personal(name) or letters_of(name) in names
     except UNREADABLE:  # a name that cannot be read may be any
         return True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -70,25 +70,30 @@ class Masker:
         value: bytes | None,
         headers: Sequence[tuple[str, bytes | None]],
         *,
-        is_keyed_by_sku: bool = True,
+        names: Set[str] | None = None,
     ) -> Record:
-        """Give the record as it may be kept. is_keyed_by_sku: else its key may tell of a person, too."""
+        """Give the record as it may be kept.
+
+        names: of a record of a bus: what fields are called there that tell of a person, besides the usual, by
+        `letters_of`. Its key may be anybody's, and what cannot be read may hold anything.
+        """
         if self.is_off:
             return Record(key, value, list(headers))
         nobody = Record(key, value, [])
         plain = [(name, self._header(name, each, nobody)) for name, each in headers]
+        bare = key if names is None or key is None else self._pseudonym(key) or None
         if not value:
-            return Record(key, value, plain)
+            return Record(bare, value, plain)
         sku = _sku_of(value) if len(value) <= MAX_VALUE_BYTES else None
-        if sku is None and not may_tell_of_a_person(value):
+        if sku is None and names is None and not may_tell_of_a_person(value):
             return Record(key, value, plain)
-        masked, hidden = (None, {}) if sku is None else self._masked(value)
+        masked, hidden = (None, {}) if sku is None else self._masked(value, names or frozenset())
         if masked is None:
-            return self._removed(key if key is None or is_keyed_by_sku else self._pseudonym(key) or None, value)
+            return self._removed(bare, value)
         record = Record(key, masked, [], hidden=hidden)
         kept = [(name, self._header(name, each, record)) for name, each in headers]
         if key is not None and sku != b'"%b"' % key:
-            key = record.hide(key) or None
+            key = (bare if names is not None and key.lstrip()[:1] == b"{" else record.hide(key)) or None
         return Record(key, masked, kept, hidden=hidden)
 
     def _removed(self, key: bytes | None, value: bytes) -> Record:
@@ -97,12 +102,12 @@ class Masker:
         ours += [(REMOVED_HMAC, self._pseudonym(value))] if self.key else []
         return Record(key, None, [], ours, is_removed=True)
 
-    def _masked(self, value: bytes) -> tuple[bytes | None, dict[bytes, bytes]]:
+    def _masked(self, value: bytes, names: Set[str]) -> tuple[bytes | None, dict[bytes, bytes]]:
         """Give the value with pseudonyms, None where it tells of too many; and what stands for whom."""
         parts: list[bytes] = []
         hidden: dict[bytes, bytes] = {}
         at = 0
-        for count, found in enumerate(personal_values(value)):
+        for count, found in enumerate(personal_values(value, names)):
             if count >= _MOST_FOUND or len(found.parts) > _MOST_SOUGHT or len(hidden) > _MOST_SOUGHT:
                 return None, {}
             pseudonym = self._pseudonym(found.text)

@@ -107,6 +107,8 @@ class Routes:
     def complaints(self, letter: Mended) -> list[str]:
         """Say why a letter is still unusable."""
         kind = self._kinds.get(letter.source.topic)
+        if kind is None and letter.value is None:
+            return ["its value was removed, since it may tell of a person: take it from its source"]
         if kind is None:
             return [f"{each.code}: {each.error}" for each in self._made(letter).letters]
         return [f"{each.code}: {each.error}" for each in BY_NAME[kind].decode([letter.value])[1]]

@@ -89,8 +89,11 @@ def _debezium(found: dict[str, Any], _: Headers) -> Change:
     if not isinstance(op, str) or not all(row is None or isinstance(row, dict) for row in (after, before)):
         msg = "the value is no Debezium change: op, before and after are expected"
         raise NotReadable(msg)
-    at_ms = payload.get("ts_ms")
-    return Change(after, before, op, at_ms if isinstance(at_ms, int) else None, _position(payload.get("source")))
+    source = payload.get("source")
+    # of the database, else of the connector, which is another one when a change is sent again
+    times = [each.get("ts_ms") for each in (source, payload) if isinstance(each, dict)]
+    at_ms = next((time for time in times if isinstance(time, int) and time > 0), None)
+    return Change(after, before, op, at_ms, _position(source))
 
 
 def _position(source: object) -> str:

@@ -30,7 +30,8 @@ _DEFAULTS: Final = {"timeout": 5.0, "max.retries": 0}  # whoever asks asks again
 _NUMBERS: Final = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
 _KNOWN_MISSING_S: Final = 30.0  # how long an id that the registry does not know is not asked for again
 _JSON_BEGINS: Final = ("{", "[", '"')
-_NOT_FOUND: Final = 404
+_NO_SUCH: Final = (400, 404, 422)
+_LARGEST_ID: Final = (1 << 31) - 1
 _NO_JSON: Final = -1  # what the client makes of an answer that is none of a registry: of a proxy, of a wrong path
 _UNAUTHORIZED: Final = (401, 403)
 
@@ -68,6 +69,9 @@ class Registry:
             msg = f"the value has no schema registry's frame, which a message in {kind} begins with"
             raise NotReadable(msg)
         number = int.from_bytes(value[1:FRAME_BYTES], "big")
+        if number > _LARGEST_ID:
+            msg = f"the value begins with a zero byte, and no schema has the id {number} that follows"
+            raise NotReadable(msg)
         decoder = self._decoders.get((kind, number)) or self._decoder(kind, number)
         try:
             return decoder(value[FRAME_BYTES:])
@@ -124,7 +128,7 @@ class Registry:
         try:
             return call()
         except SchemaRegistryError as error:
-            if error.http_status_code == _NOT_FOUND and error.error_code != _NO_JSON:
+            if error.http_status_code in _NO_SUCH and error.error_code != _NO_JSON:
                 msg = f"the schema registry at {self._url} has no {what}"
                 raise NotReadable(msg) from error
             if error.http_status_code in _UNAUTHORIZED:

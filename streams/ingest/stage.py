@@ -10,8 +10,12 @@ from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+import msgspec
+from xxhash import xxh3_64_hexdigest
+
 from schemas.errors import BadSetting
 from schemas.inputs import BY_NAME, InputName
+from schemas.personal import letters_of
 from schemas.printable import printable
 from schemas.refusals import ID_REUSED
 from streams.events.replay import encode_columns
@@ -20,7 +24,7 @@ from streams.intake.columnar import Columnar
 from streams.intake.convert import Local
 from streams.intake.mapper import DECIMALS, Event, LeftOut, Mapper, Rows
 from streams.intake.mapping import Envelope, MappingFile
-from streams.intake.readers import Record
+from streams.intake.readers import Record, without
 
 if TYPE_CHECKING:
     from streams.ingest.registry import Registry
@@ -83,8 +87,7 @@ class Made:
 class Source(NamedTuple):
     """How the messages of a topic become events of an input; one topic may hold those of several inputs.
 
-    decode: None where they are JSON. columnar: for many at once, if it can. is_one_of_many: whether the input has other
-    topics, too.
+    decode: None where they are JSON. columnar: for many at once, if it can. missing: texts that stand for no value.
     """
 
     kind: InputName
@@ -92,7 +95,13 @@ class Source(NamedTuple):
     envelope: Envelope
     decode: Decode | None
     columnar: Columnar | None
-    is_one_of_many: bool
+    missing: frozenset[str]
+
+    def without_missing(self, change: Change) -> Change:
+        """Take out of rows what stands for no value, as reading files does; "" does so anyhow."""
+        if not self.missing:
+            return change
+        return change._replace(after=without(change.after, self.missing), before=without(change.before, self.missing))
 
 
 class Stage:
@@ -116,7 +125,8 @@ class Stage:
             for topic in rules.topics:
                 mapper = Mapper(rules, kind, zone=local.zone, currency=local.currency, file=topic, where=mapping.name)
                 columnar = Columnar.of(mapper) if rules.envelope == "none" else None
-                source = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar, len(rules.topics) > 1)
+                missing = frozenset(rules.missing) - {""}
+                source = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar, missing)
                 self._sources.setdefault(topic, []).append(source)
 
     @staticmethod
@@ -127,6 +137,16 @@ class Stage:
             return {}
         made = registry()
         return {"avro": partial(made.decode, kind="avro"), "protobuf": partial(made.decode, kind="protobuf")}
+
+    @property
+    def personal(self) -> frozenset[str]:
+        """Name the fields of messages that the mapping takes persons from, by `letters_of`."""
+        return frozenset(
+            letters_of(part.rpartition(".")[2])
+            for sources in self._sources.values()
+            for source in sources
+            for part in source.mapper.personal_paths
+        )
 
     @property
     def topics(self) -> list[str]:
@@ -148,7 +168,7 @@ class Stage:
                 except NotReadable as error:
                     made.add_letter(at, NOT_JSON if source.decode is None else UNMAPPED, str(error))
                 else:
-                    read.setdefault((topic, number), []).append((at, change))
+                    read.setdefault((topic, number), []).append((at, source.without_missing(change)))
         rows: dict[InputName, list[tuple[int, Event]]] = {}
         for (topic, number), changes in read.items():
             source = self._sources[topic][number]
@@ -171,7 +191,7 @@ class Stage:
                 for row in rows:
                     yield at, Event(_PLACE, row)
                 continue
-            for found in events_of(change, source.mapper, source.kind, _place_of(messages[at], source)):
+            for found in events_of(change, source.mapper, source.kind, _place_of(messages[at])):
                 if isinstance(found, Event):
                     yield at, found
                 elif found.is_error:
@@ -196,10 +216,9 @@ class Stage:
         into[1].extend(values[row] for row in good)
 
 
-def _place_of(message: Message, source: Source) -> str:
-    """Name the place of a message among those of its input, for ids."""
-    place = f"{message.partition()}@{message.offset()}"
-    return f"{message.topic()}/{place}" if source.is_one_of_many else place
+def _place_of(message: Message) -> str:
+    """Name the place of a message, for ids."""
+    return f"{message.topic()}/{message.partition()}@{message.offset()}"
 
 
 def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> Iterator[Event | LeftOut]:
@@ -210,6 +229,8 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
     """
     if change.op in _NEW_ROWS:
         if change.after is not None:
+            if change.op == "c" and change.position:  # several rows may have one; and all that are read at the start
+                place = f"{change.position}/{xxh3_64_hexdigest(msgspec.json.encode(change.after))}"
             yield from mapper.events(Record(_PLACE, change.after), place_id=place, is_alone=True)
         return
     if change.op not in _CHANGED_ROWS:
@@ -223,8 +244,10 @@ def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> It
     bad = [each for each in before.values() if isinstance(each, LeftOut) and each.is_error]
     if bad:
         why = ": ".join(filter(None, bad[0][:3]))
-        yield LeftOut("", "the row before cannot be read", f"{why}; {_REPLICA_IDENTITY}")
-    yield from _differences(before, after, BY_NAME[kind].places, change, change.position or place, is_known=not bad)
+        why = why if bad[0].reason == ID_REUSED else f"{why}; {_REPLICA_IDENTITY}"
+        yield LeftOut("", "the row before cannot be read", why)
+        return  # once both letters are mended, this one's and that of the row before, they add up
+    yield from _differences(before, after, BY_NAME[kind].places, change, change.position or place)
 
 
 def _differences(
@@ -233,13 +256,8 @@ def _differences(
     fields: Mapping[str, int],
     change: Change,
     place: str,
-    *,
-    is_known: bool,
 ) -> Iterator[Event | LeftOut]:
-    """Make the events of a changed row. is_known: whether all of it could be read before: else what is new is its own.
-
-    So a letter of the row before that is mended later does not count a second time.
-    """
+    """Make the events of a changed row, by what its events were and are."""
     was_changed = False
     for event_id, found in (before | after).items():
         old, new = before.get(event_id), after.get(event_id)
@@ -248,10 +266,6 @@ def _differences(
                 yield found
             continue
         if old == new:
-            continue
-        if not is_known and old is None:
-            was_changed = True
-            yield found
             continue
         for event in _difference(old, new, fields, change, place):
             was_changed = True

@@ -203,7 +203,7 @@ class Transfer:
         original = Original(message.key(), message.value(), message.headers() or ())
         ours = dead_letter_headers(code=code, error=error, source=source)
         letter = letter_of(
-            original, ours, masker=self._masker, limit_bytes=self._outputs.limit_bytes, is_keyed_by_sku=False
+            original, ours, masker=self._masker, limit_bytes=self._outputs.limit_bytes, names=self._stage.personal
         )
         self._producer.put_one(self._outputs.dead_letters, letter.key, letter.value, letter.headers)
 

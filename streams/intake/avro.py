@@ -68,10 +68,21 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a schema says
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
-        return float(value)
+        return _number(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def _number(value: decimal.Decimal) -> int | float | str:
+    """Make a number of a decimal where one holds all of it, else its text: it may be an id.
+
+    >>> _number(decimal.Decimal("1.50")), _number(decimal.Decimal("12345678901234567891"))
+    (1.5, 12345678901234567891)
+    """
+    if value.is_finite() and value == value.to_integral_value():
+        return int(value)
+    return float(value) if decimal.Decimal(repr(float(value))) == value else str(value)
 
 
 def _json(text: str) -> Any:  # noqa: ANN401 - a schema is text, a list or an object

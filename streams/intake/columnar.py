@@ -65,8 +65,8 @@ class Columnar:
 
     def run(self, records: Sequence[dict[str, Any]]) -> list[Rows | None]:
         """Give the rows of each record's events; None where the mapper has to look at the record."""
-        elements, parents, owners, lines = self._expanded(records)
         bad: set[int] = set()
+        elements, parents, owners, lines = self._expanded(records, bad)
         columns = [self._read(column, parents if column.of_parent else elements, bad) for column in self._columns]
         self._complete(columns, lines, bad)
         left = {owners[at] for at in bad}
@@ -78,7 +78,7 @@ class Columnar:
         return made
 
     def _expanded(
-        self, records: Sequence[dict[str, Any]]
+        self, records: Sequence[dict[str, Any]], bad: set[int]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[int], list[int]]:
         """Give the elements of records, and of each its record, the record's position, and its number there."""
         if self._each is None:
@@ -95,6 +95,7 @@ class Columnar:
                 owners += [owner] * len(found)
                 lines += range(1, len(found) + 1)
             else:  # an element that can be none: the mapper says why
+                bad.add(len(elements))
                 elements.append({})
                 parents.append({})
                 owners.append(owner)

@@ -19,6 +19,7 @@ from streams.intake.readers import Record
 from streams.intake.values import Unreadable
 
 _QUOTED: Final = 40
+_PERSONAL: Final = frozenset({"customer_id", "session_id"})
 DECIMALS: Final = 9
 """To which amounts are rounded that were multiplied."""
 Row = tuple[Any, ...]
@@ -93,7 +94,8 @@ class Mapper:
         if record.values is None:
             yield LeftOut(record.place, "unreadable", record.why)
             return
-        beside = {"file": self._file, "row": self._row}
+        # of a message the number would be another one after a restart
+        beside: dict[str, Any] = {"file": self._file, "row": place_id or (0 if is_alone else self._row)}
         if self._each is None:
             element = beside | record.values
             line = 0 if is_alone else self._line_of(element)
@@ -155,7 +157,8 @@ class Mapper:
             if not row[currency]:
                 return LeftOut(place, "no currency", "give --currency, or currency in the mapping")
             for at in variant.in_minor_units:
-                row[at] = round(row[at] * values.minor_units(row[currency]), DECIMALS)
+                if row[at] is not None:
+                    row[at] = round(row[at] * values.minor_units(row[currency]), DECIMALS)
         self._make_up(row, variant, line)
         return Event(place, tuple(row))
 
@@ -229,13 +232,28 @@ class Mapper:
 
         return find
 
+    @property
+    def personal_paths(self) -> list[str]:
+        """Give the paths of keys in the expressions of fields that tell of a person."""
+        found: list[str] = []
+        for fields in (self.mapping.fields, *(event.fields for event in self.mapping.events)):
+            for name in _PERSONAL.intersection(fields):
+                rule = fields[name]
+                expression = rule if isinstance(rule, str) else rule.expression
+                found += re.findall(r"[A-Za-z_][\w.]*", expression or "")
+        return found
+
     def _given(self, field: Field, read: Callable[[Any], Any], what: str, value: object) -> Any:  # noqa: ANN401
         """Read a value that the mapping itself gives."""
         try:
-            return read(value)
+            found = read(value)
+            if found is not None or field.nullable or field.name in MADE_UP:
+                return found
+            why = "is no value, which events need"
         except Unreadable as error:
-            msg = f"{self._where}: {what} of {field.name} is {value!r}, which {error}"
-            raise BadInput(msg) from error
+            why = str(error)
+        msg = f"{self._where}: {what} of {field.name} is {value!r}, which {why}"
+        raise BadInput(msg)
 
     def _number(self, value: object) -> float | None:
         return values.as_number(value, decimal=self.mapping.decimal, thousands=self.mapping.thousands)

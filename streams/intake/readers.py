@@ -240,15 +240,15 @@ def _document(path: Path, _size: int, _changed_ns: int) -> Any:  # noqa: ANN401 
 def _of_json(place: str, found: object, missing: frozenset[str]) -> Record:
     if not isinstance(found, dict):
         return Record(place, None, "is no JSON object")
-    return Record(place, _without(found, missing))
+    return Record(place, without(found, missing))
 
 
-def _without(found: Any, missing: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
+def without(found: Any, missing: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
     """Replace texts that stand for no value, at any depth, by null."""
     if isinstance(found, dict):
-        return {sys.intern(key): _without(each, missing) for key, each in found.items()}
+        return {sys.intern(key): without(each, missing) for key, each in found.items()}
     if isinstance(found, list):
-        return [_without(each, missing) for each in found]
+        return [without(each, missing) for each in found]
     return None if isinstance(found, str) and found in missing else found
 
 
@@ -263,7 +263,7 @@ def _parquet_records(file: pq.ParquetFile, missing: frozenset[str]) -> Iterator[
     for batch in file.iter_batches(batch_size=_BATCH_ROWS):
         for values in batch.to_pylist():
             row += 1
-            yield Record(f"row {row}", _without(values, missing))
+            yield Record(f"row {row}", without(values, missing))
 
 
 def _avro(path: Path, mapping: InputMapping) -> Opened:

@@ -17,7 +17,7 @@ from streams.config.personal import Masker
 from streams.kafka.topics import DEFAULT_LIMIT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Sequence, Set
 
     from features.admission import Late
     from schemas.columns import Refusal
@@ -81,10 +81,13 @@ class Original:
 
 
 def letter_of(
-    original: Original, ours: Headers, *, masker: Masker, limit_bytes: int, is_keyed_by_sku: bool = True
+    original: Original, ours: Headers, *, masker: Masker, limit_bytes: int, names: Set[str] | None = None
 ) -> Original:
-    """Hide what is personal in a record, add our headers, and cut it to what a topic of this limit takes."""
-    record = masker.mask(original.key, original.value, original.headers, is_keyed_by_sku=is_keyed_by_sku)
+    """Hide what is personal in a record, add our headers, and cut it to what a topic of this limit takes.
+
+    names: of a record of a bus, see `Masker.mask`.
+    """
+    record = masker.mask(original.key, original.value, original.headers, names=names)
     ours = [(name, record.hide(said) if name == "error" else said) for name, said in ours] + record.ours
     hidden = Original(record.key, record.value, record.headers)
     return fit(hidden, ours, limit_bytes=usable_bytes(limit_bytes))

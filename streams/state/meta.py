@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from features.sku_state import SkuState
 
 ANEW: Final = "a new SKUTREND_GROUP, which computes everything anew from the input topics"
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 class _Stated(msgspec.Struct):

@@ -17,7 +17,7 @@ from streams.config.personal import Masker, masker
 from streams.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
     from pathlib import Path
 
     from schemas.personal import PersonalValue
@@ -96,6 +96,8 @@ def test_what_tells_of_nobody_is_kept_byte_for_byte(value: bytes | None) -> None
         {"customer_ip_address": WHO, "shipping": {"company": WHO, "city": "jane.doe", "postcode": "jane.doe"}},
         {"customer_details": {"name": WHO, "tax_ids": ["jane.doe"]}, "shipping_details": {"name": WHO}},
         {"context": {"traits": {"name": WHO}, "device": {"id": "jane.doe"}}, "user_pseudo_id": "jane.doe"},
+        {"payload": json.dumps({"email": WHO, "n": [1]}), "contacts": [{"name": "jane.doe"}]},
+        {"customer_no": WHO, "guest_id": "jane.doe", "buyer_id": "jane.doe"},
         {"buyer_email_address": WHO, "billing_email": WHO, "client_name": WHO, "ship_to_name": "jane.doe"},
     ],
 )
@@ -165,8 +167,8 @@ def test_a_record_is_not_taken_apart_where_that_takes_long(monkeypatch: pytest.M
     sought: list[int] = []
     find = personal.personal_values
 
-    def counting(value: bytes) -> Iterator[PersonalValue]:
-        for each in find(value):
+    def counting(value: bytes, names: Set[str]) -> Iterator[PersonalValue]:
+        for each in find(value, names):
             sought.append(len(value))
             yield each
 
@@ -207,15 +209,25 @@ def test_what_a_mended_event_needs_is_kept(name: str) -> None:
     assert json.loads(masked(order(**{name: "22423"})))[name] == "22423"
 
 
+def test_of_a_bus_the_mapping_says_who_else_is_a_person_and_what_cannot_be_read_is_removed() -> None:
+    names = frozenset({"kundennr"})
+    value = json.dumps({"order": 1, "kunden_nr": WHO, "x": json.dumps({"kundenNr": WHO})}).encode()
+    found = MASKER.mask(b'{"id": "jane.doe"}', value, [], names=names)
+    assert WHO not in repr(found.value)
+    assert "jane" not in repr(found.key)
+    assert MASKER.mask(b"1001", value, [], names=names).key == b"1001"
+    assert MASKER.mask(None, b'{"order": 1, "q":', [], names=names).value is None
+
+
 @pytest.mark.parametrize("value", [None, b"", b'{"sku":', b"\0\0\0\0\x01jane.doe"])
 def test_headers_and_where_it_may_be_of_a_person_the_key_are_hidden_whatever_the_value_is(value: bytes | None) -> None:
     who = WHO.encode()
     for by in (MASKER, REMOVER):
-        found = by.mask(who, value, [("email", who), ("user-id", who), ("trace", b"7")], is_keyed_by_sku=False)
+        found = by.mask(who, value, [("email", who), ("user-id", who), ("trace", b"7")], names=frozenset())
         assert WHO not in repr(found.headers)
-        if value and value[:1] == b"\0":
+        assert WHO not in repr(found.key)
+        if value:
             assert found.headers == []
-            assert WHO not in repr(found.key)
             assert found.hide(b"who is '" + who + b"', which is no number; it's late") == (
                 b"who is (not shown), which is no number; it's late"
             )

@@ -156,3 +156,9 @@ def test_a_letter_of_which_no_event_can_be_made_is_not_taken_for_sent_by_force(f
     written(file, ("bus[0]@1", b'{"sku": "A"}'))
     with pytest.raises(BadInput, match="makes no event, with --force neither"):
         replay_letters(SETTINGS, file, force=True, bus=(parse(CLOUD, "bus.toml"), Local()))
+
+
+def test_a_letter_of_a_bus_whose_value_was_removed_is_not_taken_for_sent(file: Path) -> None:
+    written(file, ("bus[0]@1", None))
+    with pytest.raises(BadInput, match="its value was removed, since it may tell of a person: take it from its source"):
+        replay_letters(SETTINGS, file, force=True, bus=(parse(CLOUD, "bus.toml"), Local()))
