@@ -92,7 +92,7 @@ def letters_of(name: str) -> str:
     >>> letters_of("Customer-No_2")
     'customerno'
     """
-    return "".join(filter(str.isalpha, name.lower()))
+    return "".join(each for each in name.lower() if "a" <= each <= "z")
 
 
 @lru_cache(maxsize=4_096)
