@@ -8,7 +8,7 @@ known in advance, as the calendar is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from features.grid import WindowGrid
 from features.offline import feed, windows_between
 from features.sku_state import SkuState
 from inference import bundle as bundles
+from inference.live_loss import LiveLoss
 from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
 from schemas.errors import BadInput
@@ -83,6 +84,19 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         raise BadInput(msg)
     pq.write_table(pa.concat_tables(tables), out)
     console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")
+    for line in accuracy_lines(pipeline.live):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def accuracy_lines(live: LiveLoss) -> Iterator[str]:
+    """Say how good forecasts of the next window were up to the last origin, as a worker's metrics do."""
+    naive = live.wql("seasonal_naive")
+    if live.scored > 0 and naive > 0:
+        served = live.wql("served")
+        yield (
+            f"one window ahead, lately (half-life 20 windows): WQL {served:.3f}, seasonal naive {naive:.3f} "
+            f"({served / naive - 1:+.0%}); {live.coverage():.1%} within the 90 % band"
+        )
 
 
 def forecast_rows(closed: WindowOutputs, *, origin_ms: int, horizon: int) -> pa.Table:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
+from features import dates
 from schemas.errors import BadInput
 from schemas.inputs import BY_NAME
 from schemas.printable import printable
@@ -168,12 +169,19 @@ def check_mapping(name: str, sample: Path | None, wanted: Wanted) -> None:
         raise BadInput(msg)
 
 
+def _cell(name: str, value: object) -> str:
+    """Write a field as people read it: a time as such, so that a zone that is wrong is seen."""
+    if value is None:
+        return ""
+    return dates.stamp(value) if name == "event_time_ms" and isinstance(value, int) else printable(str(value), _CELL)
+
+
 def _print_events(console: Console, kind: InputName, events: Sequence[Event]) -> None:
     fields = [field.name for field in BY_NAME[kind].fields]
     if not console.is_terminal:
         console = Console(width=200, file=sys.stdout)
     table = Table("from", *fields, box=None, pad_edge=False)
     for event in events:
-        cells = (("" if value is None else printable(str(value), _CELL)) for value in event.row)
+        cells = (_cell(name, value) for name, value in zip(fields, event.row, strict=True))
         table.add_row(event.place, *cells)
     console.print(table)

@@ -25,8 +25,6 @@ def replay_files(settings: Settings, files: dict[InputName, Path], speed: str, *
     """
     with track_progress("surveying the files"):
         replay = Replay(settings.client, files, settings.topic_prefix, speed=_speed(speed), from_row=from_row)
-    for note in replay.notes:
-        Console(stderr=True).print(note, markup=False)
     with track_progress("replaying events", replay.total) as progress:
 
         def show(sent: Sent) -> None:

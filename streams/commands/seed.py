@@ -11,10 +11,12 @@ from rich.console import Console
 from features import dates
 from features.grid import plausible
 from features.offline import take, windows_between
+from schemas.columns import ClickColumns
 from schemas.errors import BadInput, BadSetting, StateMismatch
 from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import ensure_changelog, needed_rights, open_session, partition_counts
 from streams.events import tables as event_tables
+from streams.intake.convert import MAX_ERRORS
 from streams.kafka import rights, topics
 from streams.kafka.murmur2 import partitions_of
 from streams.observe.progress import track_progress
@@ -58,6 +60,7 @@ def seed(settings: Settings, files: Mapping[InputName, Path], *, until: datetime
     live_start.check_idle(settings.client, settings.group_id)
     events = event_tables.load_with_progress(files)
     starts = [_live_start(settings, source, count) for source in range(len(INPUT_NAMES))]
+    _check_currencies(settings, events)
     spans = _spans(events, starts, began_ms)
     cut = cut_at(grid, spans, None if until is None else _local_ms(grid, until))
     from_ms = grid.start_ms(cut.first_open) - settings.max_ahead_ms
@@ -74,6 +77,23 @@ def seed(settings: Settings, files: Mapping[InputName, Path], *, until: datetime
 def _live_start(settings: Settings, source: int, count: int) -> LiveStart:
     topic = settings.topic(INPUT_NAMES[source])
     return live_start.look(settings.client, topic, source, partitions=count, max_ahead_ms=settings.max_ahead_ms)
+
+
+def _check_currencies(settings: Settings, events: Mapping[int, Columns]) -> None:
+    """Refuse files of which too much has no rate, before anything is written; the rest is counted and told."""
+    money = settings.money
+    for source, columns in events.items():
+        if isinstance(columns, ClickColumns):
+            continue
+        rows, name = len(columns.currency), INPUT_NAMES[source]
+        worth = money.worth(columns.currency, np.ones(rows, np.bool_))
+        lacking = 0 if worth is None else int(np.isnan(worth).sum())
+        if lacking > MAX_ERRORS * rows:
+            msg = (
+                f"{lacking:,} of {rows:,} {name} have money in currencies for which there is no rate: set "
+                "SKUTREND_CURRENCY and SKUTREND_RATES, or take them out; nothing was written"
+            )
+            raise BadInput(msg)
 
 
 def _spans(events: Mapping[int, Columns], starts: Sequence[LiveStart], began_ms: int) -> Spans:
@@ -178,9 +198,10 @@ class Seeding:
             f"{tally.folded:,} events; windows are closed up to {start}"
         )
         if self._seeded < count:
-            yield f"{count - self._seeded} partitions had been seeded by an earlier run"
+            before = count - self._seeded
+            yield f"{before} partitions had been seeded by an earlier run, and nothing of these files went there"
         if tally.left:
-            yield f"{tally.left:,} events of the files are the live topics' to tell: they happened later"
+            yield f"{tally.left:,} events of the files are not taken: they are of later, or of the future"
         if tally.duplicate:
             yield f"{tally.duplicate:,} events were duplicates"
         for code, refused in sorted(tally.refused.items()):

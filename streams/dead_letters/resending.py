@@ -165,6 +165,7 @@ def _checked(routes: Routes, path: Path, *, force: bool) -> dict[str, bytes]:
     """Read the whole file and give each source's digest; `BadInput` tells what is wrong with it."""
     seen: dict[str, bytes] = {}
     unusable: list[str] = []
+    hopeless: list[str] = []  # of which no event can be made
     for letter in _read(path, "checking"):
         if letter.source.topic not in routes.topics:
             msg = (
@@ -186,12 +187,14 @@ def _checked(routes: Routes, path: Path, *, force: bool) -> dict[str, bytes]:
             msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
             raise BadInput(msg)
         complaints = [f"{letter.source} in line {letter.line} ({why})" for why in routes.complaints(letter)]
-        if complaints and not routes.events(letter):
-            msg = (
-                f"nothing was sent, since {complaints[0]} makes no event, with --force neither; mend it, or take it out"
-            )
-            raise BadInput(msg)
+        hopeless += complaints if not routes.events(letter) else []
         unusable += complaints
+    if force and hopeless:
+        msg = (
+            f"nothing was sent, since no event can be made of {'; '.join(hopeless[:_NAMED])}: mend them, or take their "
+            "lines out"
+        )
+        raise BadInput(msg)
     if unusable and not force:
         more = f" and {len(unusable) - _NAMED:,} more" if len(unusable) > _NAMED else ""
         msg = (

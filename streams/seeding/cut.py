@@ -49,7 +49,9 @@ def cut_at(grid: WindowGrid, spans: Spans, until_ms: int | None) -> Cut:
     """
     if until_ms is not None:
         _check(grid, spans, until_ms)
-        cut = Cut(grid.number(until_ms), dict.fromkeys(spans.history, until_ms))
+        untold_ms = spans.now_ms + 1  # nobody else tells of them
+        by_input = {source: until_ms if source in spans.live else untold_ms for source in spans.history}
+        cut = Cut(grid.number(until_ms), by_input)
     else:
         cut = _found(grid, spans)
     if not any(first < cut.until_ms[source] for source, (first, _) in spans.history.items()):
@@ -94,8 +96,9 @@ def gaps(grid: WindowGrid, spans: Spans, cut: Cut) -> Iterator[str]:
         live_ms = max(spans.live.get(source, spans.now_ms), cut.until_ms[source])
         known_ms = min(last_ms, cut.until_ms[source] - 1)
         if grid.number(live_ms) - grid.number(known_ms) > 1:
+            ends = "are cut" if last_ms > known_ms else "end"
             yield (
-                f"{INPUT_NAMES[source]}: the files end at {_stamp(grid, known_ms)}, and the topic "
+                f"{INPUT_NAMES[source]}: the files {ends} at {_stamp(grid, known_ms)}, and the topic "
                 f"{'begins' if source in spans.live else 'is empty: what comes begins'} at {_stamp(grid, live_ms)}; "
                 "windows in between count as without events"
             )

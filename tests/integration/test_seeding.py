@@ -111,7 +111,7 @@ def test_a_seeded_group_goes_on_as_if_it_had_always_been_there(  # noqa: PLR0917
     assert "0 of 3 partitions" in again
     assert "3 partitions had been seeded by an earlier run" in again
     if "partitions had been seeded" not in said:  # it died before it had seeded one
-        assert f"{left:,} events of the files are the live topics' to tell" in said
+        assert f"{left:,} events of the files are not taken" in said
 
     late = serve(settings, tmp_path / "seeded", end_of(tables))
     assert late == (0 if cut == LIVE_FROM else sum(map(len, between(tables, LIVE_FROM, cut).values())))
@@ -151,6 +151,10 @@ def test_workers_that_run_must_be_stopped_first(kafka: KafkaBroker, topic_prefix
         assert refused.returncode == 1
         assert f"group {topic_prefix}{settings['group']} has 1 members: stop the workers" in refused.stderr
         service.stop("w")
+    dear = between(month(), "2011-03-14", "2011-03-16")
+    dear["orders"] = dear["orders"].assign(currency="USD")
+    other = skutrend("seed", *options(dear, tmp_path / "dear"), settings=settings | {"currency": "GBP"}, check=False)
+    assert "orders have money in currencies for which there is no rate" in other.stderr
     assert "1 of 1 partitions" in skutrend(*command, settings=settings | {"state_dir": tmp_path / "state"}).stdout
 
 

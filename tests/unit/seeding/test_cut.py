@@ -55,6 +55,10 @@ def test_before_the_first_live_record_all_of_history_is_taken_and_its_last_windo
 def test_an_operator_may_say_where_if_that_is_the_start_of_a_window_of_the_past() -> None:
     known = spans({ORDERS: (0, 100.2)}, {ORDERS: 93.4})
     assert cut_at(GRID, known, ms(95)).until_ms == {ORDERS: ms(95)}
+    nobody_else = cut_at(GRID, spans({ORDERS: (0, 100.2)}, {}), ms(95))
+    assert (GRID.start_ms(nobody_else.first_open), nobody_else.until_ms) == (ms(95), {ORDERS: NOW_MS + 1})
+    (said,) = gaps(GRID, known_later := spans({ORDERS: (0, 100.2)}, {ORDERS: 98}), cut_at(GRID, known_later, ms(95)))
+    assert "the files are cut at" in said
     for until, said in ((95.5, "in the midst of a window"), (101, "which is still to come")):
         with pytest.raises(BadInput, match=said):
             cut_at(GRID, known, ms(until))
