@@ -304,11 +304,16 @@ def _change(evidence: Evidence, case: _Case, state: Rows, at: tuple[int, int, st
     return _told(_facts(evidence, case, state, at), row, int(state["alert_open"][row, kind]))
 
 
+def change_id(alert_key: str, window_start_ms: int, status: str) -> str:
+    """Name one change of an alert; the same again whenever its window is closed again."""
+    return f"{alert_key}/{window_start_ms}/{status}"
+
+
 def _told(facts: sentences.AlertFacts, row: int, rank: int) -> AlertChange:
     key = f"{facts.sku}/{facts.kind}/{facts.opened_ms}"
     return AlertChange(
         row=row,
-        id=f"{key}/{facts.window_start_ms}/{facts.status}",
+        id=change_id(key, facts.window_start_ms, facts.status),
         alert_key=key,
         status=facts.status,
         kind=facts.kind,

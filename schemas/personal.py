@@ -144,15 +144,15 @@ def _holds_json_of_a_person(raw: bytes, names: Set[str]) -> bool:
 
 def _is_personal_name(raw: bytes, begins: bytes, names: Set[str]) -> bool:
     """Whether the name of a field tells of a person, whose value begins so."""
-    if b"\\" not in raw:
+    if b"\\" in raw:
+        try:
+            letters = letters_of(_as_text(raw))
+        except UNREADABLE:  # a name that cannot be read may be any
+            return True
+    else:
         letters = raw.lower().translate(None, _LETTERS_ONLY).decode()
-        is_object = begins in {b"{", b"["} and letters in _OBJECTS
-        return is_object or letters in names or _names_a_person(letters)
-    try:
-        name = _as_text(raw)
-        return is_personal(name) or letters_of(name) in names
-    except UNREADABLE:  # a name that cannot be read may be any
-        return True
+    is_object = begins in {b"{", b"["} and letters in _OBJECTS
+    return is_object or letters in names or _names_a_person(letters)
 
 
 def _end_of_value(record: bytes, start: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -12,20 +12,19 @@ from features import dates
 from features.grid import plausible
 from features.offline import take, windows_between
 from schemas.columns import ClickColumns
-from schemas.errors import BadInput, BadSetting, StateMismatch
+from schemas.errors import BadInput, StateMismatch
 from schemas.inputs import INPUT_NAMES
-from streams.commands.serve import ensure_changelog, needed_rights, open_session, partition_counts
+from streams.commands.serve import prepare
 from streams.events import tables as event_tables
 from streams.intake.convert import MAX_ERRORS
-from streams.kafka import rights, topics
 from streams.kafka.murmur2 import partitions_of
 from streams.observe.progress import track_progress
 from streams.seeding import live_start
 from streams.seeding.cut import Spans, cut_at, gaps
 from streams.seeding.fold import Tally, fold
-from streams.state import directories
 from streams.worker.clocks import monotonic_ms, now_ms
-from streams.worker.environment import Environment, input_partitions
+from streams.worker.closing import FLUSH_S
+from streams.worker.environment import Environment
 from streams.worker.opening import Opener
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from streams.seeding.live_start import LiveStart
     from streams.settings import Settings
 
-FLUSH_S: Final = 60.0
-
 
 def seed(settings: Settings, files: Mapping[InputName, Path], *, until: datetime | None) -> None:
     """Write the state that workers of this group would have, had they read these files, and where they go on.
@@ -51,12 +48,7 @@ def seed(settings: Settings, files: Mapping[InputName, Path], *, until: datetime
     where workers are running, or a partition has state that is not of this seed.
     """
     began_ms, grid = now_ms(), settings.grid
-    what = f"the state directory {settings.group_dir} (SKUTREND_STATE_DIR)"
-    directories.prepare(settings.group_dir, what=what, error=BadSetting)
-    session, count = open_session(settings), input_partitions(partition_counts(settings))
-    if settings.changelog == "on":
-        ensure_changelog(settings, partitions=count)
-    rights.demand(settings.client, needed_rights(settings))
+    session, count, limit_bytes = prepare(settings)
     live_start.check_idle(settings.client, settings.group_id)
     events = event_tables.load_with_progress(files)
     starts = [_live_start(settings, source, count) for source in range(len(INPUT_NAMES))]
@@ -65,7 +57,6 @@ def seed(settings: Settings, files: Mapping[InputName, Path], *, until: datetime
     cut = cut_at(grid, spans, None if until is None else _local_ms(grid, until))
     from_ms = grid.start_ms(cut.first_open) - settings.max_ahead_ms
     offsets = [live_start.offsets_at(settings.client, start, from_ms) for start in starts]
-    limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
     environment = Environment(settings, session, count, tp=lambda *at: at, letter_limit_bytes=limit_bytes)
     seeding = Seeding(environment, {source: events[source] for source in spans.history}, cut, offsets, began_ms)
     seeding.run()

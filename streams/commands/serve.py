@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaException
 
@@ -43,17 +43,15 @@ def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; raises what broke it (`Broken`)."""
     logs.set_up(settings.log_level)
     warn_of_moved_state(settings)
-    what = f"the state directory {settings.group_dir} (SKUTREND_STATE_DIR)"
-    directories.prepare(settings.group_dir, what=what, error=BadSetting)
+    ready = prepare(settings)
     if settings.personal == "pseudonym" and not settings.personal_key_file:
         log.info("customer_id is removed from letters: SKUTREND_PERSONAL_KEY_FILE names no key for pseudonyms")
-    session = open_session(settings)
-    count = input_partitions(partition_counts(settings))
-    if settings.changelog == "on":
-        ensure_changelog(settings, partitions=count)
-    rights.demand(settings.client, needed_rights(settings))
-    limit_bytes = topics.letter_limit_bytes(settings.client, prefix=settings.output(""))
-    app, worker = build(settings, session, partition_count=count, letter_limit_bytes=limit_bytes)
+    app, worker = build(
+        settings,
+        ready.session,
+        partition_count=ready.partition_count,
+        letter_limit_bytes=ready.letter_limit_bytes,
+    )
     server = start_http(settings, worker.environment.metrics, live=worker.live, ready=worker.ready)
     try:
         run(app)
@@ -63,6 +61,29 @@ def serve(settings: Settings) -> None:
             server.stop()
     if worker.failure is not None:
         raise worker.failure
+
+
+class Prepared(NamedTuple):
+    """What partitions need before they are opened. letter_limit_bytes: how large a letter may be."""
+
+    session: Session | None
+    partition_count: int
+    letter_limit_bytes: int
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Make the state directory, load the model, and see that all topics are there and may be used.
+
+    Waits a while for brokers and inputs; `Broken` where something is not as it must be.
+    """
+    what = f"the state directory {settings.group_dir} (SKUTREND_STATE_DIR)"
+    directories.prepare(settings.group_dir, what=what, error=BadSetting)
+    session = open_session(settings)
+    count = input_partitions(partition_counts(settings))
+    if settings.changelog == "on":
+        ensure_changelog(settings, partitions=count)
+    rights.demand(settings.client, needed_rights(settings))
+    return Prepared(session, count, topics.letter_limit_bytes(settings.client, prefix=settings.output("")))
 
 
 def warn_of_moved_state(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -79,22 +79,23 @@ class Masker:
         """
         if self.is_off:
             return Record(key, value, list(headers))
-        nobody = Record(key, value, [])
-        plain = [(name, self._header(name, each, nobody)) for name, each in headers]
         bare = key if names is None or key is None else self._pseudonym(key) or None
         if not value:
-            return Record(bare, value, plain)
+            return self._with_headers(Record(bare, value, []), headers)
         sku = _sku_of(value) if len(value) <= MAX_VALUE_BYTES else None
         if sku is None and names is None and not may_tell_of_a_person(value):
-            return Record(key, value, plain)
+            return self._with_headers(Record(key, value, []), headers)
         masked, hidden = (None, {}) if sku is None else self._masked(value, names or frozenset())
         if masked is None:
             return self._removed(bare, value)
-        record = Record(key, masked, [], hidden=hidden)
-        kept = [(name, self._header(name, each, record)) for name, each in headers]
-        if key is not None and sku != b'"%b"' % key:
-            key = (bare if names is not None and key.lstrip()[:1] == b"{" else record.hide(key)) or None
-        return Record(key, masked, kept, hidden=hidden)
+        record = self._with_headers(Record(key, masked, [], hidden=hidden), headers)
+        if key is None or sku == b'"%b"' % key:
+            return record
+        is_json = names is not None and key.lstrip()[:1] == b"{"
+        return replace(record, key=(bare if is_json else record.hide(key)) or None)
+
+    def _with_headers(self, record: Record, headers: Sequence[tuple[str, bytes | None]]) -> Record:
+        return replace(record, headers=[(name, self._header(name, each, record)) for name, each in headers])
 
     def _removed(self, key: bytes | None, value: bytes) -> Record:
         ours = [(REMOVED_BYTES, b"%d" % len(value))]

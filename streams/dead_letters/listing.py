@@ -14,7 +14,7 @@ from schemas.provenance import Source, left_out, read_dead_letter_headers
 from streams.config.personal import REMOVED_BYTES
 from streams.dead_letters import letter_files
 from streams.dead_letters.letter_files import Letter, Newest
-from streams.ingest.envelopes import CE
+from streams.ingest.envelopes import attributes
 from streams.kafka import topics
 from streams.kafka.partition_reader import Reader
 from streams.observe.progress import track_progress
@@ -102,11 +102,7 @@ def as_letter(message: Message) -> Letter:
         own = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
         source, code, error = str(own), UNREADABLE, str(trouble)
     cut = left_out(message.headers() or [])
-    about = {
-        name.removeprefix(CE): (value or b"").decode("utf-8", "replace")
-        for name, value in message.headers() or ()
-        if name.startswith(CE)
-    }
+    about = attributes(message.headers() or ())
     return Letter(place, source, code, error, message.key(), message.value(), cut, _removed_bytes(message), about)
 
 

@@ -186,9 +186,9 @@ def _checked(routes: Routes, path: Path, *, force: bool) -> dict[str, bytes]:
             # the same twice is what a crash of the worker may leave
             msg = f"{letter.source} is in {path} more than once, and line {letter.line} differs; leave one of them"
             raise BadInput(msg)
-        complaints = [f"{letter.source} in line {letter.line} ({why})" for why in routes.complaints(letter)]
-        hopeless += complaints if not routes.events(letter) else []
-        unusable += complaints
+        if complaints := [f"{letter.source} in line {letter.line} ({why})" for why in routes.complaints(letter)]:
+            unusable += complaints
+            hopeless += complaints if not routes.events(letter) else []
     if force and hopeless:
         msg = (
             f"nothing was sent, since no event can be made of {'; '.join(hopeless[:_NAMED])}: mend them, or take their "

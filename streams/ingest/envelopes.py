@@ -67,11 +67,7 @@ def _cloud_event(found: dict[str, Any], headers: Headers) -> Change:
         data, about = found.get("data"), {name: value for name, value in found.items() if name != "data"}
     else:
         data = found
-        about = {
-            name.removeprefix(CE): (value or b"").decode("utf-8", "replace")
-            for name, value in headers
-            if name.startswith(CE)
-        }
+        about = attributes(headers)
         if "specversion" not in about:
             msg = "the value is no CloudEvent: it has no specversion, nor a header ce_specversion"
             raise NotReadable(msg)
@@ -79,6 +75,15 @@ def _cloud_event(found: dict[str, Any], headers: Headers) -> Change:
         msg = "data of the CloudEvent must be a JSON object"
         raise NotReadable(msg)
     return Change(data | {"cloudevent": about})
+
+
+def attributes(headers: Headers) -> dict[str, str]:
+    """Give what headers tell of a CloudEvent, by name; {} where they tell of none."""
+    return {
+        name.removeprefix(CE): (value or b"").decode("utf-8", "replace")
+        for name, value in headers
+        if name.startswith(CE)
+    }
 
 
 def _debezium(found: dict[str, Any], _: Headers) -> Change:

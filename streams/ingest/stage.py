@@ -108,7 +108,8 @@ class Stage:
     """Maps messages by the topic that they come from.
 
     A message of which several events were made and one cannot be is a letter, and the others go out: sent again once
-    mended, they have the same ids.
+    mended, they have the same ids. personal: the fields of messages from which the mapping takes persons, by
+    `letters_of`.
     """
 
     def __init__(self, mapping: MappingFile, local: Local, registry: Callable[[], Registry] | None = None) -> None:
@@ -128,6 +129,12 @@ class Stage:
                 missing = frozenset(rules.missing) - {""}
                 source = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar, missing)
                 self._sources.setdefault(topic, []).append(source)
+        self.personal = frozenset(
+            letters_of(part.rpartition(".")[2])
+            for sources in self._sources.values()
+            for source in sources
+            for part in source.mapper.personal_paths
+        )
 
     @staticmethod
     def _decoders(mapping: MappingFile, registry: Callable[[], Registry] | None) -> dict[str, Decode | None]:
@@ -137,16 +144,6 @@ class Stage:
             return {}
         made = registry()
         return {"avro": partial(made.decode, kind="avro"), "protobuf": partial(made.decode, kind="protobuf")}
-
-    @property
-    def personal(self) -> frozenset[str]:
-        """Name the fields of messages that the mapping takes persons from, by `letters_of`."""
-        return frozenset(
-            letters_of(part.rpartition(".")[2])
-            for sources in self._sources.values()
-            for source in sources
-            for part in source.mapper.personal_paths
-        )
 
     @property
     def topics(self) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+READER: Final = "skutrend-changelog-reader"  # a group that is never joined and commits nothing
 AT_ONCE: Final = 10_000
 WAIT_S: Final = 0.05
 ANSWER_S: Final = 10.0
@@ -80,7 +81,7 @@ class Reader:
         self._consumer = clients.consumer(
             {
                 **config,
-                "group.id": "skutrend-changelog-reader",  # never joins, never commits
+                "group.id": READER,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",

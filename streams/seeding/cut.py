@@ -49,9 +49,7 @@ def cut_at(grid: WindowGrid, spans: Spans, until_ms: int | None) -> Cut:
     """
     if until_ms is not None:
         _check(grid, spans, until_ms)
-        untold_ms = spans.now_ms + 1  # nobody else tells of them
-        by_input = {source: until_ms if source in spans.live else untold_ms for source in spans.history}
-        cut = Cut(grid.number(until_ms), by_input)
+        cut = _before_window(grid, spans, grid.number(until_ms))
     else:
         cut = _found(grid, spans)
     if not any(first < cut.until_ms[source] for source, (first, _) in spans.history.items()):
@@ -77,17 +75,23 @@ def _check(grid: WindowGrid, spans: Spans, until_ms: int) -> None:
 
 
 def _found(grid: WindowGrid, spans: Spans) -> Cut:
-    now_ms, live = spans.now_ms, spans.live
-    last_ms = min(now_ms, max(last for _, last in spans.history.values()))
+    live = spans.live
+    last_ms = min(spans.now_ms, max(last for _, last in spans.history.values()))
     if not live:
-        return Cut(grid.number(last_ms), dict.fromkeys(spans.history, now_ms + 1))
+        return _before_window(grid, spans, grid.number(last_ms))
     newest_ms = max(live.values())
     number = grid.number(newest_ms)
     whole = number if grid.start_ms(number) == newest_ms else number + 1
     if last_ms >= grid.start_ms(whole):
-        start_ms = grid.start_ms(whole)
-        return Cut(whole, {source: start_ms if source in live else now_ms + 1 for source in spans.history})
-    return Cut(grid.number(min(live.values())), {source: live.get(source, now_ms + 1) for source in spans.history})
+        return _before_window(grid, spans, whole)
+    untold_ms = spans.now_ms + 1
+    return Cut(grid.number(min(live.values())), {source: live.get(source, untold_ms) for source in spans.history})
+
+
+def _before_window(grid: WindowGrid, spans: Spans, number: int) -> Cut:
+    """Cut all inputs where a window starts, but for those of whose events nobody else tells."""
+    start_ms, untold_ms = grid.start_ms(number), spans.now_ms + 1
+    return Cut(number, {source: start_ms if source in spans.live else untold_ms for source in spans.history})
 
 
 def gaps(grid: WindowGrid, spans: Spans, cut: Cut) -> Iterator[str]:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from features.offline import rows_by_window, take
+from inference.alerting import change_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,10 @@ class UnpublishedOutputs:
         """Give what is open, as opened, so that its end is not the first that is heard of it; it calls nobody."""
         return [
             msgspec.structs.replace(
-                alert, id=f"{alert.alert_key}/{alert.window_start_ms}/open", status="open", severity="info"
+                alert,
+                id=change_id(alert.alert_key, alert.window_start_ms, "open"),
+                status="open",
+                severity="info",
             )
             for alert in self._open.values()
         ]
@@ -98,10 +102,10 @@ def fold(
 
     def close_before(number: int) -> None:
         partition.watermark.value_ms = grid.start_ms(number)
-        before = partition.meta.windows_closed
+        told = partition.meta.windows_closed
         while closer.close_due(now_ms=now_ms):
-            closed(partition.meta.windows_closed - before)
-            before = partition.meta.windows_closed
+            closed(partition.meta.windows_closed - told)
+            told = partition.meta.windows_closed
 
     closer.publisher = unpublished
     before = [number for number in filled if number < cut.first_open]

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from schemas.errors import StateMismatch, Unavailable
 from schemas.inputs import INPUTS
 from streams.kafka import clients
-from streams.kafka.partition_reader import Reader
+from streams.kafka.partition_reader import READER, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def offsets_at(config: Mapping[str, Any], start: LiveStart, from_ms: int) -> tup
     """
     if start.first_ms is None or not start.is_stamped:
         return start.lows
-    consumer = clients.consumer({**config, "group.id": "skutrend-changelog-reader", "enable.auto.commit": False})
+    consumer = clients.consumer({**config, "group.id": READER, "enable.auto.commit": False})
     asked = [TopicPartition(start.topic, number, from_ms) for number in range(len(start.lows))]
     try:
         found = []
