@@ -258,6 +258,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.state_dir) / self.group_id
 
     @property
+    def ingest_dir(self) -> Path:
+        """Directory of what `ingest` knows of upsert topics."""
+        return Path(self.state_dir) / f"{self.group_id}-ingest"
+
+    @property
     def changelog_topic(self) -> str:
         """Where the state of this group is kept in Kafka."""
         return self.output(f"skutrend-{self.group}-changelog")

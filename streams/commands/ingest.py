@@ -16,6 +16,7 @@ from streams.ingest.transfer import Outputs, Transfer
 from streams.kafka import rights, topics
 from streams.observe import logs
 from streams.observe.metrics import Metrics
+from streams.state import directories
 
 if TYPE_CHECKING:
     from streams.intake.convert import Local
@@ -32,6 +33,9 @@ def ingest(settings: Settings, mapping: MappingFile, local: Local) -> None:
     if not stage.topics:
         msg = f"mapping {mapping.name} names no topics: give an input `topics = [...]`"
         raise BadSetting(msg)
+    if stage.upserts:
+        what = f"the directory {settings.ingest_dir} (SKUTREND_STATE_DIR) of the latest values of upsert topics"
+        directories.prepare(settings.ingest_dir, what=what, error=BadSetting)
     outputs = _outputs(settings, stage)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -162,7 +162,7 @@ def check_mapping(name: str, sample: Path | None, wanted: Wanted) -> None:
             break
     _print_events(console, source.kind, shown)
     console.print(f"{report.records:,} records make {made:,} {source.kind}, {report.left_out:,} left out")
-    for line in report.lines_left_out():
+    for line in (*report.lines_left_out(), *report.lines_to_know()):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not made:
         msg = f"{name} makes no event of {sample}"
@@ -177,11 +177,13 @@ def _cell(name: str, value: object) -> str:
 
 
 def _print_events(console: Console, kind: InputName, events: Sequence[Event]) -> None:
-    fields = [field.name for field in BY_NAME[kind].fields]
     if not console.is_terminal:
         console = Console(width=200, file=sys.stdout)
-    table = Table("from", *fields, box=None, pad_edge=False)
+    names = [field.name for field in BY_NAME[kind].fields]
+    shown = [at for at in range(len(names)) if any(event.row[at] is not None for event in events)]
+    table = Table(box=None, pad_edge=False)
+    for name in ("from", *(names[at] for at in shown)):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
     for event in events:
-        cells = (_cell(name, value) for name, value in zip(fields, event.row, strict=True))
-        table.add_row(event.place, *cells)
+        table.add_row(event.place, *(_cell(names[at], event.row[at]) for at in shown))
     console.print(table)

@@ -41,6 +41,9 @@ CLAIM_S: Final = 60.0
 SETTLE_S: Final = 60.0
 ABANDON_S: Final = 10.0
 _NAMED: Final = 5
+_AGAIN: Final = (
+    "what its key says next is told by its latest usable state: write the row to that topic again, as it is now"
+)
 
 
 class _AboutSku(msgspec.Struct):
@@ -67,6 +70,10 @@ class BusLetter(NamedTuple):
         """Name the topic that it came from."""
         return self.letter.source.topic
 
+    def key(self) -> bytes | None:
+        """Give the key as it is mended."""
+        return self.letter.key
+
     def value(self) -> bytes | None:
         """Give the value as it is mended."""
         return self.letter.value
@@ -83,6 +90,10 @@ class BusLetter(NamedTuple):
         """Give the offset that it had."""
         return self.letter.source.offset
 
+    def timestamp(self) -> tuple[int, int]:
+        """Give none: a file of letters does not tell it."""
+        return 0, -1
+
 
 class Routes:
     """What becomes of letters: by the topic that they came from, which is an input or one of the bus."""
@@ -92,12 +103,15 @@ class Routes:
         self._settings = settings
         self._kinds = {settings.topic(name): name for name in INPUT_NAMES}
         self._stage = None if bus is None else Stage(*bus, lambda: Registry(settings.schema_registry))
+        self._upserts = frozenset() if self._stage is None else self._stage.upserts
         self.topics = [*self._kinds, *(() if self._stage is None else self._stage.topics)]
 
     def events(self, letter: Mended) -> list[tuple[str, bytes | None, bytes | None]]:
         """Give what goes out for a letter: (topic, key, value)."""
         if letter.source.topic in self._kinds:
             return [(letter.source.topic, sku_of(letter.value) or letter.key, letter.value)]
+        if letter.source.topic in self._upserts:
+            return []
         return [
             (self._settings.topic(kind), key, value)
             for kind, records in self._made(letter).records.items()
@@ -106,6 +120,8 @@ class Routes:
 
     def complaints(self, letter: Mended) -> list[str]:
         """Say why a letter is still unusable."""
+        if letter.source.topic in self._upserts:
+            return [_AGAIN]
         kind = self._kinds.get(letter.source.topic)
         if kind is None and letter.value is None:
             return ["its value was removed, since it may tell of a person: take it from its source"]

@@ -1,4 +1,7 @@
-"""What lies around a record on a bus: a schema registry's frame, CloudEvents, Debezium's before and after."""
+"""What lies around a record on a bus: a schema registry's frame, CloudEvents, Debezium's before and after.
+
+Of an upsert topic each value is how its row is now, and what it was is known from what its key said before.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from streams.intake.mapping import Envelope
 
 Headers = Sequence[tuple[str, "bytes | None"]]
 Decode = Callable[[bytes], Any]
+UPDATE: Final = "u"
 DELETE: Final = "d"
 CE: Final = "ce_"  # how headers begin that tell of a CloudEvent
 _POSITION: Final = (  # of PostgreSQL; MySQL and MariaDB; Oracle; SQL Server; Db2
@@ -24,7 +28,8 @@ class Change(NamedTuple):
     """What a message says of one row: how it is, and how it was (None: not there, or not told).
 
     op: Debezium's letter, "" for messages that are no changes. at_ms: when it changed, None where that is not told.
-    position: of the change in the database's log, "" where that is not told.
+    position: of the change in the database's log, "" where that is not told. before_is_ours: `before` is what we read
+    of the topic ourselves: lines of it that could not be used are counted nowhere.
     """
 
     after: dict[str, Any] | None
@@ -32,6 +37,7 @@ class Change(NamedTuple):
     op: str = ""
     at_ms: int | None = None
     position: str = ""
+    before_is_ours: bool = False
 
 
 class NotReadable(ValueError):  # noqa: N818 - what it says of a message
@@ -112,4 +118,5 @@ _OPEN: Final[Mapping[Envelope, Callable[[dict[str, Any], Headers], Change]]] = {
     "none": _plain,
     "cloudevents": _cloud_event,
     "debezium": _debezium,
+    "upsert": _plain,
 }

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-
-import msgspec
-from xxhash import xxh3_64_hexdigest
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from schemas.errors import BadSetting
-from schemas.inputs import BY_NAME, InputName
+from schemas.inputs import InputName
 from schemas.personal import letters_of
-from schemas.printable import printable
-from schemas.refusals import ID_REUSED
-from streams.events.replay import encode_columns
-from streams.ingest.envelopes import DELETE, Change, Decode, NotReadable, opened
+from streams.ingest.changes import VALUE, encoded, events_of
+from streams.ingest.envelopes import DELETE, UPDATE, Change, Decode, Headers, NotReadable, opened
 from streams.intake.columnar import Columnar
 from streams.intake.convert import Local
-from streams.intake.mapper import DECIMALS, Event, LeftOut, Mapper, Rows
+from streams.intake.mapper import Event, Mapper, Rows
 from streams.intake.mapping import Envelope, MappingFile
-from streams.intake.readers import Record, without
+from streams.intake.readers import without
 
 if TYPE_CHECKING:
     from streams.ingest.registry import Registry
@@ -33,12 +27,12 @@ UNMAPPED: Final = "unmapped"
 _FORMATS: Final = "json, json_schema, avro or protobuf"
 NOT_JSON: Final = "not_json"
 TOMBSTONE: Final = "message without a value"
-_PLACE: Final = "the value"
-_SHOWN: Final = 60  # characters of an event id, in sentences
-UNCHANGED: Final = "change that is none of an event"
-_NEW_ROWS: Final = ("", "c", "r")
-_CHANGED_ROWS: Final = ("u", DELETE)
-_REPLICA_IDENTITY: Final = "Debezium tells all of it where the table has REPLICA IDENTITY FULL: set that"
+GONE: Final = b""
+"""What stands for the state of a key whose latest message has no value."""
+_NO_KEY: Final = "the message has no key, and of an upsert topic only the key says which row it tells of"
+States = dict[tuple[str, int], dict[bytes, bytes]]
+"""The latest value of keys, by topic and partition."""
+Lookup = Callable[[str, int, bytes], "bytes | None"]
 
 
 class Message(Protocol):
@@ -46,6 +40,9 @@ class Message(Protocol):
 
     def topic(self) -> str:
         """Name the topic."""
+
+    def key(self) -> bytes | None:
+        """Give the key."""
 
     def value(self) -> bytes | None:
         """Give the value."""
@@ -59,6 +56,9 @@ class Message(Protocol):
     def offset(self) -> int:
         """Give the offset."""
 
+    def timestamp(self) -> tuple[int, int]:
+        """Give its kind, 0 where there is none, and epoch ms."""
+
 
 class Letter(NamedTuple):
     """A message of which something could not be used: its place in the batch, the code, and a sentence."""
@@ -70,11 +70,15 @@ class Letter(NamedTuple):
 
 @dataclass
 class Made:
-    """What a batch makes: records by input (keys, values), letters, and what was left out, by reason."""
+    """What a batch makes: records by input (keys, values), letters, and what was left out, by reason.
+
+    states: what keys of upsert topics say now.
+    """
 
     records: dict[InputName, tuple[list[bytes], list[bytes]]] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    states: States = field(default_factory=dict)
     _lettered: set[int] = field(default_factory=set)
 
     def add_letter(self, at: int, code: str, error: str) -> None:
@@ -97,8 +101,12 @@ class Source(NamedTuple):
     columnar: Columnar | None
     missing: frozenset[str]
 
-    def without_missing(self, change: Change) -> Change:
-        """Take out of rows what stands for no value, as reading files does; "" does so anyhow."""
+    def open(self, value: bytes, headers: Headers) -> Change:
+        """Take a message's value out of its envelope, without what stands for no value, as reading files does.
+
+        "" does so anyhow. Raises `NotReadable`.
+        """
+        change = opened(value, headers, self.envelope, self.decode)
         if not self.missing:
             return change
         return change._replace(after=without(change.after, self.missing), before=without(change.before, self.missing))
@@ -108,8 +116,8 @@ class Stage:
     """Maps messages by the topic that they come from.
 
     A message of which several events were made and one cannot be is a letter, and the others go out: sent again once
-    mended, they have the same ids. personal: the fields of messages from which the mapping takes persons, by
-    `letters_of`.
+    mended, they have the same ids. upserts: the topics whose values are the latest state of their key's row.
+    personal: the fields of messages from which the mapping takes persons, by `letters_of`.
     """
 
     def __init__(self, mapping: MappingFile, local: Local, registry: Callable[[], Registry] | None = None) -> None:
@@ -129,6 +137,13 @@ class Stage:
                 missing = frozenset(rules.missing) - {""}
                 source = Source(kind, mapper, rules.envelope, decoders[rules.format], columnar, missing)
                 self._sources.setdefault(topic, []).append(source)
+        self.upserts = frozenset(
+            topic for topic, sources in self._sources.items() if any(source.envelope == "upsert" for source in sources)
+        )
+        for topic in self.upserts:
+            if any(source.envelope != "upsert" for source in self._sources[topic]):
+                msg = f'{mapping.name}: inputs that read {topic} must all have it in the envelope "upsert", or none'
+                raise BadSetting(msg)
         self.personal = frozenset(
             letters_of(part.rpartition(".")[2])
             for sources in self._sources.values()
@@ -150,22 +165,16 @@ class Stage:
         """Name the topics that are read."""
         return sorted(self._sources)
 
-    def run(self, messages: Sequence[Message]) -> Made:
-        """Map a batch, in its order. `Unavailable` where the schema registry cannot say just now what it holds."""
+    def run(self, messages: Sequence[Message], latest: Lookup = lambda *_: None) -> Made:
+        """Map a batch, in its order. `Unavailable` where the schema registry cannot say just now what it holds.
+
+        latest: gives what a key of an upsert topic said last before this batch, None where it never said anything.
+        """
         made = Made()
         read: dict[tuple[str, int], list[tuple[int, Change]]] = {}
         for at, message in enumerate(messages):
-            topic, value = message.topic(), message.value()
-            if value is None:
-                made.left_out[TOMBSTONE] += 1
-                continue
-            for number, source in enumerate(self._sources[topic]):
-                try:
-                    change = opened(value, message.headers() or (), source.envelope, source.decode)
-                except NotReadable as error:
-                    made.add_letter(at, NOT_JSON if source.decode is None else UNMAPPED, str(error))
-                else:
-                    read.setdefault((topic, number), []).append((at, source.without_missing(change)))
+            for number, change in self._changes(at, message, made, latest):
+                read.setdefault((message.topic(), number), []).append((at, change))
         rows: dict[InputName, list[tuple[int, Event]]] = {}
         for (topic, number), changes in read.items():
             source = self._sources[topic][number]
@@ -174,6 +183,50 @@ class Stage:
             self._encode(kind, sorted(found, key=itemgetter(0)), made)
         made.letters.sort(key=lambda letter: letter.at)
         return made
+
+    def states(self, messages: Sequence[Message]) -> States:
+        """Give what messages of upsert topics leave as the latest of their keys; raises what `run` does."""
+        made = Made()
+        for at, message in enumerate(messages):
+            for _ in self._upserted(at, message, made, lambda *_: None):
+                pass
+        return made.states
+
+    def _changes(self, at: int, message: Message, made: Made, latest: Lookup) -> Iterator[tuple[int, Change]]:
+        """Read a message, by the number of the source."""
+        topic = message.topic()
+        if topic in self.upserts:
+            yield from self._upserted(at, message, made, latest)
+        elif message.value() is None:
+            made.left_out[TOMBSTONE] += 1
+        else:
+            for number, source in enumerate(self._sources[topic]):
+                change = _read(source, at, message, made)
+                if change is not None:
+                    yield number, change
+
+    def _upserted(self, at: int, message: Message, made: Made, latest: Lookup) -> Iterator[tuple[int, Change]]:
+        """Read how a row is now, beside how it was when its key came last."""
+        topic, partition, key = message.topic(), message.partition(), message.key()
+        if key is None:
+            made.add_letter(at, UNMAPPED, _NO_KEY)
+            return
+        states = made.states.setdefault((topic, partition), {})
+        before = states[key] if key in states else latest(topic, partition, key)
+        sources, value = self._sources[topic], message.value()
+        if value is None:
+            states[key] = GONE
+            if not before:
+                made.left_out[TOMBSTONE] += 1
+                return
+        now = [Change(None) if value is None else _read(source, at, message, made) for source in sources]
+        if None in now:  # what this key says next is told by what it said before this
+            return
+        if value is not None:
+            states[key] = value
+        for number, (source, change) in enumerate(zip(sources, now, strict=True)):
+            if change is not None:
+                yield number, change if before is None else _since(before, change, source, message)
 
     @staticmethod
     def _map(
@@ -186,7 +239,7 @@ class Stage:
         for (at, change), rows in zip(changes, known, strict=True):
             if rows is not None:
                 for row in rows:
-                    yield at, Event(_PLACE, row)
+                    yield at, Event(VALUE, row)
                 continue
             for found in events_of(change, source.mapper, source.kind, _place_of(messages[at])):
                 if isinstance(found, Event):
@@ -200,121 +253,37 @@ class Stage:
         """Encode events as the worker wants them; what it would refuse makes a letter."""
         if not events:
             return
-        columns = [list(column) for column in zip(*(event.row for _, event in events), strict=True)]
-        keys, values = encode_columns(kind, columns)
-        refused = BY_NAME[kind].decode(values)[1]
-        for refusal in refused:
+        found = encoded(kind, [event for _, event in events])
+        for refusal in found.refused:
             at, event = events[refusal.row]
             made.add_letter(at, refusal.code, f"{event.place}: {refusal.error}")
-        bad = {refusal.row for refusal in refused}
+        bad = {refusal.row for refusal in found.refused}
         good = [row for row in range(len(events)) if row not in bad]
         into = made.records.setdefault(kind, ([], []))
-        into[0].extend(keys[row] for row in good)
-        into[1].extend(values[row] for row in good)
+        into[0].extend(found.keys[row] for row in good)
+        into[1].extend(found.values[row] for row in good)
+
+
+def _read(source: Source, at: int, message: Message, made: Made) -> Change | None:
+    """Take a message's value out of its envelope; None where it is a letter."""
+    try:
+        return source.open(message.value() or b"", message.headers() or ())
+    except NotReadable as error:
+        made.add_letter(at, NOT_JSON if source.decode is None else UNMAPPED, str(error))
+        return None
+
+
+def _since(before: bytes, now: Change, source: Source, message: Message) -> Change:
+    """Tell how a row is now beside what its key said before."""
+    try:
+        was = source.open(before, ()).after if before else {}
+    except NotReadable:  # by a mapping that was another one then
+        was = {}
+    kind, at_ms = message.timestamp()
+    op = DELETE if now.after is None else UPDATE
+    return Change(now.after, was or {}, op, at_ms if kind else None, before_is_ours=True)
 
 
 def _place_of(message: Message) -> str:
     """Name the place of a message, for ids."""
     return f"{message.topic()}/{message.partition()}@{message.offset()}"
-
-
-def events_of(change: Change, mapper: Mapper, kind: InputName, place: str) -> Iterator[Event | LeftOut]:
-    """Make the events of a change: of a new row its own, of one that is gone their opposite, else what is different.
-
-    place: of the message in its topic, which is part of the ids of what is not a row's own, unless the change names its
-    position in the database's log: that stays when a connector sends the change again.
-    """
-    if change.op in _NEW_ROWS:
-        if change.after is not None:
-            if change.op == "c" and change.position:  # several rows may have one; and all that are read at the start
-                place = f"{change.position}/{xxh3_64_hexdigest(msgspec.json.encode(change.after))}"
-            yield from mapper.events(Record(_PLACE, change.after), place_id=place, is_alone=True)
-        return
-    if change.op not in _CHANGED_ROWS:
-        yield LeftOut("", f"change of kind {change.op!r}", is_error=False)
-        return
-    if change.before is None:
-        yield LeftOut("", "change without the row before", _REPLICA_IDENTITY)
-        return
-    after = {} if change.after is None else _by_id(mapper, change.after)
-    before = _by_id(mapper, change.before)
-    bad = [each for each in before.values() if isinstance(each, LeftOut) and each.is_error]
-    if bad:
-        why = ": ".join(filter(None, bad[0][:3]))
-        why = why if bad[0].reason == ID_REUSED else f"{why}; {_REPLICA_IDENTITY}"
-        yield LeftOut("", "the row before cannot be read", why)
-        return  # once both letters are mended, this one's and that of the row before, they add up
-    yield from _differences(before, after, BY_NAME[kind].places, change, change.position or place)
-
-
-def _differences(
-    before: dict[str, Event | LeftOut],
-    after: dict[str, Event | LeftOut],
-    fields: Mapping[str, int],
-    change: Change,
-    place: str,
-) -> Iterator[Event | LeftOut]:
-    """Make the events of a changed row, by what its events were and are."""
-    was_changed = False
-    for event_id, found in (before | after).items():
-        old, new = before.get(event_id), after.get(event_id)
-        if isinstance(found, LeftOut):
-            if new is not None:
-                yield found
-            continue
-        if old == new:
-            continue
-        for event in _difference(old, new, fields, change, place):
-            was_changed = True
-            yield event
-    if not was_changed:
-        yield LeftOut("", UNCHANGED, is_error=False)
-
-
-def _by_id(mapper: Mapper, row: dict[str, Any]) -> dict[str, Event | LeftOut]:
-    """Map a row; what is left out is named by its place, and so is a line with the id of another one.
-
-    Lines that have no ids of their own and say the same are numbered.
-    """
-    found: dict[str, Event | LeftOut] = {}
-    has_ids = "event_id" in mapper.mapping.fields
-    for at, each in enumerate(mapper.events(Record(_PLACE, row), is_alone=True)):
-        if isinstance(each, LeftOut):
-            found[f"\0{each.place}"] = each
-        elif each.row[0] not in found:
-            found[each.row[0]] = each
-        elif has_ids:
-            shown = printable(each.row[0], _SHOWN)
-            why = f"event_id {shown!r} is that of another line, too: it must be unique per line"
-            found[f"\0{at}"] = LeftOut(each.place, ID_REUSED, why)
-        else:
-            event_id = next(name for n in count(2) if (name := f"{each.row[0]}/{n}") not in found)
-            found[event_id] = _as(each, {0: event_id})
-    return found
-
-
-def _difference(
-    old: Event | LeftOut | None, new: Event | LeftOut | None, fields: Mapping[str, int], change: Change, place: str
-) -> Iterator[Event]:
-    """Take the old event back and let the new one happen, as far as they differ; only order lines can be taken back."""
-    quantity, time = fields.get("quantity"), fields["event_time_ms"]
-    was, now = (each if isinstance(each, Event) else None for each in (old, new))
-    if now is not None and (was is None or quantity is None):
-        yield _as(now, {time: change.at_ms or now.row[time], 0: f"{now.row[0]}/change/{place}"})
-        return
-    if was is None or quantity is None:
-        return
-    gone = {quantity: -was.row[quantity], time: change.at_ms or was.row[time], 0: f"{was.row[0]}/gone/{place}"}
-    if now is None:
-        yield _as(was, gone)
-        return
-    happened = {time: change.at_ms or now.row[time], 0: f"{now.row[0]}/change/{place}"}
-    if any(was.row[fields[name]] != now.row[fields[name]] for name in ("sku", "unit_price", "currency")):
-        yield _as(now, happened)
-        yield _as(was, gone)
-    elif now.row[quantity] != was.row[quantity]:
-        yield _as(now, happened | {quantity: round(now.row[quantity] - was.row[quantity], DECIMALS)})
-
-
-def _as(event: Event, changes: Mapping[int, Any]) -> Event:
-    return Event(event.place, tuple(changes.get(at, value) for at, value in enumerate(event.row)))

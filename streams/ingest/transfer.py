@@ -12,9 +12,10 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, LoginRefused, Refused, Unavailable
+from schemas.errors import Broken, BrokerTrouble, Fenced, FlushFailed, LoginRefused, Refused, StateMismatch, Unavailable
 from schemas.inputs import InputName
 from schemas.provenance import Source, dead_letter_headers
+from streams.ingest.latest import LatestValues
 from streams.ingest.stage import Made, Stage
 from streams.kafka import broker_errors, clients
 from streams.kafka.broker_errors import Attempt, ErrorClass
@@ -61,6 +62,7 @@ class Transfer:
         self.group = settings.output(f"{settings.group}-ingest")
         self._id = f"{self.group}-{settings.instance or uuid.uuid4().hex}"
         self._trouble, self._is_held_up = "", False
+        self._behind = ""  # what is still to be done before messages are read
         self.assigned: tuple[str, ...] = ()
         self._broken: Broken | None = None
         self._has_moved = False  # partitions were given or taken away since the last fetch
@@ -80,6 +82,7 @@ class Transfer:
             }
         )
         self._producer = self._make_producer()
+        self._latest = LatestValues(settings.client, stage, settings.ingest_dir)
 
     def run(self, stop: Flag) -> None:
         """Transfer until `stop` is set, then leave the group; raises what does not pass with time."""
@@ -104,6 +107,7 @@ class Transfer:
         finally:
             self._producer.close()
             self._consumer.close()
+            self._latest.keep(())
 
     def live(self) -> tuple[bool, str]:
         """Tell whether it goes on: a batch that is not written for long is stuck."""
@@ -114,8 +118,8 @@ class Transfer:
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether it is a member of its group, and the last batch has been written."""
-        if self._is_held_up:
-            return False, f"a batch waits to be written{self._trouble}"
+        if self._is_held_up or self._behind:
+            return False, self._behind or f"a batch waits to be written{self._trouble}"
         return bool(self.assigned), ", ".join(self.assigned) or f"no partitions assigned yet{self._trouble}"
 
     def _make_producer(self) -> OutputProducer:
@@ -124,8 +128,9 @@ class Transfer:
 
     def _fetch(self) -> list[Message]:
         """Wait a moment for messages; raises what the brokers refuse for good."""
-        if self._must_rewind and not self._can_rewind():
-            return []
+        is_behind = self._must_rewind and not self._can_rewind()
+        if is_behind:  # messages are not wanted yet, but the group must hear of this member
+            self._consumer.pause(self._consumer.assignment())
         self._has_moved = False
         try:
             found = self._consumer.consume(BATCH, POLL_S)
@@ -147,6 +152,8 @@ class Transfer:
                 messages.append(message)
             else:
                 self._heed(error, message.topic() or "")
+        if is_behind:
+            return []
         if not messages:
             self._moved_s = time.monotonic()
         return messages
@@ -186,17 +193,19 @@ class Transfer:
         log.info("%s", said)
 
     def _transfer(self, messages: Sequence[Message]) -> None:
-        made = self._stage.run(messages)
+        made = self._stage.run(messages, self._latest.get)
+        positions = _after(messages)
         producer = self._producer
         producer.begin(Deadline(FLUSH_S))
         for kind, (keys, values) in made.records.items():
             producer.put(self._outputs.events[kind], keys, values)
         for letter in made.letters:
             self._put_letter(messages[letter.at], letter.code, letter.error)
-        producer.send_offsets(_after(messages), self._consumer.consumer_group_metadata())
+        producer.send_offsets(positions, self._consumer.consumer_group_metadata())
         producer.commit()
         self._is_held_up, self._trouble, self._moved_s = False, "", time.monotonic()
         self._count(messages, made)
+        self._latest.write(made.states, positions)
 
     def _put_letter(self, message: Message, code: str, error: str) -> None:
         source = Source(topic=message.topic(), partition=message.partition(), offset=message.offset())
@@ -234,20 +243,28 @@ class Transfer:
                 return
 
     def _can_rewind(self) -> bool:
-        """Read on from what is committed, or say why that has to wait."""
+        """Read on from what is committed, once the latest values are as far; or say why that has to wait."""
         try:
-            self._rewind()
+            found = self._committed()
+            left = self._latest.follow(found)
+            if not left:
+                self._rewind(found)
         except KafkaException as error:
-            self._note(f"the group's committed offsets cannot be read yet: {error}")
-            time.sleep(POLL_S)
-            return False
-        self._must_rewind = False
-        return True
+            left = f"the group's committed offsets cannot be read yet: {error}"
+        except (FlushFailed, StateMismatch, Unavailable) as error:
+            left = str(error)
+        else:
+            self._moved_s = time.monotonic()
+        if left and left != self._behind:
+            self._note(left)
+        self._behind, self._must_rewind = left, bool(left)
+        return not left
 
-    def _rewind(self) -> None:
+    def _rewind(self, found: Sequence[TopicPartition]) -> None:
         """Read on from what is committed; `BrokerTrouble` where the consumer cannot."""
         until_s = time.monotonic() + _SEEK_S
-        for committed in self._committed():
+        self._consumer.resume(self._consumer.assignment())
+        for committed in found:
             offset = committed.offset if committed.offset >= 0 else OFFSET_BEGINNING
             where = TopicPartition(committed.topic, committed.partition, offset)
             while where in self._consumer.assignment():

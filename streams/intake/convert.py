@@ -135,6 +135,8 @@ def mapped(source: Source, local: Local, report: Report | None = None) -> Iterat
         if report is not None:
             report.records += 1
         yield from mapper.events(record)
+    if report is not None:
+        report.noted += mapper.noted
 
 
 def as_batch(kind: InputName, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -55,7 +56,8 @@ class Mapper:
 
     columns: those of a flat file, () of nested records. zone: of times that tell none and whose mapping tells none.
     currency: of records that tell none. file: name of the file. where: what errors call the mapping. Raises `BadInput`
-    for an expression that cannot be one. fields, at: those of the input's events, and their places in a row.
+    for an expression that cannot be one. fields, at: those of the input's events, and their places in a row. noted: how
+    often each note of the mapping holds; not counted of messages.
     """
 
     def __init__(  # noqa: PLR0913 - by name
@@ -75,6 +77,8 @@ class Mapper:
         self._zone, self._where = mapping.zone or zone, f"{where} [{kind}]"
         self._each = self._compiled(mapping.each) if mapping.each else None
         self._leave_out = [(self._compiled(rule.when), rule.reason) for rule in mapping.leave_out]
+        self._notes = [(self._compiled(rule.when), rule.says) for rule in mapping.notes]
+        self.noted: Counter[str] = Counter()
         self._variants = [self._variant(event) for event in mapping.events]
         self.fields, self.at = BY_NAME[kind].fields, BY_NAME[kind].places
         order = mapping.fields.get("order_id")
@@ -99,6 +103,7 @@ class Mapper:
         if self._each is None:
             element = beside | record.values
             line = 0 if is_alone else self._line_of(element)
+            self._note(element, is_alone=is_alone)
             yield from self._of_element(record.place, element, line)
             return
         elements = self._each(record.values)
@@ -111,7 +116,9 @@ class Mapper:
         for line, element in enumerate(elements, 1):
             place = f"{record.place}, {self.mapping.each} {line}"
             if isinstance(element, dict):
-                yield from self._of_element(place, {**element, **beside, "line": line}, line)
+                whole = {**element, **beside, "line": line}
+                self._note(whole, is_alone=is_alone)
+                yield from self._of_element(place, whole, line)
             else:
                 yield LeftOut(place, "unreadable", "is no JSON object")
 
@@ -121,6 +128,10 @@ class Mapper:
         self._line = self._line + 1 if group == self._group else 1
         self._group = group
         return 0 if group is None else self._line
+
+    def _note(self, element: dict[str, Any], *, is_alone: bool) -> None:
+        if self._notes and not is_alone:
+            self.noted.update(says for when, says in self._notes if holds(when(element)))
 
     def _reason_to_leave_out(self, element: dict[str, Any]) -> str | None:
         for when, reason in self._leave_out:

@@ -18,7 +18,7 @@ from schemas.errors import BadInput
 from schemas.inputs import BY_NAME, INPUT_NAMES, Field, InputName
 
 Format = Literal["csv", "jsonl", "json", "parquet", "avro", "protobuf", "json_schema"]
-Envelope = Literal["none", "cloudevents", "debezium"]
+Envelope = Literal["none", "cloudevents", "debezium", "upsert"]
 Constant = str | int | float
 NO_CURRENCY: Final = "XXX"
 """ISO 4217's code for "no currency": what a file without prices is in."""
@@ -51,6 +51,13 @@ class LeftOutRule(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     when: str
     reason: str
+
+
+class NoteRule(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the report says of records for which `when` holds, beside their number: what events do not show of them."""
+
+    when: str
+    says: str
 
 
 class EventRule(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -94,6 +101,7 @@ class InputMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     time: str = "iso"
     zone: str = ""
     leave_out: tuple[LeftOutRule, ...] = ()
+    notes: tuple[NoteRule, ...] = ()
     events: tuple[EventRule, ...] = (EventRule("event"),)
 
 

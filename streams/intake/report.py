@@ -69,6 +69,7 @@ class Report:
     currencies: Counter[str] = field(default_factory=Counter)
     skus: Skus = field(default_factory=Skus)
     notes: list[str] = field(default_factory=list)
+    noted: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, file: str, left: LeftOut) -> None:
         """Count a record, or part of one, that is no event."""
@@ -122,6 +123,12 @@ class Report:
         yield from self.lines_left_out()
         yield from self._suspicious()
         yield from self.notes
+        yield from self.lines_to_know()
+
+    def lines_to_know(self) -> Iterator[str]:
+        """Say what the mapping wants to be known of the records."""
+        for says, count in self.noted.most_common():
+            yield f"to know ({count:,} times): {says}"
 
     def lines_left_out(self) -> Iterator[str]:
         """Say what was left out and why, most of it first."""

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,13 +45,13 @@ currency = "parent.currency"
 event_time_ms = "parent.at"
 customer_id = "parent.customer_id"
 """
-Bus = list[tuple[bytes, bytes]]
+Bus = Sequence[tuple[bytes, "bytes | None"]]
 
 
 def bus_of(count: int) -> tuple[Bus, dict[str, tuple[str, float, float]], list[bytes]]:
     """Orders keyed by their number, half of them framed by a registry; their lines by id; and what is no order."""
     dice = random.Random(5)  # noqa: S311  # reproducible, not secret
-    sent: Bus = []
+    sent: list[tuple[bytes, bytes]] = []
     lines: dict[str, tuple[str, float, float]] = {}
     bad: list[bytes] = []
     for number in range(count):

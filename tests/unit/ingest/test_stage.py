@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.decoding import decode_orders
-from streams.ingest.stage import NOT_JSON, TOMBSTONE, UNCHANGED, UNMAPPED, Made, Stage
+from streams.ingest.changes import UNCHANGED
+from streams.ingest.stage import NOT_JSON, TOMBSTONE, UNMAPPED, Made, Stage
 from streams.intake.convert import Local
 from streams.intake.mapping import MappingFile, parse
 from tests.support.examples import examples
@@ -47,6 +48,14 @@ class Said:
     content: bytes | None
     head: list[tuple[str, bytes | None]] = field(default_factory=list)
     at: int = 0
+    of: bytes | None = None
+    hours: int | None = None
+
+    def key(self) -> bytes | None:
+        return self.of
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0, -1) if self.hours is None else (1, T0 + self.hours * 3_600_000)
 
     def topic(self) -> str:
         return "shop.orders"

@@ -13,6 +13,7 @@ from streams.intake.convert import Local, mapped
 from streams.intake.mapper import Event, LeftOut
 from streams.intake.mapping import presets
 from streams.intake.recognise import recognised
+from streams.intake.report import Report
 
 if TYPE_CHECKING:
     from streams.intake.convert import Source
@@ -90,6 +91,24 @@ def test_shopify_orders_export(tmp_path: Path) -> None:
     ]
     assert [event["channel"] for event in events] == ["web", "web", "pos", "pos"]
     assert left == [("line 6", "voided order"), ("line 7", "line without an article")]
+
+
+def test_what_a_shopify_export_does_not_tell_is_said(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "orders_export_1.csv",
+        "Name,Financial Status,Currency,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,"
+        "Discount Amount,Cancelled at",
+        "#1001,partially_refunded,EUR,2026-03-05 16:00:00 +0400,2,Fern,16.00,FERN,4.70,",
+        "#1001,,,2026-03-05 16:00:00 +0400,1,Moss,15.00,,,",
+        "#1002,refunded,EUR,2026-03-05 17:00:00 +0400,1,Mug,25.00,MUG,0.00,2026-03-05 18:00:00 +0400",
+        "#1003,paid,EUR,2026-03-05 17:00:00 +0400,1,Mug,25.00,MUG,0.00,",
+    )
+    report = Report(now_ms=NOON_MS)
+    assert len(list(mapped(of(path, "shopify-orders"), Local(), report))) == 5
+    told = [line.split()[:6] for line in report.lines() if line.startswith("to know (")]
+    assert [(times, what) for _, _, times, _, what, *_ in (["", *each] for each in told)] == [
+        ("(2", "lines"), ("(1", "orders"), ("(1", "lines"),
+    ]  # fmt: skip
 
 
 def shopify_order(**changes: object) -> dict[str, object]:
