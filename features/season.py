@@ -17,6 +17,10 @@ _NEVER_SELLS_LINES = 0.05
 _MUST_SELL_LINES = 8.0  # a Poisson count of this mean is zero once in 3,000
 _SHRINK_VISITS = 3.0
 _HOLIDAYS_IN_A_ROW = 3
+_LEVEL_GAIN = 1 / 28  # of the level against which a phase's demand is held
+_RATIO_GAIN = 0.12
+_MOST_RATIO = 4.0
+_LEAST_DEMAND = 0.2
 
 
 @dataclass
@@ -24,7 +28,9 @@ class SeasonProfile:
     """Learned per partition: order lines and units of the whole shop by phase of the season.
 
     lines, units: float64 (m,), exponentially weighted per phase. visits, missed: int64 (m,), windows learnt from, and
-    holidays in a row. fast, slow: shop level in units per open window, season taken out.
+    holidays in a row. fast, slow: shop level in units per open window, season taken out. ratio: float64 (m,), units of
+    a phase by the shop's running mean of units per open window; level, weight: that mean, not yet corrected for its
+    start, and what corrects it. Where the shop grows all ratios lie above one, by as much as a running mean lags.
     """
 
     length: int
@@ -35,12 +41,16 @@ class SeasonProfile:
     fast: float = 0.0
     slow: float = 0.0
     open_windows: int = 0
+    ratio: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    level: float = 0.0
+    weight: float = 0.0
 
     def __post_init__(self) -> None:
         """Give every phase its place."""
         if not len(self.lines):
             self.lines, self.units = np.zeros(self.length), np.zeros(self.length)
             self.visits, self.missed = np.zeros(self.length, np.int64), np.zeros(self.length, np.int64)
+            self.ratio = np.ones(self.length)
 
     def is_open(self, *, phase: int, lines: float) -> bool:
         """Whether a window with so many order lines was open for sale.
@@ -60,6 +70,10 @@ class SeasonProfile:
             level = units / index
             self.fast += max(_FAST, 1 / self.open_windows) * (level - self.fast)
             self.slow += max(_SLOW, 1 / self.open_windows) * (level - self.slow)
+            self._move_level(units)
+            usual = self.level / self.weight
+            held = min(units / usual, _MOST_RATIO) if usual > 0 else 0.0
+            self.ratio[phase] += max(_RATIO_GAIN, 1 / (self.visits[phase] + 2)) * (held - self.ratio[phase])
         self.missed[phase] = 0 if was_open else self.missed[phase] + 1
         # a holiday says nothing about its weekday, many in a row do; a phase that never sold may start to
         if was_open or self.lines[phase] < _MUST_SELL_LINES or self.missed[phase] > _HOLIDAYS_IN_A_ROW:
@@ -85,6 +99,9 @@ class SeasonProfile:
             gain = np.where(learns, np.maximum(_PHASE_GAIN, 1 / np.maximum(visits, 1)), 0.0)
             self.lines[at], self.units[at] = lines + gain * (0.0 - lines), units + gain * (0.0 - units)
             opened += int(was_open.sum())
+            ratio = self.ratio[at]
+            ratio_gain = np.maximum(_RATIO_GAIN, 1 / (self.visits[at] + 2))
+            self.ratio[at] = np.where(was_open, ratio + ratio_gain * (0.0 - ratio), ratio)
             stands = (self.lines[at] == lines) & ((self.units[at] == units) | np.isnan(units))
             stands &= learns & ~was_open & (visits >= 1 / _PHASE_GAIN)
             more = np.where(stands, left[at] - 1, 0)
@@ -94,6 +111,11 @@ class SeasonProfile:
             self.open_windows += 1
             self.fast += max(_FAST, 1 / self.open_windows) * (0.0 - self.fast)
             self.slow += max(_SLOW, 1 / self.open_windows) * (0.0 - self.slow)
+            self._move_level(0.0)
+
+    def _move_level(self, units: float) -> None:
+        self.level += _LEVEL_GAIN * (units - self.level)
+        self.weight += _LEVEL_GAIN * (1.0 - self.weight)
 
     def index(self, phases: NDArray[np.int64]) -> Float32:
         """Give the demand of phases relative to the average open one, float32 (n,): 0 where closed, 1 where unknown."""
@@ -109,6 +131,20 @@ class SeasonProfile:
         found: Float32 = index[phases].astype(np.float32)
         return found
 
+    def demand(self, phases: NDArray[np.int64]) -> Float32:
+        """Give what phases sell by the running mean, its lag behind a growing shop made up for; float32 (n,).
+
+        0 where the shop is closed, 1 where nothing is known.
+        """
+        found: Float32 = np.where(self.index(phases) > 0, self.ratio[phases], 0.0).astype(np.float32)
+        return found
+
+    def level_demand(self, phase: int) -> float:
+        """Give what a phase sells relative to the average open one, at least 0.2."""
+        is_open = self.index(np.arange(self.length)) > 0
+        usual = float(self.ratio[is_open].mean()) if is_open.any() else 1.0
+        return max(float(self.ratio[phase]) / max(usual, _LEAST_DEMAND), _LEAST_DEMAND)
+
     @property
     def trend(self) -> float:
         """Log ratio of the shop's recent level to its slow one, within [-2, 2]."""
@@ -120,7 +156,8 @@ class Context:
     """One closed window as the whole shop saw it, and the calendar of the windows to come.
 
     season_length: phases; season_windows: windows until the same phase comes again.
-    season_next: float32 (HORIZON,), index of the following windows; season_sums: float32 (S,), its sums.
+    season_next: float32 (HORIZON,), index of the following windows; season_sums: float32 (S,), its sums. demand: of
+    this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones.
     """
 
     number: int
@@ -135,6 +172,8 @@ class Context:
     trend: float
     season_next: Float32
     season_sums: Float32
+    demand: float
+    demand_next: Float32
 
 
 def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bool) -> Context:
@@ -156,4 +195,6 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
         trend=season.trend,
         season_next=season_next,
         season_sums=sums,
+        demand=season.level_demand(phase),
+        demand_next=season.demand(ahead),
     )

@@ -1,4 +1,4 @@
-"""What is expected of a SKU: model, baselines, p-values, alerts. Pure but for reading the model file."""
+"""What is expected of a SKU: model, plain forecasts, their blend, p-values, alerts. Pure but for reading models."""
 
 import os
 

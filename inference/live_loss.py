@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.live_state import LiveState
-from inference.scoring import Losses
+from inference.scoring import REFERENCES, Losses
 
 _KEEP = 2 ** (-1 / 20)  # of a sum after one more window
 
@@ -21,7 +21,7 @@ class LiveLoss:
     SKUs sold within the 90 % band that was served.
     """
 
-    loss: dict[str, float] = field(default_factory=lambda: {"served": 0.0, "lstm": 0.0, "seasonal_naive": 0.0})
+    loss: dict[str, float] = field(default_factory=lambda: dict.fromkeys(REFERENCES, 0.0))
     units: float = 0.0
     covered: float = 0.0
     scored: float = 0.0
@@ -35,7 +35,7 @@ class LiveLoss:
 
     def add(self, found: Losses, units: NDArray[np.float64], served: NDArray[np.float32]) -> None:
         """Add the scored forecasts of some SKUs: what these sold, (n,), and the quantiles that were served, (n, Q)."""
-        for name, loss in (("served", found.served), ("lstm", found.net), ("seasonal_naive", found.naive)):
+        for name, loss in found.by_source.items():
             self.loss[name] += float(loss.sum(dtype=np.float64))
         self.units += float(units[found.scored].sum())
         sold = units.astype(np.float32)  # as exact as the band is

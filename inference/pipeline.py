@@ -2,7 +2,7 @@
 
 The order matters and is the same live, in a replay and in a backtest: first the window is held against the forecasts
 made before it (p-values, live losses), then the statistics and the recurrent state move on by one window, then the next
-forecast is made from the source that has earned it, then alerts open, update and resolve.
+forecast is blended from what has proved good, then alerts open, update and resolve.
 """
 
 from __future__ import annotations
@@ -15,27 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import closing
-from features.cadence import LEVELS, RING, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from features.chunk import ClosingChunk
 from features.encoding import encode
 from features.season import Context
 from features.sku_state import SkuState
 from features.table import Column, Slots
-from inference import alerting, baselines, scoring, tail_evidence, warm_up
+from inference import aggregation, alerting, baselines, ew_nb, scoring, tail_evidence, warm_up, window_quantiles
+from inference.aggregation import Aggregation
 from inference.alerting import AlertChange, AlertRules
 from inference.live_loss import LiveLoss
-from inference.session import Session
+from inference.session import Session, StepOutput
 from inference.trend import Trend, trend
 from schemas.alerts import Alert, Contributor
 from schemas.columns import ForecastColumns, WindowColumns
+from schemas.forecasts import SOURCES
 
-JUDGING = tuple(Column(*spec) for module in (tail_evidence, scoring, baselines, alerting) for spec in module.COLUMNS)
+JUDGING = tuple(
+    Column(*spec)
+    for module in (tail_evidence, scoring, baselines, ew_nb, aggregation, alerting)
+    for spec in module.COLUMNS
+)
 ROW_COLUMNS = (*closing.COLUMNS, *JUDGING)  # what is known of a SKU whichever model there is, or none
-_EXPECTATIONS = ("next_net", "next_naive", "next_mean")  # of the window to come; NaN: none
+_EXPECTATIONS = tuple(name for name, *_ in scoring.COLUMNS)  # of the window to come; NaN: none
 _LEARNT = (*(c.name for c in JUDGING), "h", "c")
 _ALERT_COLUMNS = tuple(name for name, *_ in alerting.COLUMNS)
 _BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
+_OF_NAIVE, _OF_PLAIN = (tuple(name for name, *_ in module.COLUMNS) for module in (baselines, ew_nb))
+_SOURCES = np.array([SOURCES.index(name) for name in (*aggregation.EXPERTS, "blend")], np.int8)
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
@@ -70,32 +78,51 @@ class WindowPipeline:
         self.sku_state = sku_state
         self.session = session
         self.rules = rules or AlertRules.of(sku_state.grid.cadence)
-        # a net that learnt days knows nothing of hours: then the baseline serves
+        # a net that learnt days knows nothing of hours: then plain forecasts serve
         self.net_fits = session is not None and session.bundle.manifest.window_ms == sku_state.grid.window_ms
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
+        self.aggregation = Aggregation(model="" if session is None else session.model)
 
     def close(self, number: int, *, emitted_ms: int) -> Iterator[WindowOutputs]:
         """Close window `number` of the SKU state, chunk by chunk; consume it whole."""
         next_open = False
         self.live.fade()
+        if self.session is not None:
+            self.aggregation.begin(self._levels(number))
         for chunk in self.sku_state.close(number):
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
-                chunk.commit(self._nothing_expected(chunk))
+                chunk.commit(self._nothing_expected(chunk) | self._learn_plain(chunk))
                 yield WindowOutputs(chunk.slots, _windows(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
+        if self.session is not None:
+            self.aggregation.end(number, self.sku_state.table)
+
+    def _levels(self, number: int) -> NDArray[np.float32]:
+        """Give the units per open window of all SKUs that were live before window `number`."""
+        table, count = self.sku_state.table, len(self.sku_state.table)
+        live = table["first_number"][:count] < number
+        columns = {name: table[name][:count][live] for name, *_ in ew_nb.COLUMNS}
+        return ew_nb.levels(columns, table["opens"][:count][live])
 
     def _nothing_expected(self, chunk: ClosingChunk) -> closing.Rows:
         """Take back the forecasts of a window that a model made, and that has closed without one."""
         before = chunk.before(_EXPECTATIONS)
         return {name: np.full_like(column, np.nan) for name, column in before.items()}
 
+    def _learn_plain(self, chunk: ClosingChunk) -> closing.Rows:
+        """Move the plain forecast's statistics on, so that a model that comes later finds them."""
+        rows, after = chunk.before(_OF_PLAIN), chunk.after
+        return ew_nb.update(rows, chunk.facts.units, chunk.context, opens=after["opens"], nu=after["nu"])
+
     def cross(self, number: int, stop: int) -> None:
         """Close windows `number` up to `stop` (without it), in which no SKU is live, in one step."""
         self.live.fade(stop - number)
+        self.aggregation.fade(stop - number)
+        self.aggregation.cross(stop)
         self.sku_state.cross(number, stop)
         self.expected_open = False
 
@@ -134,17 +161,17 @@ class WindowPipeline:
             integer_units=chunk.after["fractional"] == 0,
         )
         rows["h"], rows["c"] = out.h, out.c
-        quantiles, mean, sums = self._choose(chunk, rows, out)
+        served = self._serve(chunk, rows, out)
         last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
-        mean7 = mean[:, :_FIRST_SUM].sum(axis=1)
-        where_to = trend(sums[:, 0], last7=last7, mean7=mean7)
+        mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
+        where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7)
         changes = self._alert_changes(chunk, rows, found, served_before, mean7)
         chunk.commit(rows)
         return WindowOutputs(
             slots=chunk.slots,
             windows=_windows(chunk),
             eventful=chunk.eventful,
-            forecasts=self._forecasts(chunk, rows, (quantiles, mean, sums), where_to, emitted_ms),
+            forecasts=self._forecasts(chunk, served, where_to, emitted_ms),
             alerts=[_alert(change) for change in changes],
         )
 
@@ -157,7 +184,7 @@ class WindowPipeline:
         """
         context, facts = chunk.context, chunk.facts
         n = len(chunk.slots)
-        served = scoring.served_next(rows)
+        served = rows["next_served"]
         closed = tail_evidence.ClosedWindow(
             start_ms=context.start_ms,
             units=facts.units,
@@ -173,34 +200,60 @@ class WindowPipeline:
         active = np.full(n, context.is_open and self.expected_open)
         losses = scoring.losses(rows, facts.units, active=active)
         self.live.add(losses, facts.units, served)
-        learnt |= scoring.learn(rows, losses, nu=before["nu"])
         season_before = _season(before, context, context.number - 1)
         repeatable = baselines.repeatable(facts.units, before["nu"])
         learnt |= baselines.update(rows, repeatable, season_before, active=np.full(n, context.is_open))
+        learnt |= self._learn_plain(chunk)
         rows |= learnt
         return found, served
 
-    def _choose(
+    def _serve(
         self,
         chunk: ClosingChunk,
         rows: dict[str, NDArray[Any]],
-        out: Any,  # noqa: ANN401 - session.StepOutput
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Serve each SKU from the source that has earned it, and remember both for the next close."""
-        integer_units = chunk.after["fractional"] == 0
+        out: StepOutput,
+    ) -> aggregation.Served:
+        """Blend what all experts forecast, and remember what they say of the next window for the next close."""
+        context, opens, fractional = chunk.context, chunk.after["opens"], chunk.after["fractional"] != 0
         net_ok = scoring.healthy(out.quantiles, out.mean, chunk.after["ring"])
-        rows["source"] = scoring.choose_source(rows, net_ok=net_ok & self.net_fits)
-        last = _season(chunk.after, chunk.context, chunk.context.number)
+        last = _season(chunk.after, context, context.number)
+        keys = [sku.encode() for sku in chunk.skus]
+        if (unknown := np.isnan(rows["draw"])).any():
+            drawn = rows["draw"].copy()
+            drawn[unknown] = aggregation.draws([keys[row] for row in np.flatnonzero(unknown).tolist()])
+            rows["draw"] = drawn
+
+        def plain(which: int, at: NDArray[np.intp] | slice) -> ew_nb.Forecast:
+            some = {name: rows[name][at] for name in _OF_PLAIN}
+            prior_nu = self.sku_state.prior_nu
+            return ew_nb.forecast(some, which, context, opens=opens[at], prior_nu=prior_nu, fractional=fractional[at])
+
+        def ask(expert: int, at: NDArray[np.intp]) -> ew_nb.Forecast:
+            if expert == aggregation.NET:
+                net = np.concatenate([out.quantiles[at], out.sums[at]], axis=1)
+                fine = net_ok[at, None]
+                return ew_nb.Forecast(np.where(fine[:, None], net, 0), np.where(fine, out.mean[at], 0))
+            if expert == aggregation.WINDOWS:
+                some = {name: chunk.after[name][at] for name in ("ring", "age")}
+                return window_quantiles.forecast(some, context)
+            if expert == aggregation.NAIVE:
+                some, whole = {name: rows[name][at] for name in _OF_NAIVE}, ~fractional[at]
+                naive = baselines.forecast(some, last[at], context.season_next, integer_units=whole)
+                return ew_nb.Forecast(np.concatenate([naive.quantiles, naive.sums], axis=1), naive.mean)
+            if expert == aggregation.PLAIN:
+                return usual if len(at) == len(keys) else ew_nb.Forecast(usual.quantiles[at], usual.mean[at])
+            return plain(expert - aggregation.PLAIN, at)
+
+        usual = plain(0, slice(None))
+        served = self.aggregation.serve(ew_nb.levels(rows, opens), rows["draw"], net_ok & self.net_fits, keys, ask)
+        _finish(served.quantiles, fractional)
+        served = served._replace(mean=np.round(served.mean, 3))
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
-        rows["next_naive"] = baselines.one_step(rows, last, integer_units=integer_units)
-        quantiles, mean, sums = out.quantiles, out.mean, out.sums
-        at = np.flatnonzero(rows["source"] == scoring.SEASONAL_NAIVE)
-        if len(at):
-            some = {name: rows[name][at] for name, *_ in baselines.COLUMNS}
-            naive = baselines.forecast(some, last[at], chunk.context.season_next, integer_units=integer_units[at])
-            quantiles[at], mean[at], sums[at] = naive.quantiles, naive.mean, naive.sums
-        rows["next_mean"] = mean[:, 0].copy()
-        return quantiles, mean, sums
+        rows["next_plain"] = usual.quantiles[:, 0].copy()
+        rows["next_naive"] = baselines.one_step(rows, last, integer_units=~fractional)
+        rows["next_served"] = served.quantiles[:, 0].copy()
+        rows["next_mean"] = served.mean[:, 0].copy()
+        return served
 
     def _alert_changes(
         self,
@@ -233,13 +286,12 @@ class WindowPipeline:
     def _forecasts(
         self,
         chunk: ClosingChunk,
-        rows: dict[str, NDArray[Any]],
-        served: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+        served: aggregation.Served,
         where_to: Trend,
         emitted_ms: int,
     ) -> ForecastColumns:
         assert self.session is not None  # noqa: S101 - only called with a model
-        quantiles, mean, sums = served
+        quantiles = served.quantiles[:, :HORIZON]
         return ForecastColumns(
             sku=chunk.skus,
             window_start_ms=chunk.context.start_ms,
@@ -250,21 +302,29 @@ class WindowPipeline:
             step_starts_ms=self.sku_state.grid.starts_ms(chunk.context.number + 1, quantiles.shape[1]),
             quantile_levels=LEVELS,
             quantiles=quantiles,
-            mean=mean,
+            mean=served.mean,
             sum_windows=SUM_WINDOWS,
-            sums=sums,
+            sums=served.quantiles[:, HORIZON:],
             direction=where_to.direction,
             change_pct=where_to.change_pct,
             probability=where_to.probability,
-            source=rows["source"],
+            source=_SOURCES[served.source],
             model=self.session.model,
             provider=self.session.provider,
             emitted_ms=emitted_ms,
         )
 
 
+def _finish(quantiles: NDArray[np.float32], fractional: NDArray[np.bool_]) -> None:
+    """Round to whole units, in place, and those of SKUs that are sold in fractions to 3 decimals."""
+    some = np.flatnonzero(fractional)
+    exact = quantiles[some]
+    np.rint(quantiles, out=quantiles)
+    quantiles[some] = np.round(exact, 3)
+
+
 def _season(rows: closing.Rows, context: Context, number: int) -> NDArray[np.float32]:
-    """Return the season up to window `number` as the baseline repeats it; one window where it outlasts the ring."""
+    """Return the season up to window `number` as seasonal naive repeats it; one window where it outlasts the ring."""
     windows = context.season_windows
     last = closing.last_windows(rows, number, windows if windows <= RING else 1)
     return baselines.repeatable(last, rows["nu"])

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-SOURCES: Final = ("lstm", "seasonal_naive")
+SOURCES: Final = ("lstm", "seasonal_naive", "ewnb", "ewnb_fast", "window_quantiles", "blend")
 """Who made a forecast; the position is its number in `ForecastColumns.source`. New sources are appended."""
 
 DIRECTIONS: Final = ("down", "flat", "up")

@@ -90,12 +90,13 @@ def run(  # noqa: PLR0913 - the command's options, all by name
 
 def accuracy_lines(live: LiveLoss) -> Iterator[str]:
     """Say how good forecasts of the next window were up to the last origin, as a worker's metrics do."""
-    naive = live.wql("seasonal_naive")
-    if live.scored > 0 and naive > 0:
+    plain, naive = live.wql("ewnb"), live.wql("seasonal_naive")
+    if live.scored > 0 and plain > 0 and naive > 0:
         served = live.wql("served")
         yield (
-            f"one window ahead, lately (half-life 20 windows): WQL {served:.3f}, seasonal naive {naive:.3f} "
-            f"({served / naive - 1:+.0%}); {live.coverage():.1%} within the 90 % band"
+            f"one window ahead, lately (half-life 20 windows): WQL {served:.3f}, plain forecast {plain:.3f} "
+            f"({served / plain - 1:+.0%}), seasonal naive {naive:.3f} ({served / naive - 1:+.0%}); "
+            f"{live.coverage():.1%} within the 90 % band"
         )
 
 

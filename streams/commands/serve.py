@@ -118,7 +118,7 @@ def open_session(settings: Settings) -> Session | None:
 
 
 def _check_window(bundle: Bundle, settings: Settings) -> None:
-    """Refuse a bundle that was trained for other windows; with the shipped one, warn that the baseline serves."""
+    """Refuse a bundle that was trained for other windows; with the shipped one, warn that it does not serve."""
     learnt_ms = bundle.manifest.window_ms
     if learnt_ms == settings.window_ms:
         return
@@ -126,10 +126,10 @@ def _check_window(bundle: Bundle, settings: Settings) -> None:
     if settings.bundle != "shipped":
         msg = (
             f"{what}; train one for these windows (`skutrend train --window-ms {settings.window_ms}`), or set "
-            "SKUTREND_BUNDLE=shipped to be served by the baseline"
+            "SKUTREND_BUNDLE=shipped to be served by plain forecasts"
         )
         raise BundleMismatch(msg)
-    log.warning("%s: all forecasts come from the seasonal naive baseline", what)
+    log.warning("%s: all forecasts are plain ones, without a net", what)
 
 
 def check_bundle(directory: Path | None) -> list[str]:

@@ -111,6 +111,12 @@ class Metrics:
             ("partition", "source"),
             registry=r,
         )
+        self.weight = Gauge(
+            "skutrend_expert_weight",
+            "Weight of an expert in the forecasts that are served, mean over levels and velocity classes",
+            ("partition", "source", "steps"),
+            registry=r,
+        )
         self.coverage = Gauge(
             "skutrend_live_coverage",
             "Share of actuals within the 90 % band of the one-step forecast served, recent windows",

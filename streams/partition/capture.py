@@ -45,6 +45,7 @@ class Capture:
         """Let the next flush write everything, as if all of it had changed."""
         self.has_closed = True
         stored.renew(self._state.sku_state)
+        self._state.pipeline.aggregation.renew()
 
     def take(self, meta: Meta) -> Flush:
         """Make the next flush, whose meta record is `meta` brought up to date."""
@@ -60,12 +61,14 @@ class Capture:
         if self.has_closed:  # else the rows are those of an earlier flush, and so is the model of their state
             meta.skus, meta.model = len(live), self._state.model
             meta.live = None if pipeline.session is None else pipeline.live.state()
+            meta.expert_losses = b"" if pipeline.session is None else pipeline.aggregation.losses.tobytes()
         return Flush(
             meta=meta,
             skus=self._rows(SKU_ROW, live),
             models=None if pipeline.session is None else self._rows(self._model_row, live),
             folded={number: (skus, cut(sums)) for number, skus, sums in stored.take_folded(sku_state)},
             ids=stored.take_ids(sku_state),
+            pending=pipeline.aggregation.take_fresh(),
             retired=self._take_retired(),
             closed_before=meta.first_open,
             drops_models=self._drops_models and self.has_closed,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.aggregation import as_metrics
 from inference.alerting import open_counts
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 
@@ -94,6 +95,8 @@ class Reporter:
         self._metrics.coverage.labels(number).set(state.pipeline.live.coverage())
         for source in state.pipeline.live.loss:
             self._metrics.loss.labels(number, source).set(state.pipeline.live.wql(source))
+        for (source, steps), weight in as_metrics(state.pipeline.aggregation.weights()).items():
+            self._metrics.weight.labels(number, source, steps).set(weight)
         is_open = state.sku_state.table["alert_open"][: len(state.sku_state.table)]
         for (kind, severity), count in open_counts(is_open).items():
             self._metrics.open_alerts.labels(number, kind, severity).set(count)

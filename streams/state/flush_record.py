@@ -24,8 +24,9 @@ class Flush:
 
     skus: (SKUs, rows) parts, ascending over all of them; models: the same of their state in the model that the meta
     record names, None without a model; folded: SKUs and rows of each open window; ids: hashes of 16 bytes each, by
-    (window, input). retired: SKUs that are forgotten. closed_before: number of the first window still open.
-    drops_models: whether the state that other models have left is removed. bulk: whether there are many SKU rows.
+    (window, input). pending: forecasts of the panel by (window, group). retired: SKUs that are forgotten.
+    closed_before: number of the first window still open. drops_models: whether the state that other models have left is
+    removed. bulk: whether there are many SKU rows.
     """
 
     meta: Meta
@@ -33,6 +34,7 @@ class Flush:
     models: Rows | None = None
     folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
     ids: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    pending: dict[tuple[int, int], bytes] = field(default_factory=dict)
     retired: Sequence[bytes] = ()
     closed_before: int | None = None
     drops_models: bool = False
@@ -51,6 +53,8 @@ class Flush:
         for number in sorted(self.folded):
             yield from _prefixed(keys.OPEN + keys.window_bytes(number), [self.folded[number]])
         yield from _prefixed(keys.SKU, self.skus)
+        for number, group in sorted(self.pending):
+            yield keys.pending_key(number, group), self.pending[number, group]
 
     def retired_keys(self) -> Iterator[bytes]:
         """Give the keys of what is removed with the SKUs that are forgotten."""

@@ -8,6 +8,7 @@ A key begins with one byte for its family. Numbers are big-endian, so that a ran
     m                          the meta record (msgpack of streams.state.meta.Meta): what everything else has absorbed
     o <window:8> <sku>         what an open window has folded for a SKU
     s <sku>                    row of a SKU, as of the last closed window
+    v <window:8> <group:1>     forecasts of the panel that come true when that window closes (inference/aggregation.py)
     p                          how far the changelog is contained in this (next offset, msgpack); never in the changelog
     t                          id of the changelog topic that `p` is of (UTF-8); never in the changelog
 
@@ -31,8 +32,11 @@ OPEN: Final = b"o"
 SKU: Final = b"s"
 POSITION: Final = b"p"
 TOPIC: Final = b"t"
-LOGGED: Final = (IDS, MODEL, META, OPEN, SKU)
+PENDING: Final = b"v"
+LOGGED: Final = (IDS, MODEL, META, OPEN, SKU, PENDING)
 """The families that the changelog has too, ascending."""
+OF_A_WINDOW: Final = (IDS, OPEN, PENDING)
+"""The families whose records go when their window closes, ascending."""
 IDS_PART_BYTES: Final = 4_096 * HASH_BYTES
 """Of event ids in a record, however many a flush holds: far below a topic's limit."""
 _NUL: Final = b"\0"  # in no SKU, so that the last one of a key ends the model's name
@@ -60,6 +64,11 @@ def ids_keys(number: int, source: int, *, sequence: int, size_bytes: int) -> Ite
         yield prefix + struct.pack(">L", part)
 
 
+def pending_key(number: int, group: int) -> bytes:
+    """Key of forecasts that come true when window `number` closes."""
+    return PENDING + window_bytes(number) + bytes([group])
+
+
 def model_prefix(model: str) -> bytes:
     """Give what the keys of a model's state begin with."""
     return MODEL + model.encode() + _NUL
@@ -82,7 +91,7 @@ def model_of(key: bytes) -> tuple[str, bytes]:
 
 def window_of(key: bytes) -> int | None:
     """Give the number of the window at whose close a key goes; None for one that stays."""
-    return int(struct.unpack(">q", key[1:9])[0]) if key[:1] in {IDS, OPEN} else None
+    return int(struct.unpack(">q", key[1:9])[0]) if key[:1] in OF_A_WINDOW else None
 
 
 def name_of(key: bytes) -> str:
@@ -93,6 +102,8 @@ def name_of(key: bytes) -> str:
         return f"the row of SKU {_text(key[9:])!r} in open window {window_of(key)}"
     if key[:1] == IDS:
         return f"event ids {key[9:].hex()} of window {window_of(key)}"
+    if key[:1] == PENDING:
+        return f"forecasts of the panel, group {key[9]}, for window {window_of(key)}"
     if key[:1] == MODEL:
         model, sku = model_of(key)
         return f"the state of SKU {_text(sku)!r} in model {model}"

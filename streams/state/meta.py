@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from features.sku_state import SkuState
 
 ANEW: Final = "a new SKUTREND_GROUP, which computes everything anew from the input topics"
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class _Stated(msgspec.Struct):
@@ -58,6 +58,9 @@ class SeasonState(msgspec.Struct):
     fast: float
     slow: float
     open_windows: int
+    ratio: list[float]
+    level: float
+    weight: float
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
@@ -67,7 +70,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
     skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
     as brokers gave one. model: whose state is beside the SKU rows, `Bundle.id` or "none"; live: how good its forecasts
-    were; None where that is not known.
+    were; None where that is not known; expert_losses: by which its experts are weighted, `Aggregation.losses`.
     """
 
     format: int
@@ -88,13 +91,23 @@ class Meta(msgspec.Struct, omit_defaults=True):
     skus: int
     topic_ids: dict[str, str] = {}
     live: LiveState | None = None
+    expert_losses: bytes = b""
 
 
 def season_state(sku_state: SkuState) -> SeasonState:
     """Write the partition's season down."""
     s = sku_state.season
     return SeasonState(
-        s.lines.tolist(), s.units.tolist(), s.visits.tolist(), s.missed.tolist(), s.fast, s.slow, s.open_windows
+        lines=s.lines.tolist(),
+        units=s.units.tolist(),
+        visits=s.visits.tolist(),
+        missed=s.missed.tolist(),
+        fast=s.fast,
+        slow=s.slow,
+        open_windows=s.open_windows,
+        ratio=s.ratio.tolist(),
+        level=s.level,
+        weight=s.weight,
     )
 
 
@@ -104,6 +117,7 @@ def restore_season(sku_state: SkuState, stored: SeasonState) -> None:
     s.lines, s.units = np.array(stored.lines), np.array(stored.units)
     s.visits, s.missed = np.array(stored.visits, np.int64), np.array(stored.missed, np.int64)
     s.fast, s.slow, s.open_windows = stored.fast, stored.slow, stored.open_windows
+    s.ratio, s.level, s.weight = np.array(stored.ratio), stored.level, stored.weight
 
 
 def fresh_meta(sku_state: SkuState, *, model: str) -> Meta:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streams.state.rocks import RocksDb
 
 _AT_ONCE: Final = 1_024  # rows, few enough for the processor's cache
-_IDS_AT_ONCE: Final = 64  # records of up to `keys.IDS_PART_BYTES`
+_LARGE_AT_ONCE: Final = 64  # records of up to `keys.IDS_PART_BYTES`, or of a panel
 Part = tuple[list[str], list[bytes]]
 
 
@@ -90,9 +90,14 @@ class Scan:
                 raise damaged(self._db.path, what)
             yield struct.unpack(">q", key[1:9])[0], key[9], value
 
+    def pending(self) -> Iterator[tuple[tuple[int, int], bytes]]:
+        """Go through the forecasts that have not come true: ((window, group), `aggregation.Pending`, packed)."""
+        for key, value in self._records(keys.PENDING):
+            yield (struct.unpack(">q", key[1:9])[0], key[9]), value
+
     def closed_keys(self, start: int, stop: int) -> Iterator[bytes]:
         """Go through the keys of all that goes when its window closes, of windows `start` up to `stop` (without it)."""
-        for family in (keys.IDS, keys.OPEN):
+        for family in keys.OF_A_WINDOW:
             low, high = family + keys.window_bytes(start), family + keys.window_bytes(stop)
             for part in self._db.between(low, high, _at_once(family)):
                 for key, _ in part:
@@ -109,4 +114,4 @@ class Scan:
 
 
 def _at_once(family: bytes) -> int:
-    return _IDS_AT_ONCE if family == keys.IDS else _AT_ONCE
+    return _LARGE_AT_ONCE if family in {keys.IDS, keys.PENDING} else _AT_ONCE

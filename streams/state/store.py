@@ -163,7 +163,7 @@ def _remove_ranges(batch: WriteBatch, flush: Flush) -> None:
     Comes before what the batch puts.
     """
     if flush.closed_before is not None:
-        for family in (keys.OPEN, keys.IDS):
+        for family in keys.OF_A_WINDOW:
             batch.delete_range(family + keys.window_bytes(0), family + keys.window_bytes(flush.closed_before))
     if flush.drops_models:
         own = keys.model_prefix(flush.meta.model)

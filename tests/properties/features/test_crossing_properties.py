@@ -58,9 +58,9 @@ def test_silence_taken_in_at_once_leaves_the_season_that_each_window_would(
     for phase in [*phases, *(list(range(7)) * more_of_each)]:
         one_by_one.observe(phase=phase, lines=0.0, units=0.0)
     at_once.observe_silence(np.bincount(phases, minlength=7) + more_of_each)
-    for name in ("lines", "units", "visits", "missed"):
+    for name in ("lines", "units", "visits", "missed", "ratio"):
         np.testing.assert_array_equal(getattr(at_once, name), getattr(one_by_one, name), err_msg=name)
-    for name in ("fast", "slow", "open_windows"):
+    for name in ("fast", "slow", "open_windows", "level", "weight"):
         assert getattr(at_once, name) == getattr(one_by_one, name), name
 
 

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from features.cadence import HORIZON, LEVELS
-from inference import alerting, arrays, baselines, negative_binomial, scoring, sentences, tail_evidence
+from inference import (
+    aggregation,
+    alerting,
+    arrays,
+    baselines,
+    ew_nb,
+    nb_quantiles,
+    negative_binomial,
+    scoring,
+    sentences,
+    tail_evidence,
+)
 from inference import trend as trend_module
 from inference.trend import exceeds, trend
 from tests.support.examples import examples
@@ -25,7 +36,9 @@ UNITS = st.one_of(
 MEANS = st.one_of(st.floats(0, 1e3, width=32), st.just(float("nan")), st.just(1e30), st.just(0.0))
 
 
-@pytest.mark.parametrize("module", [baselines, scoring, sentences, negative_binomial, arrays, trend_module])
+@pytest.mark.parametrize(
+    "module", [aggregation, baselines, nb_quantiles, scoring, sentences, negative_binomial, arrays, trend_module]
+)
 def test_the_examples_in_the_docs_run(module: ModuleType) -> None:
     results = doctest.testmod(module)
     assert results.attempted > 0
@@ -206,23 +219,25 @@ def test_trend_probabilities_fall_with_what_was_sold(q: list[float], values: lis
 
 
 @given(st.lists(st.tuples(UNITS, UNITS, UNITS, st.booleans()), min_size=1, max_size=40))
-def test_losses_are_finite_and_the_source_is_one_of_two(story: list[tuple[float, float, float, bool]]) -> None:
+def test_losses_are_finite_and_none_where_a_window_does_not_count(
+    story: list[tuple[float, float, float, bool]],
+) -> None:
     rows = fresh(1)
-    for units, net, naive, active in story:
-        rows["next_net"][:], rows["next_naive"][:] = net, naive
-        rows |= scoring.learn(
-            rows, scoring.losses(rows, np.array([units]), active=np.array([active])), nu=np.ones(1, np.float32)
-        )
-        rows["source"] = scoring.choose_source(rows, net_ok=np.array([True]))
-        assert np.isfinite(rows["loss_net"]).all()
-        assert (rows["loss_net"] >= 0).all()
-        assert rows["source"][0] in (scoring.LSTM, scoring.SEASONAL_NAIVE)
-        assert rows["source"][0] == scoring.SEASONAL_NAIVE or rows["scored"][0] >= 7
-    assert rows["scored"][0] == sum(active for *_, active in story)
+    for units, net, served, active in story:
+        rows["next_net"][:], rows["next_served"][:] = net, served
+        rows["next_naive"][:] = rows["next_plain"][:] = 1.0
+        found = scoring.losses(rows, np.array([units]), active=np.array([active]))
+        assert found.scored.tolist() == [active]
+        for loss in found.by_source.values():
+            assert np.isfinite(loss).all()
+            assert (loss >= 0).all()
+            assert active or not loss.any()
 
 
 def test_columns_are_named_once_and_described_as_agreed() -> None:
-    specs: list[Any] = [s for module in (tail_evidence, alerting, scoring, baselines) for s in module.COLUMNS]
+    specs: list[Any] = [
+        s for module in (tail_evidence, alerting, scoring, baselines, ew_nb, aggregation) for s in module.COLUMNS
+    ]
     names = [name for name, *_ in specs]
     assert len(set(names)) == len(names)
     for name, dtype, shape, fill in specs:

@@ -25,7 +25,7 @@ def added(live: LiveLoss, window: list[tuple[float, float, float, bool]]) -> Non
     fine = scored.astype(np.bool_)
     loss = np.where(fine, np.abs(sold - low), 0.0).astype(np.float32)
     served = np.linspace(np.minimum(low, high), np.maximum(low, high), len(LEVELS), axis=1).astype(np.float32)
-    live.add(Losses(fine, loss, loss / 2, loss), sold.astype(np.float64), served)
+    live.add(Losses(fine, {"served": loss, "lstm": loss / 2}), sold.astype(np.float64), served)
 
 
 @given(st.lists(cells, max_size=8), st.integers(0, 8))
@@ -55,5 +55,5 @@ def test_it_is_the_faded_sum_over_all_windows_and_goes_on_from_what_was_stored(
 def test_sums_stored_by_a_build_with_other_sources_are_taken_as_far_as_they_go() -> None:
     live = LiveLoss()
     live.restore(LiveState(loss={"served": 2.0, "gone": 9.0}, units=4.0, covered=1.0, scored=2.0))
-    assert live.loss == {"served": 2.0, "lstm": 0.0, "seasonal_naive": 0.0}
+    assert live.loss == {"served": 2.0, "lstm": 0.0, "ewnb": 0.0, "seasonal_naive": 0.0}
     assert (live.wql("served"), live.coverage()) == (0.5, 0.5)

@@ -78,6 +78,9 @@ metas = st.builds(
         fast=reals,
         slow=reals,
         open_windows=counts,
+        ratio=st.lists(reals, max_size=7),
+        level=reals,
+        weight=reals,
     ),
     prior_nu=reals,
     currency=st.text(max_size=3),
@@ -86,6 +89,7 @@ metas = st.builds(
     expected_open=st.booleans(),
     windows_closed=counts,
     skus=counts,
+    expert_losses=st.binary(max_size=9),
 )
 
 

@@ -9,12 +9,13 @@ from features.cadence import DAY_MS, HOUR_MS, LEVELS
 from features.encoding import fingerprint
 from features.grid import WindowGrid
 from features.sku_state import SkuState
-from inference import bundle, scoring
+from inference import aggregation, bundle, scoring
 from inference.live_loss import LiveLoss
 from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
 from inference.trend import trend
 from schemas.columns import ForecastColumns
+from schemas.forecasts import SOURCES
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support import sku_states
 from tests.support.sku_states import MONDAY_MS, Click, Order, Price
@@ -68,16 +69,17 @@ def test_units_are_whole_where_a_sku_only_ever_sold_whole_ones_whatever_serves_i
     pipeline = shop(session)
     pipeline.net_fits = net_fits
     days(pipeline, 29)
-    pipeline.sku_state.table["loss_naive"][:3] = 1e6  # the net has earned it
+    best = aggregation.NET if net_fits else aggregation.FAST
+    pipeline.aggregation.losses[:] = np.where(np.arange(len(aggregation.EXPERTS)) == best, 0, 9)
     found = forecasts_of(days(pipeline, 1, 29)[0])
-    assert set(found.source.tolist()) == {scoring.LSTM if net_fits else scoring.SEASONAL_NAIVE}
+    assert {SOURCES[source] for source in found.source.tolist()} == {aggregation.EXPERTS[best]}
     for values in (found.quantiles, found.sums):
         whole = np.array([(part == np.rint(part)).all() for part in values])
         assert dict(zip(found.sku, whole.tolist(), strict=True)) == {
             "steady": True, "by weight": False, "weekends": True
         }  # fmt: skip
     table = pipeline.sku_state.table
-    for name in ("next_net", "next_naive"):
+    for name in ("next_net", "next_plain", "next_naive", "next_served"):
         for sku in ("steady", "weekends"):
             values = table[name][table.index[sku]]
             np.testing.assert_array_equal(values, np.rint(values), err_msg=name)
@@ -108,12 +110,10 @@ def test_what_was_served_is_what_the_next_window_is_held_against(session: Sessio
         before = forecasts_of(outputs)
     assert scored > 80
     assert pipeline.live.loss["served"] == pytest.approx(expected.loss["served"], rel=1e-6)
-    assert pipeline.live.loss["lstm"] > 0
-    assert pipeline.live.loss["seasonal_naive"] > 0
+    assert all(loss > 0 for loss in pipeline.live.loss.values())
     for name in ("units", "covered", "scored"):
         assert getattr(pipeline.live, name) == pytest.approx(getattr(expected, name), rel=1e-6), name
-    table = pipeline.sku_state.table
-    assert table["scored"][: len(table)].tolist() == [39, 39, 34], "from the window after the first sale on"
+    assert scored == 39 + 39 + 34, "from the window after the first sale on"
 
 
 def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with_the_last(session: Session) -> None:
@@ -175,7 +175,13 @@ def test_a_net_that_learnt_days_serves_no_hours(session: Session) -> None:
     pipeline = shop(session, WindowGrid(window_ms=HOUR_MS))
     assert not pipeline.net_fits
     found = [forecasts_of(run(pipeline, {"steady": 3 + n % 2}, n)) for n in range(20)]
-    assert {source for each in found for source in each.source.tolist()} == {scoring.SEASONAL_NAIVE}
+    names = {SOURCES[source] for each in found for source in each.source.tolist()}
+    assert names <= {"ewnb", "blend"}
+    assert SOURCES[found[0].source[0]] == "ewnb", "which serves from a SKU's first window on"
+    pipeline.aggregation.losses[..., aggregation.NET] = -9  # however good it was
+    last = forecasts_of(run(pipeline, {"steady": 3}, 20))
+    assert SOURCES[last.source[0]] != "lstm"
+    pipeline.aggregation.losses[..., aggregation.NET] = 9
     assert found[-1].step_ms == HOUR_MS
     assert found[-1].mean[0, 0] > 0
 
@@ -185,12 +191,12 @@ def test_a_day_on_which_the_shop_is_known_to_be_closed_is_not_scored_and_judged(
     scored = []
     for day in range(42):
         before = pipeline.expected_open
+        live = pipeline.live.scored
         run(pipeline, {"steady": 12.0 + day % 2} if day % 7 < 6 else {}, day)
-        scored.append(int(pipeline.sku_state.table["scored"][0]))
+        scored.append(pipeline.live.scored > live)
         if day > 21:
             assert before == (day % 7 < 6), "known beforehand"
-    counted = np.diff(scored[21:])
-    assert counted.tolist() == [int(day % 7 < 6) for day in range(22, 42)]
+    assert scored[22:] == [day % 7 < 6 for day in range(22, 42)]
 
 
 def test_without_a_model_there_are_windows_only_and_no_expectation_is_left(session: Session) -> None:
@@ -202,5 +208,5 @@ def test_without_a_model_there_are_windows_only_and_no_expectation_is_left(sessi
     assert outputs.alerts == []
     np.testing.assert_array_equal(outputs.windows.units, [sold(10)[sku] for sku in outputs.windows.sku])
     table = pipeline.sku_state.table
-    for name in ("next_net", "next_naive", "next_mean"):
+    for name in ("next_net", "next_plain", "next_naive", "next_served", "next_mean"):
         assert np.isnan(table[name][: len(table)]).all(), name

@@ -1,12 +1,9 @@
-"""Losses, and which source they earn a SKU."""
+"""Losses of what was served and of what it is compared with."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from features.cadence import HORIZON, LEVELS
 from inference import scoring
@@ -33,60 +30,28 @@ def test_wql_of_a_median_forecast_is_wape_at_the_median() -> None:
     assert np.isnan(scoring.wql(np.zeros(3), q))
 
 
-def test_losses_are_plain_means_first_and_weighted_ones_later() -> None:
-    rng = np.random.default_rng(2)
+@pytest.mark.parametrize("missing", ["next_net", "next_plain", "next_naive", "next_served", "window"])
+def test_a_window_counts_only_where_all_sources_forecast_it(missing: str) -> None:
     rows = fresh(1)
-    seen: list[float] = []
-    want = 0.0
-    for t in range(60):
-        rows["next_net"][:] = np.sort(rng.gamma(1, 3, len(LEVELS)))
-        rows["next_naive"][:] = 1.0
-        y = np.array([float(rng.poisson(2))])
-        loss = float(scoring.wql_parts(y, rows["next_net"].astype(float))[0][0]) / 4.0
-        seen.append(loss)
-        want += max(1 / 28, 1 / (t + 1)) * (loss - want)
-        rows |= scoring.learn(rows, scoring.losses(rows, y, active=OK), nu=np.array([4.0], np.float32))
-        if t == 6:
-            assert rows["loss_net"][0] == pytest.approx(np.mean(seen), rel=1e-5)
-    assert rows["loss_net"][0] == pytest.approx(want, rel=1e-4)
-    assert rows["scored"][0] == 60
-
-
-@pytest.mark.parametrize("missing", ["next_net", "next_naive", "window"])
-def test_a_window_counts_only_where_both_sources_forecast_it(missing: str) -> None:
-    rows = fresh(1)
-    rows["next_net"][:] = rows["next_naive"][:] = 3.0
-    active = OK
-    if missing == "window":
-        active = ~OK
-    else:
+    for column in scoring.REFERENCES.values():
+        rows[column][:] = 3.0
+    assert scoring.losses(rows, np.array([9.0]), active=OK).scored.all()
+    if missing != "window":
         rows[missing][0, 2] = np.nan
-    new = scoring.learn(rows, scoring.losses(rows, np.array([9.0]), active=active), nu=np.ones(1, np.float32))
-    assert (new["scored"][0], new["loss_net"][0], new["loss_naive"][0]) == (0, 0, 0)
+    found = scoring.losses(rows, np.array([9.0]), active=OK if missing != "window" else ~OK)
+    assert not found.scored.any()
+    assert not any(loss.any() for loss in found.by_source.values())
 
 
-def state(net: float, naive: float, *, scored: int = 20, source: int = scoring.LSTM) -> dict[str, NDArray[Any]]:
-    rows = fresh(1)
-    rows["loss_net"][:], rows["loss_naive"][:] = net, naive
-    rows["scored"][:], rows["source"][:] = scored, source
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("rows", "net_ok", "want"),
-    [
-        (state(0.5, 1.0, scored=6), True, scoring.SEASONAL_NAIVE),
-        (state(0.5, 1.0, scored=7), True, scoring.LSTM),
-        (state(1.01, 1.0), True, scoring.LSTM),
-        (state(1.03, 1.0), True, scoring.SEASONAL_NAIVE),
-        (state(1.01, 1.0, source=scoring.SEASONAL_NAIVE), True, scoring.SEASONAL_NAIVE),
-        (state(1.0, 1.0, source=scoring.SEASONAL_NAIVE), True, scoring.LSTM),
-        (state(0.0, 0.0), True, scoring.LSTM),
-        (state(0.1, 1.0), False, scoring.SEASONAL_NAIVE),
-    ],
-)
-def test_the_net_serves_while_it_is_no_worse(rows: dict[str, NDArray[Any]], net_ok: bool, want: int) -> None:
-    assert scoring.choose_source(rows, net_ok=np.array([net_ok])).tolist() == [want]
+def test_each_source_is_scored_by_its_own_quantiles() -> None:
+    rows = fresh(2)
+    for at, column in enumerate(scoring.REFERENCES.values()):
+        rows[column][:] = float(at)
+    found = scoring.losses(rows, np.array([3.0, 0.0]), active=np.array([True, True]))
+    # levels are symmetric, so with one value for all of them twice the mean pinball is the absolute error
+    assert {name: np.round(loss, 5).tolist() for name, loss in found.by_source.items()} == {
+        "served": [3, 0], "lstm": [2, 1], "ewnb": [1, 2], "seasonal_naive": [0, 3]
+    }  # fmt: skip
 
 
 def test_broken_and_absurd_forecasts_are_not_served() -> None:
@@ -101,23 +66,3 @@ def test_broken_and_absurd_forecasts_are_not_served() -> None:
         False,
         True,
     ]
-
-
-def test_what_was_served_follows_the_source() -> None:
-    rows = fresh(2)
-    rows["next_net"][:], rows["next_naive"][:] = 1.0, 2.0
-    rows["source"][:] = [scoring.LSTM, scoring.SEASONAL_NAIVE]
-    assert scoring.served_next(rows)[:, 0].tolist() == [1.0, 2.0]
-
-
-def test_each_sku_weighs_a_new_loss_by_how_many_it_has_and_one_that_was_not_scored_keeps_its_own() -> None:
-    rows = fresh(4)
-    rows["scored"][:] = [0, 1, 99, 99]
-    rows["loss_net"][:], rows["loss_naive"][:] = 0.5, 2.0
-    scored = np.array([True, True, True, False])
-    loss = np.where(scored, 6.0, 0.0)
-    new = scoring.learn(rows, scoring.Losses(scored, loss, 2 * loss, loss), nu=np.full(4, 3.0))
-    assert new["scored"].tolist() == [1, 2, 100, 99]
-    weight = np.array([1.0, 0.5, 1 / 28, 0.0])
-    assert new["loss_net"].tolist() == pytest.approx((0.5 + weight * (2.0 - 0.5)).tolist())
-    assert new["loss_naive"].tolist() == pytest.approx((2.0 + weight * (4.0 - 2.0)).tolist())

@@ -314,3 +314,33 @@ def test_models_are_told_apart_whatever_their_names_begin_with(tmp_path: Path, n
         assert store.scan.has_models_beside(own)
         assert list(store.scan.model_keys_beside(own)) == [keys.model_prefix(other) + b"sku"]
     store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bulk_rows", [1, 2_048], ids=["table files", "batches"])
+def test_a_partition_that_is_opened_anew_again_and_again_forecasts_as_one_that_never_was(
+    broker: str, tmp_path: Path, nets: Nets, monkeypatch: pytest.MonkeyPatch, bulk_rows: int
+) -> None:
+    """Weights of experts, and forecasts that have not come true yet, are stored with the rest."""
+    monkeypatch.setattr("streams.partition.capture.BULK_ROWS", bulk_rows)
+    made = []
+    for every in (1_000, 3):
+        settings = settings_for(broker, tmp_path / str(every), window_ms=DAY_MS)
+        partition = open_partition(settings, session=nets[8])
+        for day in range(32):
+            sell(partition, day, units=2 + day * day % 5)
+            if day % every == every - 1:
+                partition.flush(now_ms=LATER_MS)
+                kept = {key[:1] for key, _ in partition.store.scan.records()}
+                assert keys.PENDING in kept
+                partition.close()
+                partition = open_partition(settings, session=nets[8])
+        partition.flush(now_ms=LATER_MS)
+        first = partition.sku_state.windows.first_open or 0
+        due = {keys.window_of(key) for key, _ in partition.store.scan.records() if key[:1] == keys.PENDING}
+        assert due == set(range(first, first + 14)), "and what has come true is gone"
+        partition.close()
+        made.append([{**each, "emitted_ms": 0} for each in published(settings, "forecasts")])
+    assert len(made[0]) == 31 * len(SKUS)
+    assert {each["source"] for each in made[0]} != {"ewnb"}, "a test in which nothing is learnt shows less"
+    assert made[0] == made[1]

@@ -206,7 +206,7 @@ def test_a_step_without_a_start_is_refused() -> None:
 def test_codes_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="direction must count from -1 to 1, found 0 to 2"):
         encode_forecasts(dataclasses.replace(FORECASTS, direction=np.array([0, 2], dtype=np.int8)))
-    with pytest.raises(ValueError, match="source must count from 0 to 1, found -1 to 0"):
+    with pytest.raises(ValueError, match="source must count from 0 to 5, found -1 to 0"):
         encode_forecasts(dataclasses.replace(FORECASTS, source=np.array([-1, 0], dtype=np.int8)))
 
 

@@ -1,0 +1,318 @@
+"""What is served: a blend of all that forecasts, weighted by how good each has turned out to be.
+
+Every expert's forecasts of a few hundred SKUs, the panel, are kept until they come true. Their pinball losses beyond
+those of the best, relative to what was sold, add up by horizon group, quantile level and velocity class, fading with a
+half-life. An expert's weight is exp(-rate * loss), so that a bad one vanishes, and the blend is hardly ever worse than
+the best. All begins with the plain forecast. Source: exponentially weighted aggregation (Cesa-Bianchi and Lugosi 2006,
+ch. 2), with forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from inference.arrays import as_float32
+from inference.scoring import pinball
+from schemas.errors import StateCorrupt
+from schemas.refusals import DECODE_ERRORS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from features.table import SkuTable
+    from inference.ew_nb import Forecast
+
+NET, PLAIN, FAST, WINDOWS, NAIVE = range(5)
+EXPERTS: Final = ("lstm", "ewnb", "ewnb_fast", "window_quantiles", "seasonal_naive")
+GROUPS: Final = ("1", "2-5", "6-9", "10-14", "sum7", "sum14")
+"""Groups of steps and sums that have weights of their own."""
+
+CLASSES: Final = ("slow", "medium", "fast")
+CLASS_LIMITS: Final = (0.5, 3.0)
+"""Units per open window from which a SKU is of the next class."""
+
+PANEL: Final = 200
+"""SKUs of a class, in a partition, whose forecasts are kept until they come true; about so many, by chance."""
+
+RATE: Final = 20.0
+HALF_LIFE: Final = 60.0  # windows
+FLOOR: Final = 0.01
+"""Weight from which an expert that was bad starts when it turns out to be good; at that it takes no part."""
+
+_TAKES_PART: Final = 1.5 * FLOOR
+_KEEP: Final = np.float32(2 ** (-1 / HALF_LIFE))
+_PRIOR: Final = np.log(np.array([1.0 if at == PLAIN else 0.005 for at in range(len(EXPERTS))], np.float32))
+_OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
+_GROUP_OF: Final = np.array([0] + [1] * 4 + [2] * 4 + [3] * 5 + [4, 5])  # of each step and sum
+_TRIED: Final = np.array([0, 2, 6, 13, 14, 15])  # the step or sum that stands for its group
+_SPANS: Final = (1, 3, 7, 14, *SUM_WINDOWS)  # windows until it has come true
+_SHAPE: Final = (len(GROUPS), len(CLASSES), len(LEVELS), len(EXPERTS))
+_CAUTION: Final = 10.0  # of so many SKUs the losses count half
+_LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
+
+COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
+    (
+        "draw",
+        "<f4",
+        (),
+        float("nan"),
+    ),  # between 0 and 1, of the SKU's name: it is of the panel where that is low enough
+)
+Due = tuple[int, int]
+"""Number of the window at whose close forecasts have come true, and their group."""
+
+
+class Pending(NamedTuple):
+    """Forecasts that have not come true yet: keys of n SKUs, their class int8 (n,), float32 (n, Q, experts)."""
+
+    skus: list[bytes]
+    classes: NDArray[np.int8]
+    quantiles: NDArray[np.float32]
+
+    def packed(self, model: str) -> bytes:
+        """Write it down. model: whose forecasts are those of the net."""
+        arrays = self.classes.tobytes(), self.quantiles.astype("<f4").tobytes()
+        return msgspec.msgpack.encode((model, self.skus, *arrays))
+
+    @classmethod
+    def unpacked(cls, raw: bytes, model: str) -> Pending | None:
+        """Read what `packed` wrote, None where another model's; anything else is `StateCorrupt`."""
+        try:
+            whose, skus, classes, quantiles = _DECODE_PENDING(raw)
+            if whose != model:
+                return None
+            shaped = np.frombuffer(quantiles, "<f4").reshape(len(skus), len(LEVELS), len(EXPERTS))
+        except (*DECODE_ERRORS, ValueError) as error:
+            msg = f"stored forecasts of the panel are unreadable ({error}); delete the state directory to rebuild it"
+            raise StateCorrupt(msg) from error
+        return cls(skus, np.frombuffer(classes, np.int8), shaped)
+
+
+# made at import, see `streams.state.meta`
+_DECODE_PENDING: Final = msgspec.msgpack.Decoder(tuple[str, list[bytes], bytes, bytes]).decode
+
+
+class Served(NamedTuple):
+    """What is served of n SKUs: quantiles float32 (n, K + S, Q), mean float32 (n, K), source int8 (n,)."""
+
+    quantiles: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    source: NDArray[np.int8]
+
+
+BLEND: Final = len(EXPERTS)
+"""Stands for more than one expert in `Served.source`; else it is the expert's position."""
+
+Ask = Callable[[int, "NDArray[np.intp]"], "Forecast"]
+"""Gives the forecast of an expert for some rows."""
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """served: (classes, K + S, Q, experts); means: (classes, K, experts); source: (classes,)."""
+
+    served: NDArray[np.float32]
+    means: NDArray[np.float32]
+    source: NDArray[np.int8]
+
+
+class Aggregation:
+    """The weights of one partition's experts, and the forecasts of its panel.
+
+    losses: float32 (groups, classes, Q, experts). pending: what has not come true yet.
+    """
+
+    def __init__(self, *, model: str = "") -> None:
+        """Trust the plain forecast. model: whose forecasts are those of the net."""
+        self._model = model
+        self.losses = np.zeros(_SHAPE, np.float32)
+        self.pending: dict[Due, Pending] = {}
+        self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
+        self._chance = np.ones(len(CLASSES))
+        self._made: dict[int, list[tuple[list[bytes], NDArray[np.int8], NDArray[np.float32]]]] = {}
+        self._with_net = self._without = self._weights(with_net=False)
+
+    def begin(self, levels: NDArray[np.float32]) -> None:
+        """Begin the forecasts of a close. levels: (n,), units per open window of all live SKUs."""
+        count = np.bincount(class_of(levels), minlength=len(CLASSES))
+        self._chance = PANEL / np.maximum(count, PANEL)
+        self._without = self._weights(with_net=False)
+        self._with_net = self._weights(with_net=True)
+
+    def weights(self) -> NDArray[np.float32]:
+        """Give the weights, float32 (groups, classes, Q, experts); they add up to one over the experts."""
+        return _softmax(_PRIOR - np.float32(RATE) * self.losses)
+
+    def serve(
+        self,
+        levels: NDArray[np.float32],
+        draw: NDArray[np.float32],
+        net_ok: NDArray[np.bool_],
+        keys: list[bytes],
+        ask: Ask,
+    ) -> Served:
+        """Blend the forecasts of n SKUs, and keep those of the panel.
+
+        levels: (n,), units per open window. draw: (n,), column "draw". net_ok: (n,), where the net may serve. keys: of
+        the SKUs. ask: gives the forecast of an expert for some rows.
+        """
+        n, classes = len(levels), class_of(levels)
+        panel = np.flatnonzero(draw < self._chance[classes])
+        tables = [_stacked(self._with_net, self._without, name) for name in ("served", "means", "source")]
+        kind = classes + np.where(net_ok, 0, len(CLASSES)).astype(np.int8)
+        takes_part = tables[0].max(axis=(1, 2)) > 0  # (2 x classes, experts)
+        quantiles = np.zeros((n, _OUTPUTS, len(LEVELS)), np.float32)
+        mean = np.zeros((n, HORIZON), np.float32)
+        kept = np.empty((len(panel), len(GROUPS), len(LEVELS), len(EXPERTS)), np.float32)
+        is_panel = np.zeros(n, np.bool_)
+        is_panel[panel] = True
+        for expert in range(len(EXPERTS)):
+            rows = np.flatnonzero(takes_part[kind, expert] | is_panel)
+            if not len(rows):
+                continue
+            found = ask(expert, rows)
+            kept[..., expert] = found.quantiles[is_panel[rows]][:, _TRIED]
+            for one in np.flatnonzero(takes_part[:, expert]).tolist():
+                used = kind[rows] == one
+                into: Any = rows[used]
+                if len(into) == n:
+                    into, used = slice(None), slice(None)
+                quantiles[into] += tables[0][one, :, :, expert] * found.quantiles[used]
+                mean[into] += tables[1][one, :, expert] * found.mean[used]
+        for group in range(len(GROUPS)):
+            part = [keys[row] for row in panel.tolist()], classes[panel].astype(np.int8), kept[:, group]
+            self._made.setdefault(group, []).append(part)
+        for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
+            np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
+        return Served(quantiles, mean, tables[2][kind].astype(np.int8))
+
+    def end(self, number: int, table: SkuTable) -> None:
+        """End the close of window `number`: hold against it what was forecast of it, and let that weigh."""
+        self.fade()
+        for group, span in enumerate(_SPANS):
+            due = self.pending.pop((number, group), None)
+            self._fresh.pop((number, group), None)
+            if due is not None:
+                self._verify(group, span, due, number, table)
+            made = self._made.get(group, [])
+            if sum(len(skus) for skus, *_ in made):
+                at = number + span, group
+                self.pending[at] = Pending(
+                    [sku for skus, *_ in made for sku in skus],
+                    np.concatenate([classes for _, classes, _ in made]),
+                    np.concatenate([quantiles for *_, quantiles in made]),
+                )
+                self._fresh[at] = None
+        self._made = {}
+
+    def fade(self, windows: int = 1) -> None:
+        """Let so many windows pass."""
+        for _ in range(windows):
+            faded = self.losses * _KEEP
+            if np.array_equal(faded, self.losses):
+                break
+            self.losses = faded
+
+    def cross(self, stop: int) -> None:
+        """Pass over windows up to `stop` (without it), in which no SKU is live: what was forecast of them is void."""
+        for due in [due for due in self.pending if due[0] < stop]:
+            del self.pending[due]
+            self._fresh.pop(due, None)
+
+    def take_fresh(self) -> dict[Due, bytes]:
+        """Hand over what has been added since the last call, and has not come true yet."""
+        found = {due: self.pending[due].packed(self._model) for due in self._fresh}
+        self._fresh = {}
+        return found
+
+    def renew(self) -> None:
+        """Let the next `take_fresh` hand over everything."""
+        self._fresh = dict.fromkeys(self.pending)
+
+    def restore(self, losses: bytes, pending: Iterator[tuple[Due, bytes]]) -> None:
+        """Go on where what was stored stands; `StateCorrupt` where it is not whole."""
+        if losses:
+            try:
+                self.losses = np.frombuffer(losses, "<f4").reshape(_SHAPE).astype(np.float32)
+            except ValueError as error:
+                msg = f"stored losses of experts are unreadable ({error}); delete the state directory to rebuild it"
+                raise StateCorrupt(msg) from error
+        found = ((due, Pending.unpacked(raw, self._model)) for due, raw in pending)
+        self.pending = {due: each for due, each in found if each is not None}
+
+    def _verify(self, group: int, span: int, due: Pending, number: int, table: SkuTable) -> None:
+        slots = table.slots([sku.decode() for sku in due.skus])
+        known = np.flatnonzero(slots >= 0)
+        is_sum = _TRIED[group] >= HORIZON
+        at = np.arange(number - span + 1, number + 1) % RING if is_sum else np.array([number % RING])
+        units = table["ring"][slots[known]][:, at]
+        fine = table["age"][slots[known]] >= span
+        fine &= True if is_sum else np.isfinite(units[:, 0])
+        known, sold = known[fine], np.nansum(units[fine], axis=1).astype(np.float32)
+        experts = range(len(EXPERTS))
+        loss = 2 * np.stack([pinball(sold, due.quantiles[known, :, expert]) for expert in experts], axis=-1)
+        for kind in range(len(CLASSES)):
+            some = due.classes[known] == kind
+            count = int(some.sum())
+            if count:
+                least = _LEAST_VOLUME * count * (span if is_sum else 1)
+                # on a day on which next to nothing is sold all are wrong alike
+                usual = due.quantiles[known[some], :, PLAIN].mean(axis=1)
+                volume = max(*(float(units.sum(dtype=np.float64)) for units in (sold[some], usual)), least)
+                held = loss[some].sum(axis=0, dtype=np.float64) / volume * (count / (count + _CAUTION))
+                held -= held.min(
+                    axis=-1, keepdims=True
+                )  # only differences weigh; and one window weighs no more than so
+                self.losses[group, kind] += as_float32(np.minimum(held, 1.0))
+
+    def _weights(self, *, with_net: bool) -> _Weights:
+        found = self.weights()
+        if not with_net:
+            found[..., NET] = 0
+        found[found < _TAKES_PART] = 0
+        found[found.sum(axis=-1) == 0, PLAIN] = 1
+        found /= found.sum(axis=-1, keepdims=True)
+        served = np.ascontiguousarray(found[_GROUP_OF].swapaxes(0, 1))
+        takes_part = served.max(axis=(1, 2)) > 0
+        source = np.where(takes_part.sum(axis=1) == 1, takes_part.argmax(axis=1), BLEND).astype(np.int8)
+        return _Weights(served, served[:, :HORIZON].mean(axis=2), source)
+
+
+def class_of(levels: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Give the velocity class of SKUs, by units per open window.
+
+    >>> class_of(np.float32([0.1, 0.5, 7])).tolist()
+    [0, 1, 2]
+    """
+    return np.searchsorted(np.asarray(CLASS_LIMITS, np.float32), levels, side="right")
+
+
+def draws(keys: list[bytes]) -> NDArray[np.float32]:
+    """Draw a number in [0, 1) for each SKU, the same for the same name."""
+    return (np.array([xxh3_64_intdigest(key) >> 40 for key in keys], np.float32) / np.float32(1 << 24)).astype(
+        np.float32
+    )
+
+
+def _softmax(logs: NDArray[np.float32]) -> NDArray[np.float32]:
+    raised = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    shares = raised / raised.sum(axis=-1, keepdims=True)
+    found: NDArray[np.float32] = ((1 - FLOOR * len(EXPERTS)) * shares + FLOOR).astype(np.float32)
+    return found
+
+
+def _stacked(one: _Weights, other: _Weights, name: str) -> NDArray[Any]:
+    return np.concatenate([getattr(one, name), getattr(other, name)])
+
+
+def as_metrics(found: NDArray[np.float32]) -> Mapping[tuple[str, str], float]:
+    """Average weights over the levels and classes: {(expert, group): weight}."""
+    mean = found.mean(axis=(1, 2))
+    return {(expert, group): float(mean[i, j]) for j, expert in enumerate(EXPERTS) for i, group in enumerate(GROUPS)}

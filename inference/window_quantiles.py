@@ -1,0 +1,56 @@
+"""The forecast that says nothing but how the last windows were: their empirical quantiles, the same for every step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from features.closing import last_windows
+from inference.ew_nb import Forecast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from features.season import Context
+
+_TAU: Final = np.asarray(LEVELS, np.float32)
+
+
+def forecast(rows: dict[str, NDArray[Any]], context: Context) -> Forecast:
+    """Forecast all steps and sums from the ring of windows; a window in which the shop is closed sells nothing.
+
+    rows: "ring" and "age" of `features.closing`. Sums are the quantiles of overlapping spans of the ring; a SKU that is
+    younger than a span has that of a window, times the open windows of the span.
+    """
+    units = last_windows(rows, context.number, RING)
+    window = _quantiles(units)
+    known = np.isfinite(units)
+    mean = np.where(known, units, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    is_open = (context.season_next > 0).astype(np.float32)
+    found = np.empty((len(units), HORIZON + len(SUM_WINDOWS), len(LEVELS)), np.float32)
+    found[:, :HORIZON] = window[:, None, :] * is_open[None, :, None]
+    total = np.concatenate(
+        [np.zeros((len(units), 1)), np.cumsum(np.where(known, units, 0), axis=1, dtype=np.float64)], 1
+    )
+    for at, span in enumerate(SUM_WINDOWS, HORIZON):
+        sums = (total[:, span:] - total[:, :-span]).astype(np.float32)
+        # of the windows that end now, one before, and so on only those that the SKU has lived
+        lived = rows["age"][:, None] >= np.arange(RING, span - 1, -1)
+        quantiles = _quantiles(np.where(lived, sums, np.nan))
+        young = rows["age"] < span
+        found[:, at] = np.where(young[:, None], window * is_open[:span].sum(), quantiles)
+    return Forecast(found, (mean[:, None] * is_open).astype(np.float32))
+
+
+def _quantiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Quantiles at `LEVELS` of each row's numbers, float32 (n, Q); zero where there is none. values: (n, m), or NaN."""
+    count = np.isfinite(values).sum(axis=1)
+    ascending = np.sort(values, axis=1)  # NaN comes last
+    place = _TAU * np.maximum(count - 1, 0)[:, None].astype(np.float32)
+    low = place.astype(np.intp)
+    high = np.minimum(low + 1, np.maximum(count - 1, 0)[:, None])
+    below, above = (np.take_along_axis(ascending, at, axis=1) for at in (low, high))
+    found: NDArray[np.float32] = np.where((count > 0)[:, None], below + (above - below) * (place - low), 0)
+    return found.astype(np.float32)
