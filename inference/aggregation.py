@@ -38,15 +38,17 @@ CLASSES: Final = ("slow", "medium", "fast")
 CLASS_LIMITS: Final = (0.5, 3.0)
 """Units per open window from which a SKU is of the next class."""
 
-PANEL: Final = 200
+PANEL: Final = 100
 """SKUs of a class, in a partition, whose forecasts are kept until they come true; about so many, by chance."""
 
 RATE: Final = 20.0
 HALF_LIFE: Final = 60.0  # windows
 FLOOR: Final = 0.01
-"""Weight from which an expert that was bad starts when it turns out to be good; at that it takes no part."""
+"""Weight from which an expert that was bad starts when it turns out to be good."""
 
-_TAKES_PART: Final = 1.5 * FLOOR
+_TAKES_PART: Final = 0.05
+"""Experts of less weight are left out: each costs as much as any, and the blend is the same to a thousandth."""
+
 _KEEP: Final = np.float32(2 ** (-1 / HALF_LIFE))
 _PRIOR: Final = np.log(np.array([1.0 if at == PLAIN else 0.005 for at in range(len(EXPERTS))], np.float32))
 _OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
@@ -155,13 +157,13 @@ class Aggregation:
         levels: NDArray[np.float32],
         draw: NDArray[np.float32],
         net_ok: NDArray[np.bool_],
-        keys: list[bytes],
+        skus: list[str],
         ask: Ask,
     ) -> Served:
         """Blend the forecasts of n SKUs, and keep those of the panel.
 
-        levels: (n,), units per open window. draw: (n,), column "draw". net_ok: (n,), where the net may serve. keys: of
-        the SKUs. ask: gives the forecast of an expert for some rows.
+        levels: (n,), units per open window. draw: (n,), column "draw". net_ok: (n,), where the net may serve. skus:
+        their names. ask: gives the forecast of an expert for some rows.
         """
         n, classes = len(levels), class_of(levels)
         panel = np.flatnonzero(draw < self._chance[classes])
@@ -182,13 +184,15 @@ class Aggregation:
             for one in np.flatnonzero(takes_part[:, expert]).tolist():
                 used = kind[rows] == one
                 into: Any = rows[used]
-                if len(into) == n:
+                if not len(into):
+                    continue
+                if len(into) == n:  # slices make no copies
                     into, used = slice(None), slice(None)
                 quantiles[into] += tables[0][one, :, :, expert] * found.quantiles[used]
                 mean[into] += tables[1][one, :, expert] * found.mean[used]
+        keys, kinds = [skus[row].encode() for row in panel.tolist()], classes[panel].astype(np.int8)
         for group in range(len(GROUPS)):
-            part = [keys[row] for row in panel.tolist()], classes[panel].astype(np.int8), kept[:, group]
-            self._made.setdefault(group, []).append(part)
+            self._made.setdefault(group, []).append((keys, kinds, kept[:, group]))
         for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
             np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
         return Served(quantiles, mean, tables[2][kind].astype(np.int8))
@@ -294,9 +298,9 @@ def class_of(levels: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.searchsorted(np.asarray(CLASS_LIMITS, np.float32), levels, side="right")
 
 
-def draws(keys: list[bytes]) -> NDArray[np.float32]:
+def draws(skus: list[str]) -> NDArray[np.float32]:
     """Draw a number in [0, 1) for each SKU, the same for the same name."""
-    return (np.array([xxh3_64_intdigest(key) >> 40 for key in keys], np.float32) / np.float32(1 << 24)).astype(
+    return (np.array([xxh3_64_intdigest(sku.encode()) >> 40 for sku in skus], np.float32) / np.float32(1 << 24)).astype(
         np.float32
     )
 

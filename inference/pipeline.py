@@ -217,10 +217,10 @@ class WindowPipeline:
         context, opens, fractional = chunk.context, chunk.after["opens"], chunk.after["fractional"] != 0
         net_ok = scoring.healthy(out.quantiles, out.mean, chunk.after["ring"])
         last = _season(chunk.after, context, context.number)
-        keys = [sku.encode() for sku in chunk.skus]
+        skus = chunk.skus
         if (unknown := np.isnan(rows["draw"])).any():
             drawn = rows["draw"].copy()
-            drawn[unknown] = aggregation.draws([keys[row] for row in np.flatnonzero(unknown).tolist()])
+            drawn[unknown] = aggregation.draws([skus[row] for row in np.flatnonzero(unknown).tolist()])
             rows["draw"] = drawn
 
         def plain(which: int, at: NDArray[np.intp] | slice) -> ew_nb.Forecast:
@@ -230,9 +230,9 @@ class WindowPipeline:
 
         def ask(expert: int, at: NDArray[np.intp]) -> ew_nb.Forecast:
             if expert == aggregation.NET:
-                net = np.concatenate([out.quantiles[at], out.sums[at]], axis=1)
-                fine = net_ok[at, None]
-                return ew_nb.Forecast(np.where(fine[:, None], net, 0), np.where(fine, out.mean[at], 0))
+                net = ew_nb.Forecast(np.concatenate([out.quantiles[at], out.sums[at]], axis=1), out.mean[at])
+                net.quantiles[~net_ok[at]] = net.mean[~net_ok[at]] = 0
+                return net
             if expert == aggregation.WINDOWS:
                 some = {name: chunk.after[name][at] for name in ("ring", "age")}
                 return window_quantiles.forecast(some, context)
@@ -241,11 +241,11 @@ class WindowPipeline:
                 naive = baselines.forecast(some, last[at], context.season_next, integer_units=whole)
                 return ew_nb.Forecast(np.concatenate([naive.quantiles, naive.sums], axis=1), naive.mean)
             if expert == aggregation.PLAIN:
-                return usual if len(at) == len(keys) else ew_nb.Forecast(usual.quantiles[at], usual.mean[at])
+                return usual if len(at) == len(skus) else ew_nb.Forecast(usual.quantiles[at], usual.mean[at])
             return plain(expert - aggregation.PLAIN, at)
 
         usual = plain(0, slice(None))
-        served = self.aggregation.serve(ew_nb.levels(rows, opens), rows["draw"], net_ok & self.net_fits, keys, ask)
+        served = self.aggregation.serve(ew_nb.levels(rows, opens), rows["draw"], net_ok & self.net_fits, skus, ask)
         _finish(served.quantiles, fractional)
         served = served._replace(mean=np.round(served.mean, 3))
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)

@@ -37,9 +37,9 @@ class Shop:
 
     def __init__(self, n: int, level: float = 5.0, **more: Any) -> None:  # noqa: ANN401 - of Aggregation
         self.table = SkuTable(COLUMNS)
-        self.keys = [b"SKU-%d" % sku for sku in range(n)]
-        self.table.add([key.decode() for key in self.keys])
-        self.levels, self.draw = np.full(n, level, np.float32), aggregation.draws(self.keys)
+        self.skus = [f"SKU-{sku}" for sku in range(n)]
+        self.table.add(self.skus)
+        self.levels, self.draw = np.full(n, level, np.float32), aggregation.draws(self.skus)
         self.blend, self.number, self.n = Aggregation(**more), 100, n
 
     def window(self, said: dict[int, float], sold: NDArray[Any] | None = None, *, net_ok: bool = True) -> Served:
@@ -53,7 +53,7 @@ class Shop:
             self.levels,
             self.draw,
             np.full(self.n, net_ok),
-            self.keys,
+            self.skus,
             lambda expert, rows: about(said.get(expert, 50.0), len(rows)),
         )
         self.blend.end(self.number, self.table)
@@ -116,7 +116,7 @@ def test_classes_learn_on_their_own() -> None:
         good = lambda expert, rows: about(  # noqa: E731
             np.where((rows < 40) == (expert == FAST), shop.levels[rows], 30.0), len(rows), 0.1
         )
-        served = shop.blend.serve(shop.levels, shop.draw, np.ones(80, np.bool_), shop.keys, good)
+        served = shop.blend.serve(shop.levels, shop.draw, np.ones(80, np.bool_), shop.skus, good)
         shop.blend.end(shop.number, shop.table)
     assert set(served.source[:40].tolist()) == {FAST}
     assert FAST not in served.source[40:]
@@ -158,7 +158,7 @@ def test_the_panel_is_some_hundred_of_a_class_and_the_same_by_name() -> None:
     (first,) = (pending for due, pending in shop.blend.pending.items() if due == (shop.number + 1, 0))
     assert 0.7 * PANEL < len(first.skus) < 1.3 * PANEL
     chance = PANEL / 5_000
-    assert set(first.skus) == {key for key in shop.keys if aggregation.draws([key])[0] < chance}
+    assert set(first.skus) == {sku.encode() for sku in shop.skus if aggregation.draws([sku])[0] < chance}
     due = sorted(shop.blend.pending)
     assert due[0][0] == shop.number + 1
     assert due[-1] == (shop.number + 14, 5)
