@@ -164,7 +164,7 @@ class WindowPipeline:
         served = self._serve(chunk, rows, out)
         last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
-        where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7)
+        where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7, price=chunk.facts.price)
         changes = self._alert_changes(chunk, rows, found, served_before, mean7)
         chunk.commit(rows)
         return WindowOutputs(
@@ -307,6 +307,8 @@ class WindowPipeline:
             sums=served.quantiles[:, HORIZON:],
             direction=where_to.direction,
             change_pct=where_to.change_pct,
+            change_units=where_to.change_units,
+            change_money=where_to.change_money,
             probability=where_to.probability,
             source=_SOURCES[served.source],
             model=self.session.model,

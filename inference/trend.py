@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import LEVELS
-from inference.arrays import LARGEST, Floats
+from inference.arrays import LARGEST, Floats, as_float32
 
 SURE: Final = 0.8
 """Probability from which a direction is claimed."""
@@ -23,29 +23,34 @@ _TAU: Final = np.asarray((0.0, *LEVELS, 1.0), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Per SKU: `direction` int8 (-1 down, 0 flat, 1 up), `change_pct` and `probability` float32, each (n,)."""
+    """Per SKU: `direction` int8 (-1 down, 0 flat, 1 up), the rest float32, each (n,). See `trend`."""
 
     direction: NDArray[np.int8]
     change_pct: NDArray[np.float32]
     probability: NDArray[np.float32]
+    change_units: NDArray[np.float32]
+    change_money: NDArray[np.float32]
 
 
-def trend(sum7: Floats, *, last7: Floats, mean7: Floats) -> Trend:
+def trend(sum7: Floats, *, last7: Floats, mean7: Floats, price: Floats) -> Trend:
     """Compare the demand of the next 7 windows with that of the last 7.
 
     sum7: (n, Q), quantiles of the next 7 windows' sum, units, ascending. last7: (n,), units sold in the last 7.
-    mean7: (n,), expected units of the next 7.
+    mean7: (n,), expected units of the next 7. price: (n,), of a unit, NaN where it is not known.
 
     `probability` is P(next > last), an exact tie counting half, so a SKU that sells nothing and will sell nothing has
     0.5 and is flat. `direction` is up from 0.8 and down to 0.2. `change_pct` is that of the mean, NaN where the last
-    7 windows sold nothing: there is no percentage of zero.
+    7 windows sold nothing: there is no percentage of zero. `change_units` is the same in units, `change_money` what
+    those are worth, NaN where there is no price.
     """
     probability = exceeds(sum7, last7)
     direction = (probability >= SURE).astype(np.int8) - (probability <= 1.0 - SURE).astype(np.int8)
     sold = last7 > 0
     base = np.where(sold, last7, 1.0)
     change = np.where(sold, 100.0 * (mean7 / base - 1.0), np.nan)
-    return Trend(direction, np.minimum(change, LARGEST).astype(np.float32), probability)
+    units = np.round(np.asarray(mean7, np.float64) - last7, 3)
+    money = as_float32(np.round(units * np.asarray(price, np.float64), 2))
+    return Trend(direction, np.minimum(change, LARGEST).astype(np.float32), probability, as_float32(units), money)
 
 
 def exceeds(quantiles: Floats, value: Floats) -> NDArray[np.float32]:

@@ -104,7 +104,8 @@ class ForecastColumns:
 
     quantiles (n, K, Q) and sums (n, S, Q), ascending along Q, and mean (n, K) are in units. `step_ms` is nominal;
     `step_starts_ms` are the K starts of the forecast windows. `direction` is -1 down, 0 flat, 1 up; `change_pct` NaN
-    where there is nothing to compare with; `source` counts within schemas.forecasts.SOURCES.
+    where there is nothing to compare with, `change_money` NaN where no price is known; `source` counts within
+    schemas.forecasts.SOURCES.
     """
 
     sku: list[str]
@@ -121,6 +122,8 @@ class ForecastColumns:
     sums: Singles
     direction: Codes
     change_pct: Singles
+    change_units: Singles
+    change_money: Singles
     probability: Singles
     source: Codes
     model: str

@@ -1,7 +1,8 @@
 """Columns to the bytes of output records, one record per SKU, the same as encoding the struct of each row.
 
-Numbers that JSON cannot say never leave: infinity raises ValueError anywhere, NaN everywhere but in the two columns
-that may hold it (`price` and `change_pct`), where it becomes null. ValueError also tells of columns of other shapes.
+Numbers that JSON cannot say never leave: infinity raises ValueError anywhere, NaN everywhere but in the columns
+that may hold it (`price`, `change_pct`, `change_money`), where it becomes null. ValueError also tells of columns of
+other shapes.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def encode_forecasts(c: ForecastColumns, texts: list[bytes] | None = None) -> li
         *(b',"sums":{', *_sums(c, n), b"}"),
         *(b',"trend":{"direction":', direction),
         *(b',"change_pct":', _numbers("change_pct", c.change_pct, n, nan_is_null=True)),
-        *(b',"probability":', _numbers("probability", c.probability, n), b"}"),
+        *(b',"probability":', _numbers("probability", c.probability, n)),
+        *(b',"change_units":', _numbers("change_units", c.change_units, n)),
+        *(b',"change_money":', _numbers("change_money", c.change_money, n, nan_is_null=True), b"}"),
         *(b',"source":', source),
         _constants(model=c.model, provider=c.provider, emitted_ms=c.emitted_ms),
         b"}",

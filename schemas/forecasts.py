@@ -13,16 +13,19 @@ DIRECTIONS: Final = ("down", "flat", "up")
 """The position is one more than the number in `ForecastColumns.direction`."""
 
 
-class Trend(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the demand of a SKU is heading.
+class Trend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the demand of a SKU is heading: the next 7 windows against the last 7.
 
-    `change_pct` is the expected change in percent, null where there is nothing to compare with; `probability`, 0 to
-    1, is that of `direction`.
+    `change_pct` is the expected change in percent, null where there is nothing to compare with; `change_units` that in
+    units, `change_money` what these are worth at the present price, in the shop's currency, null where no price is
+    known and in records of builds that did not give it. `probability`, 0 to 1, is that of an increase.
     """
 
     direction: Literal["down", "flat", "up"]
     change_pct: float | None
     probability: float
+    change_units: float | None = None
+    change_money: float | None = None
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,10 +94,10 @@ def sparkline(values: NDArray[np.floating[Any]]) -> str:
 
 
 def trending(seen: Collector) -> Iterator[tuple[Forecast, NDArray[np.float32]]]:
-    """Pick the SKUs that are most surely going up and sell enough to matter, with their last weeks."""
+    """Pick the SKUs whose sure increase is worth most, of those that sell enough to matter, with their last weeks."""
     found = [msgspec.json.decode(raw, type=Forecast) for raw in seen.latest.values()]
     rising = [f for f in found if f.trend.direction == "up" and sum(f.mean[:_WEEK]) >= _TREND_MIN_UNITS]
-    rising.sort(key=lambda f: -(sum(f.mean[:_WEEK]) * (f.trend.probability - 0.5)))
+    rising.sort(key=lambda f: -(f.trend.change_money or 0.0))
     for forecast in rising[:_SHOWN]:
         row = seen.skus[forecast.sku]
         last = seen.grid.number(forecast.window_start_ms) - seen.first
@@ -158,15 +158,16 @@ def _table(*columns: str) -> Table:
 
 
 def _show_trending(console: Console, seen: Collector) -> None:
-    table = _table("SKU", f"last {_HISTORY} days | next 14", "7 days > next", "90 % band", "P(up)")
+    table = _table("SKU", f"last {_HISTORY} days | next {_WEEK}", "7 days > next", "90 % band", "P(up)", "worth")
     for forecast, history in trending(seen):
         band = forecast.sums["7"]
         table.add_row(
             printable(forecast.sku, _SKU_WIDTH),
-            f"{sparkline(history)}|{sparkline(np.array(forecast.mean))}",
+            f"{sparkline(history)}|{sparkline(np.array(forecast.mean[:_WEEK]))}",
             f"{short(float(np.nansum(history[-_WEEK:])))} > {short(band[_MEDIAN])}",
             f"{short(band[0])} to {short(band[-1])}",
             f"{forecast.trend.probability:.2f}",
+            "" if forecast.trend.change_money is None else short(forecast.trend.change_money),
         )
     console.print(table)
 

@@ -212,7 +212,7 @@ def test_trend_probabilities_fall_with_what_was_sold(q: list[float], values: lis
     p = exceeds(np.repeat(np.array([q]), n, axis=0), np.array(values))
     assert ((p >= 0) & (p <= 1)).all()
     assert (np.diff(p) <= 1e-6).all()
-    got = trend(np.repeat(np.array([q]), n, axis=0), last7=np.array(values), mean7=np.full(n, q[3]))
+    got = trend(np.repeat(np.array([q]), n, axis=0), last7=np.array(values), mean7=np.full(n, q[3]), price=np.ones(n))
     assert (got.direction[p >= 0.8] == 1).all()
     assert (got.direction[(p > 0.21) & (p < 0.79)] == 0).all()
     assert (np.isnan(got.change_pct) == (np.array(values) == 0)).all()

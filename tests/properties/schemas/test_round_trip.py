@@ -99,6 +99,8 @@ def forecasts(draw: st.DrawFn) -> ForecastColumns:
         sums=draw(column(model_numbers, np.float32, n, len(sum_windows), levels)),
         direction=draw(column(st.integers(-1, 1), np.int8, n)),
         change_pct=draw(column(singles | st.just(np.nan), np.float32, n)),
+        change_units=draw(column(singles, np.float32, n)),
+        change_money=draw(column(singles | st.just(np.nan), np.float32, n)),
         probability=draw(column(singles, np.float32, n)),
         source=draw(column(st.integers(0, len(SOURCES) - 1), np.int8, n)),
         model=draw(skus),
@@ -116,8 +118,11 @@ def as_singles(forecast: Forecast) -> Forecast:
         sums=dict.fromkeys(forecast.sums, ()),
         trend=msgspec.structs.replace(
             forecast.trend,
-            change_pct=None if forecast.trend.change_pct is None else float(np.float32(forecast.trend.change_pct)),
-            probability=float(np.float32(forecast.trend.probability)),
+            **{
+                name: None if value is None else float(np.float32(value))
+                for name in ("change_pct", "change_units", "change_money", "probability")
+                for value in [getattr(forecast.trend, name)]
+            },
         ),
     )
 
@@ -143,6 +148,8 @@ def test_forecast_records_are_the_structs_of_their_rows(columns: ForecastColumns
                 direction=DIRECTIONS[columns.direction[i] + 1],  # type: ignore[arg-type]
                 change_pct=unknown_as_none(columns.change_pct[i]),
                 probability=float(columns.probability[i]),
+                change_units=float(columns.change_units[i]),
+                change_money=unknown_as_none(columns.change_money[i]),
             ),
             source=SOURCES[columns.source[i]],
             model=columns.model,

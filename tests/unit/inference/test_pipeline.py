@@ -128,10 +128,12 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
     assert (found.quantile_levels, found.sum_windows) == (LEVELS, (7, 14))
     np.testing.assert_array_equal(found.actual_units, [sold(29)[sku] for sku in found.sku])
     last7 = np.array([sum(sold(day)[sku] for day in range(23, 30)) for sku in found.sku])
-    expected = trend(found.sums[:, 0], last7=last7, mean7=found.mean[:, :7].sum(axis=1))
+    expected = trend(found.sums[:, 0], last7=last7, mean7=found.mean[:, :7].sum(axis=1), price=np.full(3, 2.0))
     np.testing.assert_array_equal(found.direction, expected.direction)
     np.testing.assert_allclose(found.probability, expected.probability, rtol=1e-6)
-    np.testing.assert_allclose(found.change_pct, expected.change_pct, rtol=1e-4)
+    for name in ("change_pct", "change_units", "change_money"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-3, err_msg=name)
+    np.testing.assert_allclose(found.change_money, 2 * found.change_units, atol=0.01)
 
 
 def test_a_window_says_what_happened_in_it_and_to_whom(session: Session) -> None:

@@ -44,6 +44,8 @@ FORECASTS = ForecastColumns(
     sums=np.array([[[3, 4], [5, 6]], [[1.5, 2.5], [3.5, 1e30]]], dtype=np.float32),
     direction=np.array([1, -1], dtype=np.int8),
     change_pct=np.array([12.5, np.nan], dtype=np.float32),
+    change_units=np.array([4.5, -0.25], dtype=np.float32),
+    change_money=np.array([11.25, np.nan], dtype=np.float32),
     probability=np.array([0.75, 0.5], dtype=np.float32),
     source=np.array([0, 1], dtype=np.int8),
     model='shipped "1" 100%',
@@ -132,7 +134,7 @@ def test_the_first_forecast_is_the_struct_of_its_row() -> None:
         quantiles=((0.0, 1.0), (2.0, 3.0), (0.0, 999.0)),
         mean=(0.1, 2.5, 1.0),
         sums={"7": (3.0, 4.0), "14": (5.0, 6.0)},
-        trend=Trend(direction="up", change_pct=12.5, probability=0.75),
+        trend=Trend(direction="up", change_pct=12.5, probability=0.75, change_units=4.5, change_money=11.25),
         source="lstm",
         model='shipped "1" 100%',
         provider="CPU",
@@ -146,7 +148,9 @@ def test_numbers_of_every_size_and_an_unknown_change_survive() -> None:
     assert second.quantiles == ((0.5, 1.25), (0.001, 999.999), (0.0, 1000.5))
     assert second.mean == (0.25, 0.5, 1e-7)
     assert second.sums == {"7": (1.5, 2.5), "14": (3.5, 1e30)}
-    assert second.trend == Trend(direction="down", change_pct=None, probability=0.5)
+    assert second.trend == Trend(
+        direction="down", change_pct=None, probability=0.5, change_units=-0.25, change_money=None
+    )
     assert second.source == "seasonal_naive"
 
 
