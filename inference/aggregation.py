@@ -5,6 +5,10 @@ those of the best, relative to what was sold, add up by horizon group, quantile 
 half-life. An expert's weight is exp(-rate * loss), so that a bad one vanishes, and the blend is hardly ever worse than
 the best. All begins with the plain forecast. Source: exponentially weighted aggregation (Cesa-Bianchi and Lugosi 2006,
 ch. 2), with forgetting.
+
+What the blend says is calibrated as it comes true: each level is multiplied by a factor, by group and class, which
+moves up where too much lay above the level and down where too little did. Half of the move is made, which hardly costs
+sharpness.
 """
 
 from __future__ import annotations
@@ -49,6 +53,10 @@ FLOOR: Final = 0.01
 _TAKES_PART: Final = 0.05
 """Experts of less weight are left out: each costs as much as any, and the blend is the same to a thousandth."""
 
+CALIBRATION_RATE: Final = (0.01, 0.02)
+"""Steps of the logarithm of a factor, of single windows and of sums, for a level that is never hit where it should."""
+
+_MOST_OFFSET: Final = np.float32(np.log(3.0))
 _KEEP: Final = np.float32(2 ** (-1 / HALF_LIFE))
 _PRIOR: Final = np.log(np.array([1.0 if at == PLAIN else 0.005 for at in range(len(EXPERTS))], np.float32))
 _OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
@@ -56,7 +64,12 @@ _GROUP_OF: Final = np.array([0] + [1] * 4 + [2] * 4 + [3] * 5 + [4, 5])  # of ea
 _TRIED: Final = np.array([0, 2, 6, 13, 14, 15])  # the step or sum that stands for its group
 _SPANS: Final = (1, 3, 7, 14, *SUM_WINDOWS)  # windows until it has come true
 _SHAPE: Final = (len(GROUPS), len(CLASSES), len(LEVELS), len(EXPERTS))
+SERVED: Final = len(EXPERTS)
+"""Position of what was served in `Pending.quantiles`, behind the experts."""
+
+_TAU: Final = np.asarray(LEVELS, np.float32)
 _CAUTION: Final = 10.0  # of so many SKUs the losses count half
+_ZERO: Final = np.float32(1e-3)  # below this a quantile is none
 _LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
@@ -72,7 +85,10 @@ Due = tuple[int, int]
 
 
 class Pending(NamedTuple):
-    """Forecasts that have not come true yet: keys of n SKUs, their class int8 (n,), float32 (n, Q, experts)."""
+    """Forecasts that have not come true yet: keys of n SKUs, their class int8 (n,), float32 (n, Q, experts + 1).
+
+    The last ones are those that were served.
+    """
 
     skus: list[bytes]
     classes: NDArray[np.int8]
@@ -90,7 +106,7 @@ class Pending(NamedTuple):
             whose, skus, classes, quantiles = _DECODE_PENDING(raw)
             if whose != model:
                 return None
-            shaped = np.frombuffer(quantiles, "<f4").reshape(len(skus), len(LEVELS), len(EXPERTS))
+            shaped = np.frombuffer(quantiles, "<f4").reshape(len(skus), len(LEVELS), len(EXPERTS) + 1)
         except (*DECODE_ERRORS, ValueError) as error:
             msg = f"stored forecasts of the panel are unreadable ({error}); delete the state directory to rebuild it"
             raise StateCorrupt(msg) from error
@@ -128,13 +144,15 @@ class _Weights:
 class Aggregation:
     """The weights of one partition's experts, and the forecasts of its panel.
 
-    losses: float32 (groups, classes, Q, experts). pending: what has not come true yet.
+    losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors.
+    pending: what has not come true yet.
     """
 
     def __init__(self, *, model: str = "") -> None:
         """Trust the plain forecast. model: whose forecasts are those of the net."""
         self._model = model
         self.losses = np.zeros(_SHAPE, np.float32)
+        self.offsets = np.zeros(_SHAPE[:-1], np.float32)
         self.pending: dict[Due, Pending] = {}
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
         self._chance = np.ones(len(CLASSES))
@@ -158,12 +176,14 @@ class Aggregation:
         draw: NDArray[np.float32],
         net_ok: NDArray[np.bool_],
         skus: list[str],
+        fractional: NDArray[np.bool_],
         ask: Ask,
     ) -> Served:
         """Blend the forecasts of n SKUs, and keep those of the panel.
 
         levels: (n,), units per open window. draw: (n,), column "draw". net_ok: (n,), where the net may serve. skus:
-        their names. ask: gives the forecast of an expert for some rows.
+        their names. fractional: (n,), whether they are sold in fractions; others in whole units. ask: gives the
+        forecast of an expert for some rows.
         """
         n, classes = len(levels), class_of(levels)
         panel = np.flatnonzero(draw < self._chance[classes])
@@ -172,7 +192,7 @@ class Aggregation:
         takes_part = tables[0].max(axis=(1, 2)) > 0  # (2 x classes, experts)
         quantiles = np.zeros((n, _OUTPUTS, len(LEVELS)), np.float32)
         mean = np.zeros((n, HORIZON), np.float32)
-        kept = np.empty((len(panel), len(GROUPS), len(LEVELS), len(EXPERTS)), np.float32)
+        kept = np.empty((len(panel), len(GROUPS), len(LEVELS), len(EXPERTS) + 1), np.float32)
         is_panel = np.zeros(n, np.bool_)
         is_panel[panel] = True
         for expert in range(len(EXPERTS)):
@@ -190,11 +210,14 @@ class Aggregation:
                     into, used = slice(None), slice(None)
                 quantiles[into] += tables[0][one, :, :, expert] * found.quantiles[used]
                 mean[into] += tables[1][one, :, expert] * found.mean[used]
+        quantiles *= np.exp(self.offsets / 2)[_GROUP_OF].swapaxes(0, 1)[classes]
+        for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
+            np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
+        _round(quantiles, fractional)
+        kept[..., SERVED] = quantiles[panel][:, _TRIED]
         keys, kinds = [skus[row].encode() for row in panel.tolist()], classes[panel].astype(np.int8)
         for group in range(len(GROUPS)):
             self._made.setdefault(group, []).append((keys, kinds, kept[:, group]))
-        for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
-            np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
         return Served(quantiles, mean, tables[2][kind].astype(np.int8))
 
     def end(self, number: int, table: SkuTable) -> None:
@@ -240,14 +263,19 @@ class Aggregation:
         """Let the next `take_fresh` hand over everything."""
         self._fresh = dict.fromkeys(self.pending)
 
-    def restore(self, losses: bytes, pending: Iterator[tuple[Due, bytes]]) -> None:
-        """Go on where what was stored stands; `StateCorrupt` where it is not whole."""
-        if losses:
-            try:
-                self.losses = np.frombuffer(losses, "<f4").reshape(_SHAPE).astype(np.float32)
-            except ValueError as error:
-                msg = f"stored losses of experts are unreadable ({error}); delete the state directory to rebuild it"
-                raise StateCorrupt(msg) from error
+    def packed(self) -> bytes:
+        """Write losses and offsets down."""
+        return self.losses.astype("<f4").tobytes() + self.offsets.astype("<f4").tobytes()
+
+    def restore(self, packed: bytes, pending: Iterator[tuple[Due, bytes]]) -> None:
+        """Go on where what was stored stands; `StateCorrupt` where it is not whole. packed: b"" for nothing."""
+        if packed:
+            size = self.losses.nbytes
+            if len(packed) != size + self.offsets.nbytes:
+                msg = f"stored losses of experts have {len(packed)} bytes; delete the state directory to rebuild it"
+                raise StateCorrupt(msg)
+            self.losses = np.frombuffer(packed[:size], "<f4").reshape(_SHAPE).astype(np.float32)
+            self.offsets = np.frombuffer(packed[size:], "<f4").reshape(_SHAPE[:-1]).astype(np.float32)
         found = ((due, Pending.unpacked(raw, self._model)) for due, raw in pending)
         self.pending = {due: each for due, each in found if each is not None}
 
@@ -262,6 +290,7 @@ class Aggregation:
         known, sold = known[fine], np.nansum(units[fine], axis=1).astype(np.float32)
         experts = range(len(EXPERTS))
         loss = 2 * np.stack([pinball(sold, due.quantiles[known, :, expert]) for expert in experts], axis=-1)
+        hit = hits(sold, due.quantiles[known, :, SERVED])
         for kind in range(len(CLASSES)):
             some = due.classes[known] == kind
             count = int(some.sum())
@@ -271,10 +300,16 @@ class Aggregation:
                 usual = due.quantiles[known[some], :, PLAIN].mean(axis=1)
                 volume = max(*(float(units.sum(dtype=np.float64)) for units in (sold[some], usual)), least)
                 held = loss[some].sum(axis=0, dtype=np.float64) / volume * (count / (count + _CAUTION))
+                self._calibrate((group, kind), hit[some].mean(axis=0), count / (count + _CAUTION), is_sum=bool(is_sum))
                 held -= held.min(
                     axis=-1, keepdims=True
                 )  # only differences weigh; and one window weighs no more than so
                 self.losses[group, kind] += as_float32(np.minimum(held, 1.0))
+
+    def _calibrate(self, at: tuple[int, int], hit: NDArray[np.float32], trust: float, *, is_sum: bool) -> None:
+        """Move the factors towards where each level is hit as often as it should."""
+        moved = self.offsets[at] + np.float32(CALIBRATION_RATE[is_sum] * trust) * (_TAU - hit)
+        self.offsets[at] = np.clip(moved, -_MOST_OFFSET, _MOST_OFFSET)
 
     def _weights(self, *, with_net: bool) -> _Weights:
         found = self.weights()
@@ -303,6 +338,36 @@ def draws(skus: list[str]) -> NDArray[np.float32]:
     return (np.array([xxh3_64_intdigest(sku.encode()) >> 40 for sku in skus], np.float32) / np.float32(1 << 24)).astype(
         np.float32
     )
+
+
+def hits(sold: NDArray[np.float32], quantiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give how far each level was hit, 0 to 1: the expected hit of the randomised PIT; float32 (n, Q).
+
+    sold: (n,). quantiles: (n, Q), ascending. A level is hit where what was sold lies below its quantile. Where it is
+    equal to some, as counts often are, its PIT lies anywhere between the level below all of these and the one above.
+
+    >>> found = hits(np.float32([0, 4]), np.float32([[0, 0, 0, 0, 1, 1, 2], [1, 2, 3, 5, 6, 7, 8]]))
+    >>> found.astype(float).round(2).tolist()
+    [[0.08, 0.16, 0.4, 0.8, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]]
+    """
+    y, q = sold[:, None], np.where(quantiles < _ZERO, 0, quantiles)
+    low, high = np.where(q < y, _TAU, 0).max(axis=1), np.where(q > y, _TAU, 1).min(axis=1)
+    equal = q == y
+    first, last = np.where(equal, _TAU, 2).min(axis=1), np.where(equal, _TAU, -1).max(axis=1)
+    is_equal = equal.any(axis=1)
+    start = np.where(is_equal, np.where(sold == 0, 0, (low + first) / 2), np.where(sold == 0, 0, low))
+    stop = np.where(is_equal, (last + high) / 2, high)
+    share = (_TAU - start[:, None]) / np.maximum(stop - start, _ZERO)[:, None]
+    found: NDArray[np.float32] = np.clip(share, 0, 1).astype(np.float32)
+    return found
+
+
+def _round(quantiles: NDArray[np.float32], fractional: NDArray[np.bool_]) -> None:
+    """Round to whole units, in place, and those of SKUs that are sold in fractions to 3 decimals."""
+    some = np.flatnonzero(fractional)
+    exact = quantiles[some]
+    np.rint(quantiles, out=quantiles)
+    quantiles[some] = np.round(exact, 3)
 
 
 def _softmax(logs: NDArray[np.float32]) -> NDArray[np.float32]:

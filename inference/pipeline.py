@@ -245,8 +245,9 @@ class WindowPipeline:
             return plain(expert - aggregation.PLAIN, at)
 
         usual = plain(0, slice(None))
-        served = self.aggregation.serve(ew_nb.levels(rows, opens), rows["draw"], net_ok & self.net_fits, skus, ask)
-        _finish(served.quantiles, fractional)
+        served = self.aggregation.serve(
+            ew_nb.levels(rows, opens), rows["draw"], net_ok & self.net_fits, skus, fractional, ask
+        )
         served = served._replace(mean=np.round(served.mean, 3))
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
         rows["next_plain"] = usual.quantiles[:, 0].copy()
@@ -315,14 +316,6 @@ class WindowPipeline:
             provider=self.session.provider,
             emitted_ms=emitted_ms,
         )
-
-
-def _finish(quantiles: NDArray[np.float32], fractional: NDArray[np.bool_]) -> None:
-    """Round to whole units, in place, and those of SKUs that are sold in fractions to 3 decimals."""
-    some = np.flatnonzero(fractional)
-    exact = quantiles[some]
-    np.rint(quantiles, out=quantiles)
-    quantiles[some] = np.round(exact, 3)
 
 
 def _season(rows: closing.Rows, context: Context, number: int) -> NDArray[np.float32]:

@@ -61,7 +61,7 @@ class Capture:
         if self.has_closed:  # else the rows are those of an earlier flush, and so is the model of their state
             meta.skus, meta.model = len(live), self._state.model
             meta.live = None if pipeline.session is None else pipeline.live.state()
-            meta.expert_losses = b"" if pipeline.session is None else pipeline.aggregation.losses.tobytes()
+            meta.blend = b"" if pipeline.session is None else pipeline.aggregation.packed()
         return Flush(
             meta=meta,
             skus=self._rows(SKU_ROW, live),

@@ -61,7 +61,7 @@ def _restore_model(store: Store, state: WorkingState, meta: Meta) -> None:
     if meta.live is not None:
         state.pipeline.live.restore(meta.live)
     pending = ((due, raw) for due, raw in store.scan.pending() if due[0] >= (meta.first_open or 0))
-    state.pipeline.aggregation.restore(meta.expert_losses, pending)
+    state.pipeline.aggregation.restore(meta.blend, pending)
 
 
 def _restore_open_windows(store: Store, state: WorkingState, first: int | None) -> None:

@@ -70,7 +70,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
     skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
     as brokers gave one. model: whose state is beside the SKU rows, `Bundle.id` or "none"; live: how good its forecasts
-    were; None where that is not known; expert_losses: by which its experts are weighted, `Aggregation.losses`.
+    were; None where that is not known; blend: how its experts are weighted and calibrated.
     """
 
     format: int
@@ -91,7 +91,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     skus: int
     topic_ids: dict[str, str] = {}
     live: LiveState | None = None
-    expert_losses: bytes = b""
+    blend: bytes = b""
 
 
 def season_state(sku_state: SkuState) -> SeasonState:

@@ -89,7 +89,7 @@ metas = st.builds(
     expected_open=st.booleans(),
     windows_closed=counts,
     skus=counts,
-    expert_losses=st.binary(max_size=9),
+    blend=st.binary(max_size=9),
 )
 
 

@@ -54,6 +54,7 @@ class Shop:
             self.draw,
             np.full(self.n, net_ok),
             self.skus,
+            np.ones(self.n, np.bool_),
             lambda expert, rows: about(said.get(expert, 50.0), len(rows)),
         )
         self.blend.end(self.number, self.table)
@@ -63,7 +64,7 @@ class Shop:
 def test_all_begins_with_the_plain_forecast() -> None:
     served = Shop(20).window({PLAIN: 4.0})
     assert set(served.source.tolist()) == {PLAIN}
-    np.testing.assert_array_equal(served.quantiles, about(4.0, 20).quantiles)
+    np.testing.assert_allclose(served.quantiles, about(4.0, 20).quantiles, atol=0.001)
     np.testing.assert_array_equal(served.mean, about(4.0, 20).mean)
 
 
@@ -79,7 +80,7 @@ def test_whoever_is_better_takes_over_and_who_is_bad_takes_no_part() -> None:
     for _ in range(60):
         served = shop.window({PLAIN: 8.0, NET: 5.0})
     assert set(served.source.tolist()) == {NET}
-    np.testing.assert_allclose(served.quantiles[:, 0], about(5.0, 60).quantiles[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(served.quantiles[:, 0], about(5.0, 60).quantiles[:, 0], atol=0.5)
     for _ in range(60):
         served = shop.window({PLAIN: 5.0, NET: 20.0})
     assert set(served.source.tolist()) == {PLAIN}, "a net that has become bad is left within a season or two"
@@ -116,7 +117,7 @@ def test_classes_learn_on_their_own() -> None:
         good = lambda expert, rows: about(  # noqa: E731
             np.where((rows < 40) == (expert == FAST), shop.levels[rows], 30.0), len(rows), 0.1
         )
-        served = shop.blend.serve(shop.levels, shop.draw, np.ones(80, np.bool_), shop.skus, good)
+        served = shop.blend.serve(shop.levels, shop.draw, np.ones(80, np.bool_), shop.skus, np.ones(80, np.bool_), good)
         shop.blend.end(shop.number, shop.table)
     assert set(served.source[:40].tolist()) == {FAST}
     assert FAST not in served.source[40:]
@@ -175,7 +176,7 @@ def test_what_is_stored_goes_on_as_if_nothing_had_happened() -> None:
         np.testing.assert_array_equal(served.quantiles, again.quantiles)
         kept = {due: raw for due, raw in kept.items() if due[0] > other.number} | other.blend.take_fresh()
         if day % 7 == 3:
-            losses, other.blend = other.blend.losses.tobytes(), Aggregation(model="net@1")
+            losses, other.blend = other.blend.packed(), Aggregation(model="net@1")
             other.blend.restore(losses, iter(kept.items()))
             assert other.blend.take_fresh() == {}
             other.blend.renew()
@@ -192,7 +193,7 @@ def test_forecasts_of_another_model_are_not_held_against_this_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\x93\x01", Pending([b"A"], np.zeros(1, np.int8), np.zeros((2, 7, 5), np.float32)).packed("m")]
+    "raw", [b"", b"\x93\x01", Pending([b"A"], np.zeros(1, np.int8), np.zeros((2, 7, 6), np.float32)).packed("m")]
 )
 def test_damage_is_noticed(raw: bytes) -> None:
     with pytest.raises(StateCorrupt, match="delete the state directory"):
@@ -224,6 +225,50 @@ def test_crossing_for_ages_ends() -> None:
         shop.window({PLAIN: 4.0})
     shop.blend.fade(10**9)
     assert shop.blend.losses.max() < 1e-30
+
+
+def test_hits_are_those_of_the_randomised_pit() -> None:
+    dice = np.random.default_rng(8)
+    quantiles = np.sort(dice.poisson(2, (400, len(LEVELS))).astype(np.float32), axis=1)
+    sold = dice.poisson(2, 400).astype(np.float32)
+    found = aggregation.hits(sold, quantiles)
+    for y, row, hit in zip(sold, quantiles, found, strict=True):
+        below = [level for level, q in zip(LEVELS, row, strict=True) if q < y]
+        above = [level for level, q in zip(LEVELS, row, strict=True) if q > y]
+        same = [level for level, q in zip(LEVELS, row, strict=True) if q == y]
+        low, high = max(below, default=0.0), min(above, default=1.0)
+        start, stop = ((low + same[0]) / 2, (same[-1] + high) / 2) if same else (low, high)
+        start = 0.0 if y == 0 else start
+        wanted = [min(1.0, max(0.0, (level - start) / (stop - start))) for level in LEVELS]
+        np.testing.assert_allclose(hit, wanted, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [2.0, 30.0], ids=["too narrow", "too wide"])
+def test_levels_become_hit_as_often_as_they_should(width: float) -> None:
+    """Within a year nearer by a third at the least; of an expert that is only wrong about how sure it is."""
+    shop, dice = Shop(100, 20.0), np.random.default_rng(6)
+    hit, spans = [], []
+    served: Served | None = None
+    for day in range(400):
+        sold = dice.gamma(9, 20 / 9, 100).astype(np.float32)
+        if served is not None and day > 250:
+            hit.append(aggregation.hits(sold, served.quantiles[:, 0]))
+        shop.number += 1
+        shop.table["ring"][:100, shop.number % RING], shop.table["age"][:100] = sold, day + 1
+        shop.blend.begin(shop.levels)
+        everybody = np.ones(100, np.bool_)
+        served = shop.blend.serve(
+            shop.levels, shop.draw, everybody, shop.skus, everybody, lambda _, rows: about(20.0, len(rows), width)
+        )
+        shop.blend.end(shop.number, shop.table)
+        spans.append(sold)
+    found = np.concatenate(hit).mean(axis=0)
+    raw = aggregation.hits(np.concatenate(spans), about(20.0, 40_000, width).quantiles[:, 0]).mean(axis=0)
+    off, was_off = np.abs(found - LEVELS), np.abs(raw - LEVELS)
+    assert was_off.max() > 0.1, "else there was nothing to calibrate"
+    assert off.mean() <= 0.7 * was_off.mean()
+    assert (off <= was_off + 0.02).all()
 
 
 @pytest.mark.slow
