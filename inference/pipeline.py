@@ -234,7 +234,7 @@ class WindowPipeline:
                 net.quantiles[~net_ok[at]] = net.mean[~net_ok[at]] = 0
                 return net
             if expert == aggregation.WINDOWS:
-                some = {name: chunk.after[name][at] for name in ("ring", "age")}
+                some = {name: chunk.after[name][at] for name in ("ring", "age", "nu")}
                 return window_quantiles.forecast(some, context)
             if expert == aggregation.NAIVE:
                 some, whole = {name: rows[name][at] for name in _OF_NAIVE}, ~fractional[at]

@@ -8,6 +8,7 @@ import numpy as np
 
 from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from features.closing import last_windows
+from features.outliers import cap_units
 from inference.ew_nb import Forecast
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ _TAU: Final = np.asarray(LEVELS, np.float32)
 def forecast(rows: dict[str, NDArray[Any]], context: Context) -> Forecast:
     """Forecast all steps and sums from the ring of windows; a window in which the shop is closed sells nothing.
 
-    rows: "ring" and "age" of `features.closing`. Sums are the quantiles of overlapping spans of the ring; a SKU that is
-    younger than a span has that of a window, times the open windows of the span.
+    rows: "ring", "age" and "nu" of `features.closing`; outliers are capped by `cap_units`. Sums are the quantiles of
+    overlapping spans of the ring; a SKU that is younger than a span has that of a window, times the open windows of the
+    span.
     """
-    units = last_windows(rows, context.number, RING)
+    units = cap_units(last_windows(rows, context.number, RING), rows["nu"]).astype(np.float32)
     window = _quantiles(units)
     known = np.isfinite(units)
     mean = np.where(known, units, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)

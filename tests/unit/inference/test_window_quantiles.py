@@ -23,7 +23,7 @@ def test_they_are_numpy_s_of_what_the_sku_has_lived(age: int) -> None:
     for day in range(28):
         season.observe(phase=day % 7, lines=0.0 if day % 7 == 2 else 50.0, units=100.0)
     found = context(WindowGrid(), season, number, is_open=True)
-    made = forecast({"ring": ring, "age": np.full(3, age, np.int32)}, found)
+    made = forecast({"ring": ring, "age": np.full(3, age, np.int32), "nu": np.full(3, 3.0, np.float32)}, found)
     is_open = found.season_next > 0
     assert 0 < is_open.sum() < HORIZON
     for row in range(3):
@@ -37,3 +37,12 @@ def test_they_are_numpy_s_of_what_the_sku_has_lived(age: int) -> None:
             np.testing.assert_allclose(made.quantiles[row, at], wanted, atol=1e-3)
         mean = known.mean() if len(known) else 0.0
         np.testing.assert_allclose(made.mean[row], mean * is_open, atol=1e-4)
+
+
+def test_an_absurd_order_is_no_quantile() -> None:
+    ring = np.full((1, RING), 3.0, np.float32)
+    ring[0, 5:8] = 1e15
+    rows = {"ring": ring, "age": np.full(1, RING, np.int32), "nu": np.full(1, 3.0, np.float32)}
+    made = forecast(rows, context(WindowGrid(), SeasonProfile(7), 1_000, is_open=True))
+    assert made.quantiles.max() <= 3 * 60.0 + 11 * 3.0
+    assert made.mean.max() < 7.0
