@@ -124,6 +124,17 @@ class Served(NamedTuple):
     mean: NDArray[np.float32]
     source: NDArray[np.int8]
 
+    @classmethod
+    def empty(cls, n: int) -> Served:
+        """Make room for n SKUs."""
+        quantiles = np.empty((n, _OUTPUTS, len(LEVELS)), np.float32)
+        return cls(quantiles, np.empty((n, HORIZON), np.float32), np.empty(n, np.int8))
+
+    def put(self, at: slice, part: Served) -> None:
+        """Put some SKUs in their place."""
+        for whole, some in zip(self, part, strict=True):
+            whole[at] = some  # type: ignore[index]  # arrays all
+
 
 BLEND: Final = len(EXPERTS)
 """Stands for more than one expert in `Served.source`; else it is the expert's position."""
@@ -134,7 +145,10 @@ Ask = Callable[[int, "NDArray[np.intp]"], "Forecast"]
 
 @dataclass(frozen=True)
 class _Weights:
-    """served: (classes, K + S, Q, experts); means: (classes, K, experts); source: (classes,)."""
+    """By class, and again by class where the net may not serve, 2 x C in all.
+
+    served: (2C, K + S, Q, experts), calibrated; means: (2C, K, experts); source: (2C,).
+    """
 
     served: NDArray[np.float32]
     means: NDArray[np.float32]
@@ -157,14 +171,16 @@ class Aggregation:
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
         self._chance = np.ones(len(CLASSES))
         self._made: dict[int, list[tuple[list[bytes], NDArray[np.int8], NDArray[np.float32]]]] = {}
-        self._with_net = self._without = self._weights(with_net=False)
+        self._now = self._weights()
 
-    def begin(self, levels: NDArray[np.float32]) -> None:
-        """Begin the forecasts of a close. levels: (n,), units per open window of all live SKUs."""
-        count = np.bincount(class_of(levels), minlength=len(CLASSES))
+    def begin(self, levels: NDArray[np.float32], *, newcomers: int = 0) -> None:
+        """Begin the forecasts of a close, which is of n SKUs and some newcomers, that may be of any class.
+
+        levels: (n,), units per open window.
+        """
+        count = np.bincount(class_of(levels), minlength=len(CLASSES)) + newcomers
         self._chance = PANEL / np.maximum(count, PANEL)
-        self._without = self._weights(with_net=False)
-        self._with_net = self._weights(with_net=True)
+        self._now = self._weights()
 
     def weights(self) -> NDArray[np.float32]:
         """Give the weights, float32 (groups, classes, Q, experts); they add up to one over the experts."""
@@ -187,9 +203,9 @@ class Aggregation:
         """
         n, classes = len(levels), class_of(levels)
         panel = np.flatnonzero(draw < self._chance[classes])
-        tables = [_stacked(self._with_net, self._without, name) for name in ("served", "means", "source")]
+        weights = self._now
         kind = classes + np.where(net_ok, 0, len(CLASSES)).astype(np.int8)
-        takes_part = tables[0].max(axis=(1, 2)) > 0  # (2 x classes, experts)
+        takes_part = weights.served.max(axis=(1, 2)) > 0  # (2 x classes, experts)
         quantiles = np.zeros((n, _OUTPUTS, len(LEVELS)), np.float32)
         mean = np.zeros((n, HORIZON), np.float32)
         kept = np.empty((len(panel), len(GROUPS), len(LEVELS), len(EXPERTS) + 1), np.float32)
@@ -208,9 +224,8 @@ class Aggregation:
                     continue
                 if len(into) == n:  # slices make no copies
                     into, used = slice(None), slice(None)
-                quantiles[into] += tables[0][one, :, :, expert] * found.quantiles[used]
-                mean[into] += tables[1][one, :, expert] * found.mean[used]
-        quantiles *= np.exp(self.offsets / 2)[_GROUP_OF].swapaxes(0, 1)[classes]
+                quantiles[into] += weights.served[one, :, :, expert] * found.quantiles[used]
+                mean[into] += weights.means[one, :, expert] * found.mean[used]
         for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
             np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
         _round(quantiles, fractional)
@@ -218,7 +233,7 @@ class Aggregation:
         keys, kinds = [skus[row].encode() for row in panel.tolist()], classes[panel].astype(np.int8)
         for group in range(len(GROUPS)):
             self._made.setdefault(group, []).append((keys, kinds, kept[:, group]))
-        return Served(quantiles, mean, tables[2][kind].astype(np.int8))
+        return Served(quantiles, mean, weights.source[kind])
 
     def end(self, number: int, table: SkuTable) -> None:
         """End the close of window `number`: hold against it what was forecast of it, and let that weigh."""
@@ -311,17 +326,23 @@ class Aggregation:
         moved = self.offsets[at] + np.float32(CALIBRATION_RATE[is_sum] * trust) * (_TAU - hit)
         self.offsets[at] = np.clip(moved, -_MOST_OFFSET, _MOST_OFFSET)
 
-    def _weights(self, *, with_net: bool) -> _Weights:
-        found = self.weights()
-        if not with_net:
-            found[..., NET] = 0
-        found[found < _TAKES_PART] = 0
-        found[found.sum(axis=-1) == 0, PLAIN] = 1
-        found /= found.sum(axis=-1, keepdims=True)
-        served = np.ascontiguousarray(found[_GROUP_OF].swapaxes(0, 1))
-        takes_part = served.max(axis=(1, 2)) > 0
+    def _weights(self) -> _Weights:
+        """Give the weights that serve, with the factors in them, so that nothing is left to multiply."""
+        factors = np.exp(self.offsets / 2)[..., None]
+        parts = []
+        for has_net in (True, False):
+            found = self.weights()
+            if not has_net:
+                found[..., NET] = 0
+            found[found < _TAKES_PART] = 0
+            found[found.sum(axis=-1) == 0, PLAIN] = 1
+            found /= found.sum(axis=-1, keepdims=True)
+            parts.append(found)
+        plain = np.concatenate(parts, axis=1)[_GROUP_OF].swapaxes(0, 1)
+        served = np.concatenate([part * factors for part in parts], axis=1)[_GROUP_OF].swapaxes(0, 1)
+        takes_part = plain.max(axis=(1, 2)) > 0
         source = np.where(takes_part.sum(axis=1) == 1, takes_part.argmax(axis=1), BLEND).astype(np.int8)
-        return _Weights(served, served[:, :HORIZON].mean(axis=2), source)
+        return _Weights(np.ascontiguousarray(served), plain[:, :HORIZON].mean(axis=2), source)
 
 
 def class_of(levels: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -375,10 +396,6 @@ def _softmax(logs: NDArray[np.float32]) -> NDArray[np.float32]:
     shares = raised / raised.sum(axis=-1, keepdims=True)
     found: NDArray[np.float32] = ((1 - FLOOR * len(EXPERTS)) * shares + FLOOR).astype(np.float32)
     return found
-
-
-def _stacked(one: _Weights, other: _Weights, name: str) -> NDArray[Any]:
-    return np.concatenate([getattr(one, name), getattr(other, name)])
 
 
 def as_metrics(found: NDArray[np.float32]) -> Mapping[tuple[str, str], float]:

@@ -42,6 +42,7 @@ _LEARNT = (*(c.name for c in JUDGING), "h", "c")
 _ALERT_COLUMNS = tuple(name for name, *_ in alerting.COLUMNS)
 _BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
+_BLOCK = 2_048  # SKUs whose forecasts are blended at a time: what is made on the way stays in the cache
 _OF_NAIVE, _OF_PLAIN = (tuple(name for name, *_ in module.COLUMNS) for module in (baselines, ew_nb))
 _SOURCES = np.array([SOURCES.index(name) for name in (*aggregation.EXPERTS, "blend")], np.int8)
 
@@ -89,7 +90,7 @@ class WindowPipeline:
         next_open = False
         self.live.fade()
         if self.session is not None:
-            self.aggregation.begin(self._levels(number))
+            self._begin(number)
         for chunk in self.sku_state.close(number):
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
@@ -101,12 +102,14 @@ class WindowPipeline:
         if self.session is not None:
             self.aggregation.end(number, self.sku_state.table)
 
-    def _levels(self, number: int) -> NDArray[np.float32]:
-        """Give the units per open window of all SKUs that were live before window `number`."""
+    def _begin(self, number: int) -> None:
+        """Tell the blend how fast the SKUs sell that were live before window `number`, and how many come up in it."""
         table, count = self.sku_state.table, len(self.sku_state.table)
-        live = table["first_number"][:count] < number
+        first = table["first_number"][:count]
+        live = first < number
         columns = {name: table[name][:count][live] for name, *_ in ew_nb.COLUMNS}
-        return ew_nb.levels(columns, table["opens"][:count][live])
+        levels = ew_nb.levels(columns, table["opens"][:count][live])
+        self.aggregation.begin(levels, newcomers=int((first == number).sum()))
 
     def _nothing_expected(self, chunk: ClosingChunk) -> closing.Rows:
         """Take back the forecasts of a window that a model made, and that has closed without one."""
@@ -223,38 +226,53 @@ class WindowPipeline:
             drawn[unknown] = aggregation.draws([skus[row] for row in np.flatnonzero(unknown).tolist()])
             rows["draw"] = drawn
 
-        def plain(which: int, at: NDArray[np.intp] | slice) -> ew_nb.Forecast:
-            some = {name: rows[name][at] for name in _OF_PLAIN}
-            prior_nu = self.sku_state.prior_nu
-            return ew_nb.forecast(some, which, context, opens=opens[at], prior_nu=prior_nu, fractional=fractional[at])
+        n, levels, may_serve = len(skus), ew_nb.levels(rows, opens), net_ok & self.net_fits
+        served = aggregation.Served.empty(n)
+        rows["next_plain"] = np.empty((n, len(LEVELS)), np.float32)
+        for low in range(0, n, _BLOCK):
+            block = slice(low, low + _BLOCK)
+            usual = self._plain(chunk, rows, 0, block)
+            rows["next_plain"][block] = usual.quantiles[:, 0]
 
-        def ask(expert: int, at: NDArray[np.intp]) -> ew_nb.Forecast:
-            if expert == aggregation.NET:
-                net = ew_nb.Forecast(np.concatenate([out.quantiles[at], out.sums[at]], axis=1), out.mean[at])
-                net.quantiles[~net_ok[at]] = net.mean[~net_ok[at]] = 0
-                return net
-            if expert == aggregation.WINDOWS:
-                some = {name: chunk.after[name][at] for name in ("ring", "age", "nu")}
-                return window_quantiles.forecast(some, context)
-            if expert == aggregation.NAIVE:
-                some, whole = {name: rows[name][at] for name in _OF_NAIVE}, ~fractional[at]
-                naive = baselines.forecast(some, last[at], context.season_next, integer_units=whole)
-                return ew_nb.Forecast(np.concatenate([naive.quantiles, naive.sums], axis=1), naive.mean)
-            if expert == aggregation.PLAIN:
-                return usual if len(at) == len(skus) else ew_nb.Forecast(usual.quantiles[at], usual.mean[at])
-            return plain(expert - aggregation.PLAIN, at)
+            def ask(expert: int, at: NDArray[np.intp], low: int = low, usual: ew_nb.Forecast = usual) -> ew_nb.Forecast:
+                if expert == aggregation.PLAIN:
+                    return usual if len(at) == len(usual.mean) else ew_nb.Forecast(usual.quantiles[at], usual.mean[at])
+                at = at + low
+                if expert == aggregation.NET:
+                    net = ew_nb.Forecast(np.concatenate([out.quantiles[at], out.sums[at]], axis=1), out.mean[at])
+                    net.quantiles[~net_ok[at]] = net.mean[~net_ok[at]] = 0
+                    return net
+                if expert == aggregation.WINDOWS:
+                    some = {name: chunk.after[name][at] for name in ("ring", "age", "nu")}
+                    return window_quantiles.forecast(some, context)
+                if expert == aggregation.NAIVE:
+                    some, whole = {name: rows[name][at] for name in _OF_NAIVE}, ~fractional[at]
+                    naive = baselines.forecast(some, last[at], context.season_next, integer_units=whole)
+                    return ew_nb.Forecast(np.concatenate([naive.quantiles, naive.sums], axis=1), naive.mean)
+                return self._plain(chunk, rows, expert - aggregation.PLAIN, at)
 
-        usual = plain(0, slice(None))
-        served = self.aggregation.serve(
-            ew_nb.levels(rows, opens), rows["draw"], net_ok & self.net_fits, skus, fractional, ask
-        )
-        served = served._replace(mean=np.round(served.mean, 3))
+            part = self.aggregation.serve(
+                levels[block], rows["draw"][block], may_serve[block], skus[block], fractional[block], ask
+            )
+            served.put(block, part)
+        np.round(served.mean, 3, out=served.mean)
         rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
-        rows["next_plain"] = usual.quantiles[:, 0].copy()
         rows["next_naive"] = baselines.one_step(rows, last, integer_units=~fractional)
         rows["next_served"] = served.quantiles[:, 0].copy()
         rows["next_mean"] = served.mean[:, 0].copy()
         return served
+
+    def _plain(
+        self, chunk: ClosingChunk, rows: closing.Rows, which: int, at: NDArray[np.intp] | slice
+    ) -> ew_nb.Forecast:
+        return ew_nb.forecast(
+            {name: rows[name][at] for name in _OF_PLAIN},
+            which,
+            chunk.context,
+            opens=chunk.after["opens"][at],
+            prior_nu=self.sku_state.prior_nu,
+            fractional=chunk.after["fractional"][at] != 0,
+        )
 
     def _alert_changes(
         self,

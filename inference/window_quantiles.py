@@ -26,23 +26,26 @@ def forecast(rows: dict[str, NDArray[Any]], context: Context) -> Forecast:
     overlapping spans of the ring; a SKU that is younger than a span has that of a window, times the open windows of the
     span.
     """
-    units = cap_units(last_windows(rows, context.number, RING), rows["nu"]).astype(np.float32)
+    # what is older than the oldest SKU need not be looked at
+    width = int(min(max(rows["age"].max(initial=0), *SUM_WINDOWS), RING))
+    units = cap_units(last_windows(rows, context.number, width), rows["nu"]).astype(np.float32)
     window = _quantiles(units)
     known = np.isfinite(units)
-    mean = np.where(known, units, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    sold = np.where(known, units, np.float32(0))
+    mean = sold.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     is_open = (context.season_next > 0).astype(np.float32)
     found = np.empty((len(units), HORIZON + len(SUM_WINDOWS), len(LEVELS)), np.float32)
     found[:, :HORIZON] = window[:, None, :] * is_open[None, :, None]
-    total = np.concatenate(
-        [np.zeros((len(units), 1)), np.cumsum(np.where(known, units, 0), axis=1, dtype=np.float64)], 1
-    )
+    total = np.zeros((len(units), width + 1), np.float32)
+    np.cumsum(sold, axis=1, out=total[:, 1:])
     for at, span in enumerate(SUM_WINDOWS, HORIZON):
-        sums = (total[:, span:] - total[:, :-span]).astype(np.float32)
-        # of the windows that end now, one before, and so on only those that the SKU has lived
-        lived = rows["age"][:, None] >= np.arange(RING, span - 1, -1)
-        quantiles = _quantiles(np.where(lived, sums, np.nan))
+        sums = total[:, span:] - total[:, :-span]
+        if (
+            rows["age"] < width
+        ).any():  # of the windows that end now, one before, and so on only those that it has lived
+            sums[rows["age"][:, None] < np.arange(width, span - 1, -1)] = np.nan
         young = rows["age"] < span
-        found[:, at] = np.where(young[:, None], window * is_open[:span].sum(), quantiles)
+        found[:, at] = np.where(young[:, None], window * is_open[:span].sum(), _quantiles(sums))
     return Forecast(found, (mean[:, None] * is_open).astype(np.float32))
 
 

@@ -136,6 +136,19 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
     np.testing.assert_allclose(found.change_money, 2 * found.change_units, atol=0.01)
 
 
+def test_of_many_skus_that_come_up_at_once_the_panel_is_no_larger_than_it_is_later(session: Session) -> None:
+    """All of them were in it, and the record of their forecasts was larger than any topic takes."""
+    pipeline = shop(session)
+    crowd = {f"new {n}": 1.0 + n % 9 for n in range(4_000)}
+    sizes = []
+    for day in range(3):
+        run(pipeline, crowd, day)
+        fresh = pipeline.aggregation.take_fresh()
+        sizes.append(max(map(len, fresh.values())))
+        assert max(len(pending.skus) for pending in pipeline.aggregation.pending.values()) < 2 * 3 * aggregation.PANEL
+    assert max(sizes) < 200_000, "bytes of a record"
+
+
 def test_a_window_says_what_happened_in_it_and_to_whom(session: Session) -> None:
     pipeline = shop(session)
     days(pipeline, 10)
