@@ -70,6 +70,7 @@ SERVED: Final = len(EXPERTS)
 _TAU: Final = np.asarray(LEVELS, np.float32)
 _CAUTION: Final = 10.0  # of so many SKUs the losses count half
 _ZERO: Final = np.float32(1e-3)  # below this a quantile is none
+_MOST_HELD: Final = 1.0  # against an expert, of one window
 _LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
@@ -295,31 +296,36 @@ class Aggregation:
         self.pending = {due: each for due, each in found if each is not None}
 
     def _verify(self, group: int, span: int, due: Pending, number: int, table: SkuTable) -> None:
+        """Hold what was forecast of a group against what was sold in the `span` windows up to `number`."""
+        is_sum = bool(_TRIED[group] >= HORIZON)
         slots = table.slots([sku.decode() for sku in due.skus])
         known = np.flatnonzero(slots >= 0)
-        is_sum = _TRIED[group] >= HORIZON
         at = np.arange(number - span + 1, number + 1) % RING if is_sum else np.array([number % RING])
         units = table["ring"][slots[known]][:, at]
         fine = table["age"][slots[known]] >= span
-        fine &= True if is_sum else np.isfinite(units[:, 0])
+        if not is_sum:  # of a sum, windows in which the shop was closed add nothing
+            fine &= np.isfinite(units[:, 0])
         known, sold = known[fine], np.nansum(units[fine], axis=1).astype(np.float32)
-        experts = range(len(EXPERTS))
-        loss = 2 * np.stack([pinball(sold, due.quantiles[known, :, expert]) for expert in experts], axis=-1)
-        hit = hits(sold, due.quantiles[known, :, SERVED])
         for kind in range(len(CLASSES)):
             some = due.classes[known] == kind
-            count = int(some.sum())
-            if count:
-                least = _LEAST_VOLUME * count * (span if is_sum else 1)
-                # on a day on which next to nothing is sold all are wrong alike
-                usual = due.quantiles[known[some], :, PLAIN].mean(axis=1)
-                volume = max(*(float(units.sum(dtype=np.float64)) for units in (sold[some], usual)), least)
-                held = loss[some].sum(axis=0, dtype=np.float64) / volume * (count / (count + _CAUTION))
-                self._calibrate((group, kind), hit[some].mean(axis=0), count / (count + _CAUTION), is_sum=bool(is_sum))
-                held -= held.min(
-                    axis=-1, keepdims=True
-                )  # only differences weigh; and one window weighs no more than so
-                self.losses[group, kind] += as_float32(np.minimum(held, 1.0))
+            if some.any():
+                self._learn((group, kind), sold[some], due.quantiles[known[some]], windows=span if is_sum else 1)
+
+    def _learn(
+        self, at: tuple[int, int], sold: NDArray[np.float32], quantiles: NDArray[np.float32], *, windows: int
+    ) -> None:
+        """Let what n SKUs of a class sold weigh. quantiles: (n, Q, experts + 1). windows: that were summed."""
+        count = len(sold)
+        trust = count / (count + _CAUTION)
+        experts = range(len(EXPERTS))
+        loss = np.stack([2 * pinball(sold, quantiles[:, :, expert]).sum(axis=0) for expert in experts], axis=-1)
+        # on a day on which next to nothing is sold all are wrong alike: then what was expected is the measure
+        volumes = sold.sum(dtype=np.float64), quantiles[:, :, PLAIN].mean(axis=1).sum(dtype=np.float64)
+        held = trust * loss / max(*volumes, _LEAST_VOLUME * count * windows)
+        held -= held.min(axis=-1, keepdims=True)  # only differences weigh
+        self.losses[at] += as_float32(np.minimum(held, _MOST_HELD))
+        hit = hits(sold, quantiles[:, :, SERVED]).mean(axis=0)
+        self._calibrate(at, hit, trust, is_sum=windows > 1)
 
     def _calibrate(self, at: tuple[int, int], hit: NDArray[np.float32], trust: float, *, is_sum: bool) -> None:
         """Move the factors towards where each level is hit as often as it should."""
