@@ -73,6 +73,8 @@ _ZERO: Final = np.float32(1e-3)  # below this a quantile is none
 _MOST_HELD: Final = 1.0  # against an expert, of one window
 _LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
 
+_LEARNT: Final = ("losses", "offsets", "hit", "seen")
+
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     (
         "draw",
@@ -159,8 +161,9 @@ class _Weights:
 class Aggregation:
     """The weights of one partition's experts, and the forecasts of its panel.
 
-    losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors.
-    pending: what has not come true yet.
+    losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors. hit:
+    float32 (groups, Q), how many of the panel lay below each level, by the randomised PIT, and seen: float32 (groups,),
+    of how many; both fade. pending: what has not come true yet.
     """
 
     def __init__(self, *, model: str = "") -> None:
@@ -168,6 +171,8 @@ class Aggregation:
         self._model = model
         self.losses = np.zeros(_SHAPE, np.float32)
         self.offsets = np.zeros(_SHAPE[:-1], np.float32)
+        self.hit = np.zeros((len(GROUPS), len(LEVELS)), np.float32)
+        self.seen = np.zeros(len(GROUPS), np.float32)
         self.pending: dict[Due, Pending] = {}
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
         self._chance = np.ones(len(CLASSES))
@@ -258,10 +263,11 @@ class Aggregation:
     def fade(self, windows: int = 1) -> None:
         """Let so many windows pass."""
         for _ in range(windows):
-            faded = self.losses * _KEEP
-            if np.array_equal(faded, self.losses):
+            before = self.losses, self.hit, self.seen
+            for name in ("losses", "hit", "seen"):
+                setattr(self, name, getattr(self, name) * _KEEP)
+            if all(map(np.array_equal, before, (self.losses, self.hit, self.seen))):
                 break
-            self.losses = faded
 
     def cross(self, stop: int) -> None:
         """Pass over windows up to `stop` (without it), in which no SKU is live: what was forecast of them is void."""
@@ -280,18 +286,26 @@ class Aggregation:
         self._fresh = dict.fromkeys(self.pending)
 
     def packed(self) -> bytes:
-        """Write losses and offsets down."""
-        return self.losses.astype("<f4").tobytes() + self.offsets.astype("<f4").tobytes()
+        """Write down what was learnt."""
+        return b"".join(getattr(self, name).astype("<f4").tobytes() for name in _LEARNT)
+
+    def hit_shares(self) -> NDArray[np.float32]:
+        """Give the share of the panel below each level, float32 (groups, Q); NaN where nothing has come true."""
+        seen = np.where(self.seen > 0, self.seen, np.nan)[:, None]
+        return (self.hit / seen).astype(np.float32)
 
     def restore(self, packed: bytes, pending: Iterator[tuple[Due, bytes]]) -> None:
         """Go on where what was stored stands; `StateCorrupt` where it is not whole. packed: b"" for nothing."""
         if packed:
-            size = self.losses.nbytes
-            if len(packed) != size + self.offsets.nbytes:
+            if len(packed) != sum(getattr(self, name).nbytes for name in _LEARNT):
                 msg = f"stored losses of experts have {len(packed)} bytes; delete the state directory to rebuild it"
                 raise StateCorrupt(msg)
-            self.losses = np.frombuffer(packed[:size], "<f4").reshape(_SHAPE).astype(np.float32)
-            self.offsets = np.frombuffer(packed[size:], "<f4").reshape(_SHAPE[:-1]).astype(np.float32)
+            start = 0
+            for name in _LEARNT:
+                empty = getattr(self, name)
+                stored = np.frombuffer(packed, "<f4", empty.size, start)
+                setattr(self, name, stored.reshape(empty.shape).astype(np.float32))
+                start += empty.nbytes
         found = ((due, Pending.unpacked(raw, self._model)) for due, raw in pending)
         self.pending = {due: each for due, each in found if each is not None}
 
@@ -324,8 +338,10 @@ class Aggregation:
         held = trust * loss / max(*volumes, _LEAST_VOLUME * count * windows)
         held -= held.min(axis=-1, keepdims=True)  # only differences weigh
         self.losses[at] += as_float32(np.minimum(held, _MOST_HELD))
-        hit = hits(sold, quantiles[:, :, SERVED]).mean(axis=0)
-        self._calibrate(at, hit, trust, is_sum=windows > 1)
+        hit = hits(sold, quantiles[:, :, SERVED])
+        self.hit[at[0]] += hit.sum(axis=0)
+        self.seen[at[0]] += count
+        self._calibrate(at, hit.mean(axis=0), trust, is_sum=windows > 1)
 
     def _calibrate(self, at: tuple[int, int], hit: NDArray[np.float32], trust: float, *, is_sum: bool) -> None:
         """Move the factors towards where each level is hit as often as it should."""

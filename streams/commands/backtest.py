@@ -27,6 +27,7 @@ from features.grid import WindowGrid
 from features.offline import feed, windows_between
 from features.sku_state import SkuState
 from inference import bundle as bundles
+from inference.aggregation import GROUPS, Aggregation
 from inference.live_loss import LiveLoss
 from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
@@ -84,7 +85,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         raise BadInput(msg)
     pq.write_table(pa.concat_tables(tables), out)
     console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")
-    for line in accuracy_lines(pipeline.live):
+    for line in (*accuracy_lines(pipeline.live), *calibration_lines(pipeline.aggregation)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -98,6 +99,15 @@ def accuracy_lines(live: LiveLoss) -> Iterator[str]:
             f"({served / plain - 1:+.0%}), seasonal naive {naive:.3f} ({served / naive - 1:+.0%}); "
             f"{live.coverage():.1%} within the 90 % band"
         )
+
+
+def calibration_lines(blend: Aggregation) -> Iterator[str]:
+    """Say how often the 80 % band held, by the randomised PIT of the panel, as a worker's metrics do."""
+    shares = blend.hit_shares()
+    if blend.seen.all():
+        held = shares[:, LEVELS.index(0.9)] - shares[:, LEVELS.index(0.1)]
+        said = ", ".join(f"{share:.0%} of {name}" for name, share in zip(GROUPS, held.tolist(), strict=True))
+        yield f"within the 80 % band, by steps and sums, lately (half-life 60 windows): {said}"
 
 
 def forecast_rows(closed: WindowOutputs, *, origin_ms: int, horizon: int) -> pa.Table:

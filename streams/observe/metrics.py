@@ -117,6 +117,12 @@ class Metrics:
             ("partition", "source", "steps"),
             registry=r,
         )
+        self.hit = Gauge(
+            "skutrend_live_hit_ratio",
+            "Share of actuals below a quantile that was served, by the randomised PIT of the panel, recent windows",
+            ("partition", "level", "steps"),
+            registry=r,
+        )
         self.coverage = Gauge(
             "skutrend_live_coverage",
             "Share of actuals within the 90 % band of the one-step forecast served, recent windows",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.aggregation import as_metrics
+from features.cadence import LEVELS
+from inference.aggregation import GROUPS, as_metrics
 from inference.alerting import open_counts
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
 
@@ -97,6 +98,10 @@ class Reporter:
             self._metrics.loss.labels(number, source).set(state.pipeline.live.wql(source))
         for (source, steps), weight in as_metrics(state.pipeline.aggregation.weights()).items():
             self._metrics.weight.labels(number, source, steps).set(weight)
+        shares = state.pipeline.aggregation.hit_shares()
+        for level in (0.1, 0.5, 0.9):
+            for steps, share in zip(GROUPS, shares[:, LEVELS.index(level)].tolist(), strict=True):
+                self._metrics.hit.labels(number, level, steps).set(share)
         is_open = state.sku_state.table["alert_open"][: len(state.sku_state.table)]
         for (kind, severity), count in open_counts(is_open).items():
             self._metrics.open_alerts.labels(number, kind, severity).set(count)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from inference.aggregation import Aggregation
 from inference.live_loss import LiveLoss
-from streams.commands.backtest import accuracy_lines
+from streams.commands.backtest import accuracy_lines, calibration_lines
 
 
 def test_the_loss_is_told_beside_those_of_plain_forecasts() -> None:
@@ -14,3 +17,12 @@ def test_the_loss_is_told_beside_those_of_plain_forecasts() -> None:
         "seasonal naive 0.600 (-50%); 90.0% within the 90 % band"
     ]
     assert list(accuracy_lines(LiveLoss())) == [], "nothing was sold"
+
+
+def test_it_is_told_how_often_the_band_held() -> None:
+    blend = Aggregation()
+    assert list(calibration_lines(blend)) == [], "nothing has come true"
+    blend.seen[:] = 10
+    blend.hit[:] = np.array([0, 1, 2, 5, 7, 9, 10])
+    (line,) = calibration_lines(blend)
+    assert line.endswith("80% of 1, 80% of 2-5, 80% of 6-9, 80% of 10-14, 80% of sum7, 80% of sum14")

@@ -243,6 +243,19 @@ def test_hits_are_those_of_the_randomised_pit() -> None:
         np.testing.assert_allclose(hit, wanted, atol=1e-5)
 
 
+def test_shares_below_levels_are_told_by_group() -> None:
+    shop = Shop(20)
+    assert np.isnan(shop.blend.hit_shares()).all()
+    for _ in range(6):
+        shop.window({PLAIN: 4.0})
+    shares = shop.blend.hit_shares()
+    assert np.isnan(shares[3]).all(), "nothing of two weeks has come true"
+    np.testing.assert_allclose(shares[0], 0, atol=1e-6)  # 5 was sold, above all that was served
+    for _ in range(30):
+        shop.window({PLAIN: 6.5})
+    assert (shop.blend.hit_shares()[0] > 0.5).all(), "what fades counts less"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [2.0, 30.0], ids=["too narrow", "too wide"])
 def test_levels_become_hit_as_often_as_they_should(width: float) -> None:
