@@ -24,6 +24,7 @@ from xxhash import xxh3_64_intdigest
 from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from inference.arrays import as_float32
 from inference.scoring import pinball
+from inference.trend import exceeds, odds
 from schemas.errors import StateCorrupt
 from schemas.refusals import DECODE_ERRORS
 
@@ -73,7 +74,8 @@ _ZERO: Final = np.float32(1e-3)  # below this a quantile is none
 _MOST_HELD: Final = 1.0  # against an expert, of one window
 _LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
 
-_LEARNT: Final = ("losses", "offsets", "hit", "seen")
+_LEARNT: Final = ("losses", "offsets", "hit", "seen", "slopes")
+_SLOPE_RATE: Final = 0.03
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     (
@@ -163,7 +165,8 @@ class Aggregation:
 
     losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors. hit:
     float32 (groups, Q), how many of the panel lay below each level, by the randomised PIT, and seen: float32 (groups,),
-    of how many; both fade. pending: what has not come true yet.
+    of how many; both fade. slopes: float32 (classes,), how far the probability of an increase is believed. pending:
+    what has not come true yet.
     """
 
     def __init__(self, *, model: str = "") -> None:
@@ -173,6 +176,7 @@ class Aggregation:
         self.offsets = np.zeros(_SHAPE[:-1], np.float32)
         self.hit = np.zeros((len(GROUPS), len(LEVELS)), np.float32)
         self.seen = np.zeros(len(GROUPS), np.float32)
+        self.slopes = np.ones(len(CLASSES), np.float32)
         self.pending: dict[Due, Pending] = {}
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
         self._chance = np.ones(len(CLASSES))
@@ -289,6 +293,10 @@ class Aggregation:
         """Write down what was learnt."""
         return b"".join(getattr(self, name).astype("<f4").tobytes() for name in _LEARNT)
 
+    def slope_of(self, levels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give how far the probability of an increase is believed, of SKUs of these levels; float32 (n,)."""
+        return self.slopes[class_of(levels)]
+
     def hit_shares(self) -> NDArray[np.float32]:
         """Give the share of the panel below each level, float32 (groups, Q); NaN where nothing has come true."""
         seen = np.where(self.seen > 0, self.seen, np.nan)[:, None]
@@ -324,6 +332,27 @@ class Aggregation:
             some = due.classes[known] == kind
             if some.any():
                 self._learn((group, kind), sold[some], due.quantiles[known[some]], windows=span if is_sum else 1)
+        if is_sum and span == SUM_WINDOWS[0]:
+            before = table["ring"][slots[known]][:, np.arange(number - 2 * span + 1, number - span + 1) % RING]
+            self._believe(due.classes[known], sold, np.nansum(before, axis=1), due.quantiles[known, :, SERVED])
+
+    def _believe(
+        self,
+        classes: NDArray[np.int8],
+        sold: NDArray[np.float32],
+        before: NDArray[np.float32],
+        quantiles: NDArray[np.float32],
+    ) -> None:
+        """Learn how far an increase that was announced came true: a step down the gradient of the log loss."""
+        announced = odds(exceeds(quantiles, before))
+        rose = np.where(sold == before, 0.5, sold > before)
+        for kind in range(len(CLASSES)):
+            some = classes == kind
+            count = int(some.sum())
+            if count:
+                miss = (1 / (1 + np.exp(-self.slopes[kind] * announced[some])) - rose[some]) * announced[some]
+                step = _SLOPE_RATE * count / (count + _CAUTION) * float(miss.mean())
+                self.slopes[kind] = np.clip(self.slopes[kind] - step, 0, 1)
 
     def _learn(
         self, at: tuple[int, int], sold: NDArray[np.float32], quantiles: NDArray[np.float32], *, windows: int

@@ -167,7 +167,8 @@ class WindowPipeline:
         served = self._serve(chunk, rows, out)
         last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
-        where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7, price=chunk.facts.price)
+        slope = self.aggregation.slope_of(ew_nb.levels(rows, chunk.after["opens"]))
+        where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7, price=chunk.facts.price, slope=slope)
         changes = self._alert_changes(chunk, rows, found, served_before, mean7)
         chunk.commit(rows)
         return WindowOutputs(

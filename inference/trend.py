@@ -1,7 +1,8 @@
 """Whether demand goes up or down: the next 7 windows against the last 7.
 
 The forecast of the sum is a quantile function; read backwards it is a distribution function, from which comes the
-probability that the next sum exceeds the last one.
+probability that the next sum exceeds the last one. How far that is believed is learnt from how such probabilities have
+come true (`aggregation.Aggregation.slopes`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from inference.arrays import LARGEST, Floats, as_float32
 SURE: Final = 0.8
 """Probability from which a direction is claimed."""
 
+_CERTAIN: Final = 0.99  # no shop is surer of a week than this
+
 _TAU: Final = np.asarray((0.0, *LEVELS, 1.0), np.float32)
 
 
@@ -32,18 +35,19 @@ class Trend:
     change_money: NDArray[np.float32]
 
 
-def trend(sum7: Floats, *, last7: Floats, mean7: Floats, price: Floats) -> Trend:
+def trend(sum7: Floats, *, last7: Floats, mean7: Floats, price: Floats, slope: Floats | float = 1.0) -> Trend:
     """Compare the demand of the next 7 windows with that of the last 7.
 
     sum7: (n, Q), quantiles of the next 7 windows' sum, units, ascending. last7: (n,), units sold in the last 7.
     mean7: (n,), expected units of the next 7. price: (n,), of a unit, NaN where it is not known.
+    slope: (n,), how far such probabilities are to be believed, see `believed`.
 
     `probability` is P(next > last), an exact tie counting half, so a SKU that sells nothing and will sell nothing has
     0.5 and is flat. `direction` is up from 0.8 and down to 0.2. `change_pct` is that of the mean, NaN where the last
     7 windows sold nothing: there is no percentage of zero. `change_units` is the same in units, `change_money` what
     those are worth, NaN where there is no price.
     """
-    probability = exceeds(sum7, last7)
+    probability = believed(exceeds(sum7, last7), slope)
     direction = (probability >= SURE).astype(np.int8) - (probability <= 1.0 - SURE).astype(np.int8)
     sold = last7 > 0
     base = np.where(sold, last7, 1.0)
@@ -51,6 +55,22 @@ def trend(sum7: Floats, *, last7: Floats, mean7: Floats, price: Floats) -> Trend
     units = np.round(np.asarray(mean7, np.float64) - last7, 3)
     money = as_float32(np.round(units * np.asarray(price, np.float64), 2))
     return Trend(direction, np.minimum(change, LARGEST).astype(np.float32), probability, as_float32(units), money)
+
+
+def believed(probability: Floats, slope: Floats | float) -> NDArray[np.float32]:
+    """Draw probabilities towards one half, float32 (n,): their logarithm of the odds times `slope`, 0 to 1.
+
+    >>> believed(np.array([0.5, 0.9, 0.1]), 0.5)
+    array([0.5 , 0.75, 0.25], dtype=float32)
+    """
+    return (1 / (1 + np.exp(-slope * odds(probability)))).astype(np.float32)
+
+
+def odds(probability: Floats) -> NDArray[np.float64]:
+    """Logarithm of the odds, (n,); of what is all but certain that of 0.99."""
+    bounded = np.clip(np.asarray(probability, np.float64), 1 - _CERTAIN, _CERTAIN)
+    found: NDArray[np.float64] = np.log(bounded) - np.log1p(-bounded)
+    return found
 
 
 def exceeds(quantiles: Floats, value: Floats) -> NDArray[np.float32]:

@@ -243,6 +243,20 @@ def test_hits_are_those_of_the_randomised_pit() -> None:
         np.testing.assert_allclose(hit, wanted, atol=1e-5)
 
 
+def test_increases_that_do_not_come_true_are_believed_less_and_those_that_do_are_not() -> None:
+    """Told: 40 or so after 35. One shop sells 35 all along, the other one as it was told."""
+    slopes = []
+    for weekly in (5.0, 5.8):
+        shop = Shop(60)
+        for day in range(120):
+            sold = np.full(60, 5.0 if day % 14 < 7 else weekly, np.float32)
+            shop.window({PLAIN: 5.8, NET: 5.8, FAST: 5.8, NAIVE: 5.8}, sold)
+        slopes.append(shop.blend.slope_of(shop.levels)[0])
+    assert 0 <= slopes[0] < 0.3
+    assert slopes[1] > slopes[0]
+    assert shop.blend.slopes[:2].tolist() == [1, 1], "of other classes nothing is known"
+
+
 def test_shares_below_levels_are_told_by_group() -> None:
     shop = Shop(20)
     assert np.isnan(shop.blend.hit_shares()).all()

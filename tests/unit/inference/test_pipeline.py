@@ -9,7 +9,7 @@ from features.cadence import DAY_MS, HOUR_MS, LEVELS
 from features.encoding import fingerprint
 from features.grid import WindowGrid
 from features.sku_state import SkuState
-from inference import aggregation, bundle, scoring
+from inference import aggregation, bundle, ew_nb, scoring
 from inference.live_loss import LiveLoss
 from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
@@ -118,7 +118,9 @@ def test_what_was_served_is_what_the_next_window_is_held_against(session: Sessio
 
 def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with_the_last(session: Session) -> None:
     pipeline = shop(session)
-    outputs = days(pipeline, 30)
+    days(pipeline, 29)
+    slopes = pipeline.aggregation.slopes.copy()
+    outputs = days(pipeline, 1, 29)
     found = forecasts_of(outputs[-1])
     start_ms = MONDAY_MS + 29 * DAY_MS
     assert (found.window_start_ms, found.window_end_ms) == (start_ms, start_ms + DAY_MS)
@@ -128,7 +130,12 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
     assert (found.quantile_levels, found.sum_windows) == (LEVELS, (7, 14))
     np.testing.assert_array_equal(found.actual_units, [sold(29)[sku] for sku in found.sku])
     last7 = np.array([sum(sold(day)[sku] for day in range(23, 30)) for sku in found.sku])
-    expected = trend(found.sums[:, 0], last7=last7, mean7=found.mean[:, :7].sum(axis=1), price=np.full(3, 2.0))
+    table = pipeline.sku_state.table
+    levels = ew_nb.levels({name: table[name][:3] for name, *_ in ew_nb.COLUMNS}, table["opens"][:3])
+    slope = slopes[aggregation.class_of(levels)]
+    expected = trend(
+        found.sums[:, 0], last7=last7, mean7=found.mean[:, :7].sum(axis=1), price=np.full(3, 2.0), slope=slope
+    )
     np.testing.assert_array_equal(found.direction, expected.direction)
     np.testing.assert_allclose(found.probability, expected.probability, rtol=1e-6)
     for name in ("change_pct", "change_units", "change_money"):

@@ -51,6 +51,17 @@ def test_directions_and_percentages() -> None:
     assert np.isnan(got.change_money[3]), "nobody knows what it costs"
 
 
+def test_directions_are_claimed_of_what_is_believed() -> None:
+    q, last7 = np.repeat(LADDER, 3, axis=0), np.array([10.0, 10, 95])
+    surely = trend(q, last7=last7, mean7=np.full(3, 50.0), price=np.ones(3))
+    hardly = trend(q, last7=last7, mean7=np.full(3, 50.0), price=np.ones(3), slope=np.array([1.0, 0.4, 0.4]))
+    assert surely.direction.tolist() == [1, 1, -1]
+    assert hardly.direction.tolist() == [1, 0, 0]
+    assert hardly.probability[0] == surely.probability[0]
+    assert 0.5 < hardly.probability[1] < surely.probability[1]
+    assert surely.probability[2] < hardly.probability[2] < 0.5
+
+
 def test_what_no_float_holds_is_bounded() -> None:
     got = trend(LADDER, last7=np.zeros(1), mean7=np.array([1e30]), price=np.array([1e30]))
     assert np.isfinite(got.change_money).all()
