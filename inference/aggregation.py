@@ -13,7 +13,7 @@ sharpness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -253,15 +253,9 @@ class Aggregation:
             self._fresh.pop((number, group), None)
             if due is not None:
                 self._verify(group, span, due, number, table)
-            made = self._made.get(group, [])
-            if sum(len(skus) for skus, *_ in made):
-                at = number + span, group
-                self.pending[at] = Pending(
-                    [sku for skus, *_ in made for sku in skus],
-                    np.concatenate([classes for _, classes, _ in made]),
-                    np.concatenate([quantiles for *_, quantiles in made]),
-                )
-                self._fresh[at] = None
+            if pending := _in_order(self._made.get(group, [])):
+                self.pending[number + span, group] = pending
+                self._fresh[number + span, group] = None
         self._made = {}
 
     def fade(self, windows: int = 1) -> None:
@@ -432,6 +426,19 @@ def hits(sold: NDArray[np.float32], quantiles: NDArray[np.float32]) -> NDArray[n
     share = (_TAU - start[:, None]) / np.maximum(stop - start, _ZERO)[:, None]
     found: NDArray[np.float32] = np.clip(share, 0, 1).astype(np.float32)
     return found
+
+
+def _in_order(parts: Sequence[tuple[list[bytes], NDArray[np.int8], NDArray[np.float32]]]) -> Pending | None:
+    """Put the parts of a panel together, ascending by name; None where there is nothing.
+
+    The order in which SKUs lie in memory is another one after a restart: sums over them would differ by a bit.
+    """
+    skus = [sku for skus, *_ in parts for sku in skus]
+    if not skus:
+        return None
+    order = sorted(range(len(skus)), key=skus.__getitem__)
+    classes, quantiles = (np.concatenate([part[at] for part in parts])[order] for at in (1, 2))
+    return Pending([skus[at] for at in order], classes, quantiles)
 
 
 def _round(quantiles: NDArray[np.float32], fractional: NDArray[np.bool_]) -> None:

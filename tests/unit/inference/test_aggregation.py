@@ -184,6 +184,20 @@ def test_what_is_stored_goes_on_as_if_nothing_had_happened() -> None:
     np.testing.assert_array_equal(one.blend.losses, other.blend.losses)
 
 
+def test_the_order_in_which_skus_lie_changes_no_bit() -> None:
+    one, other = Shop(50), Shop(50)
+    other.skus = other.skus[::-1]
+    other.table = SkuTable(COLUMNS)
+    other.table.add(other.skus)
+    other.draw = aggregation.draws(other.skus)
+    sold = np.random.default_rng(4).gamma(2, 2.5, (40, 50)).astype(np.float32)
+    for day in range(40):
+        served = one.window({PLAIN: 4.0, NET: 5.5}, sold[day])
+        again = other.window({PLAIN: 4.0, NET: 5.5}, sold[day, ::-1])
+        np.testing.assert_array_equal(served.quantiles, again.quantiles[::-1])
+    assert one.blend.packed() == other.blend.packed()
+
+
 def test_forecasts_of_another_model_are_not_held_against_this_one() -> None:
     shop = Shop(10, model="old")
     shop.window({PLAIN: 4.0})
