@@ -24,7 +24,7 @@ from xxhash import xxh3_64_intdigest
 from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from inference.arrays import as_float32
 from inference.scoring import pinball
-from inference.trend import exceeds, odds
+from inference.trend import chance, exceeds, odds
 from schemas.errors import StateCorrupt
 from schemas.refusals import DECODE_ERRORS
 
@@ -78,13 +78,9 @@ _LEARNT: Final = ("losses", "offsets", "hit", "seen", "slopes")
 _SLOPE_RATE: Final = 0.03
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
-    (
-        "draw",
-        "<f4",
-        (),
-        float("nan"),
-    ),  # between 0 and 1, of the SKU's name: it is of the panel where that is low enough
+    ("draw", "<f4", (), float("nan")),  # by the SKU's name, 0 to 1: it is of the panel where that is low enough
 )
+_Part = tuple[list[bytes], "NDArray[np.int8]", "NDArray[np.float32]"]  # as `Pending`, but of all groups at once
 Due = tuple[int, int]
 """Number of the window at whose close forecasts have come true, and their group."""
 
@@ -180,7 +176,7 @@ class Aggregation:
         self.pending: dict[Due, Pending] = {}
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
         self._chance = np.ones(len(CLASSES))
-        self._made: dict[int, list[tuple[list[bytes], NDArray[np.int8], NDArray[np.float32]]]] = {}
+        self._made: list[_Part] = []
         self._now = self._weights()
 
     def begin(self, levels: NDArray[np.float32], *, newcomers: int = 0) -> None:
@@ -241,8 +237,7 @@ class Aggregation:
         _round(quantiles, fractional)
         kept[..., SERVED] = quantiles[panel][:, _TRIED]
         keys, kinds = [skus[row].encode() for row in panel.tolist()], classes[panel].astype(np.int8)
-        for group in range(len(GROUPS)):
-            self._made.setdefault(group, []).append((keys, kinds, kept[:, group]))
+        self._made.append((keys, kinds, kept))
         return Served(quantiles, mean, weights.source[kind])
 
     def end(self, number: int, table: SkuTable) -> None:
@@ -253,10 +248,11 @@ class Aggregation:
             self._fresh.pop((number, group), None)
             if due is not None:
                 self._verify(group, span, due, number, table)
-            if pending := _in_order(self._made.get(group, [])):
-                self.pending[number + span, group] = pending
-                self._fresh[number + span, group] = None
-        self._made = {}
+        for group, pending in enumerate(_by_group(self._made)):
+            due_at = number + _SPANS[group], group
+            self.pending[due_at] = pending
+            self._fresh[due_at] = None
+        self._made = []
 
     def fade(self, windows: int = 1) -> None:
         """Let so many windows pass."""
@@ -316,44 +312,37 @@ class Aggregation:
         is_sum = bool(_TRIED[group] >= HORIZON)
         slots = table.slots([sku.decode() for sku in due.skus])
         known = np.flatnonzero(slots >= 0)
-        at = np.arange(number - span + 1, number + 1) % RING if is_sum else np.array([number % RING])
-        units = table["ring"][slots[known]][:, at]
+        ring = table["ring"][slots[known]]
+        units = ring[:, np.arange(number - (span if is_sum else 1) + 1, number + 1) % RING]
         fine = table["age"][slots[known]] >= span
         if not is_sum:  # of a sum, windows in which the shop was closed add nothing
             fine &= np.isfinite(units[:, 0])
-        known, sold = known[fine], np.nansum(units[fine], axis=1).astype(np.float32)
+        known, ring, sold = known[fine], ring[fine], np.nansum(units[fine], axis=1).astype(np.float32)
+        before = np.nansum(ring[:, np.arange(number - 2 * span + 1, number - span + 1) % RING], axis=1)
         for kind in range(len(CLASSES)):
             some = due.classes[known] == kind
             if some.any():
-                self._learn((group, kind), sold[some], due.quantiles[known[some]], windows=span if is_sum else 1)
-        if is_sum and span == SUM_WINDOWS[0]:
-            before = table["ring"][slots[known]][:, np.arange(number - 2 * span + 1, number - span + 1) % RING]
-            self._believe(due.classes[known], sold, np.nansum(before, axis=1), due.quantiles[known, :, SERVED])
+                quantiles = due.quantiles[known[some]]
+                self._learn((group, kind), sold[some], quantiles, windows=span if is_sum else 1)
+                if is_sum and span == SUM_WINDOWS[0]:
+                    self._believe(kind, sold[some], before[some], quantiles[:, :, SERVED])
 
     def _believe(
-        self,
-        classes: NDArray[np.int8],
-        sold: NDArray[np.float32],
-        before: NDArray[np.float32],
-        quantiles: NDArray[np.float32],
+        self, kind: int, sold: NDArray[np.float32], before: NDArray[np.float32], quantiles: NDArray[np.float32]
     ) -> None:
         """Learn how far an increase that was announced came true: a step down the gradient of the log loss."""
         announced = odds(exceeds(quantiles, before))
         rose = np.where(sold == before, 0.5, sold > before)
-        for kind in range(len(CLASSES)):
-            some = classes == kind
-            count = int(some.sum())
-            if count:
-                miss = (1 / (1 + np.exp(-self.slopes[kind] * announced[some])) - rose[some]) * announced[some]
-                step = _SLOPE_RATE * count / (count + _CAUTION) * float(miss.mean())
-                self.slopes[kind] = np.clip(self.slopes[kind] - step, 0, 1)
+        miss = (chance(self.slopes[kind] * announced) - rose) * announced
+        step = _SLOPE_RATE * _trust(len(sold)) * float(miss.mean())
+        self.slopes[kind] = np.clip(self.slopes[kind] - step, 0, 1)
 
     def _learn(
         self, at: tuple[int, int], sold: NDArray[np.float32], quantiles: NDArray[np.float32], *, windows: int
     ) -> None:
         """Let what n SKUs of a class sold weigh. quantiles: (n, Q, experts + 1). windows: that were summed."""
         count = len(sold)
-        trust = count / (count + _CAUTION)
+        trust = _trust(count)
         experts = range(len(EXPERTS))
         loss = np.stack([2 * pinball(sold, quantiles[:, :, expert]).sum(axis=0) for expert in experts], axis=-1)
         # on a day on which next to nothing is sold all are wrong alike: then what was expected is the measure
@@ -375,8 +364,9 @@ class Aggregation:
         """Give the weights that serve, with the factors in them, so that nothing is left to multiply."""
         factors = np.exp(self.offsets / 2)[..., None]
         parts = []
+        shares = self.weights()
         for has_net in (True, False):
-            found = self.weights()
+            found = shares.copy()
             if not has_net:
                 found[..., NET] = 0
             found[found < _TAKES_PART] = 0
@@ -401,9 +391,7 @@ def class_of(levels: NDArray[np.float32]) -> NDArray[np.intp]:
 
 def draws(skus: list[str]) -> NDArray[np.float32]:
     """Draw a number in [0, 1) for each SKU, the same for the same name."""
-    return (np.array([xxh3_64_intdigest(sku.encode()) >> 40 for sku in skus], np.float32) / np.float32(1 << 24)).astype(
-        np.float32
-    )
+    return np.array([xxh3_64_intdigest(sku.encode()) >> 40 for sku in skus], np.float32) / np.float32(1 << 24)
 
 
 def hits(sold: NDArray[np.float32], quantiles: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -428,17 +416,24 @@ def hits(sold: NDArray[np.float32], quantiles: NDArray[np.float32]) -> NDArray[n
     return found
 
 
-def _in_order(parts: Sequence[tuple[list[bytes], NDArray[np.int8], NDArray[np.float32]]]) -> Pending | None:
-    """Put the parts of a panel together, ascending by name; None where there is nothing.
+def _by_group(parts: Sequence[_Part]) -> Iterator[Pending]:
+    """Put the parts of a panel together, ascending by name, and give what is pending of each group; of none, nothing.
 
     The order in which SKUs lie in memory is another one after a restart: sums over them would differ by a bit.
     """
     skus = [sku for skus, *_ in parts for sku in skus]
     if not skus:
-        return None
+        return
     order = sorted(range(len(skus)), key=skus.__getitem__)
     classes, quantiles = (np.concatenate([part[at] for part in parts])[order] for at in (1, 2))
-    return Pending([skus[at] for at in order], classes, quantiles)
+    ordered = [skus[at] for at in order]
+    for group in range(len(GROUPS)):
+        yield Pending(ordered, classes, quantiles[:, group].copy())  # each goes when it has come true
+
+
+def _trust(count: int) -> float:
+    """Say how much so many SKUs weigh, beside as many as anybody could want."""
+    return count / (count + _CAUTION)
 
 
 def _round(quantiles: NDArray[np.float32], fractional: NDArray[np.bool_]) -> None:

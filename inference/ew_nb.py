@@ -65,14 +65,15 @@ def update(
     sold = cap_squarable(cap_units(np.asarray(units, np.float32), nu)).astype(np.float32)[:, None]
     gain = (1 / np.array(MEMORIES)).astype(np.float32)
     level = rows["plain_level"] + gain * (sold / here - rows["plain_level"])
-    error = sold - _corrected(level, opens, MEMORIES) * here
+    means = np.stack([corrected(level[:, at], opens, 1 / memory) for at, memory in enumerate(MEMORIES)], axis=1)
+    error = sold - means * here
     spread = rows["plain_spread"] + np.float32(1 / SPREAD_MEMORY) * (error * error / here - rows["plain_spread"])
     return {"plain_level": as_float32(level), "plain_spread": as_float32(spread)}
 
 
-def levels(rows: Rows, opens: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Give the slow level, float32 (n,), units per average open window: how fast a SKU sells."""
-    return corrected(rows["plain_level"][:, 0], opens, 1 / MEMORIES[0])
+def levels(rows: Rows, opens: NDArray[np.int32], which: int = 0) -> NDArray[np.float32]:
+    """Give a level, float32 (n,), units per average open window: the slow one says how fast a SKU sells."""
+    return corrected(rows["plain_level"][:, which], opens, 1 / MEMORIES[which])
 
 
 def forecast(
@@ -109,14 +110,7 @@ def forecast(
 def _shrunk(rows: Rows, which: int, opens: NDArray[np.int32], prior_nu: float) -> tuple[Any, Any]:
     """Give level and spread, drawn towards what is typical while a SKU is young; float32 (n,) each."""
     seen, prior = opens.astype(np.float32), np.float32(PRIOR_WINDOWS)
-    own = _corrected(rows["plain_level"], opens, MEMORIES)[:, which]
-    level = (seen * own + prior * np.float32(prior_nu)) / (seen + prior)
+    level = (seen * levels(rows, opens, which) + prior * np.float32(prior_nu)) / (seen + prior)
     spread = corrected(rows["plain_spread"][:, which], opens, 1 / SPREAD_MEMORY)
     usual = level * (np.float32(PRIOR_SIZES) + level)
     return level, (seen * spread + prior * usual) / (seen + prior)
-
-
-def _corrected(
-    means: NDArray[np.float32], opens: NDArray[np.int32], memories: tuple[float, ...]
-) -> NDArray[np.float32]:
-    return np.stack([corrected(means[:, at], opens, 1 / memory) for at, memory in enumerate(memories)], axis=1)

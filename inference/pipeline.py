@@ -164,10 +164,11 @@ class WindowPipeline:
             integer_units=chunk.after["fractional"] == 0,
         )
         rows["h"], rows["c"] = out.h, out.c
-        served = self._serve(chunk, rows, out)
+        levels = ew_nb.levels(rows, chunk.after["opens"])
+        served = self._serve(chunk, rows, out, levels)
         last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
-        slope = self.aggregation.slope_of(ew_nb.levels(rows, chunk.after["opens"]))
+        slope = self.aggregation.slope_of(levels)
         where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7, price=chunk.facts.price, slope=slope)
         changes = self._alert_changes(chunk, rows, found, served_before, mean7)
         chunk.commit(rows)
@@ -216,9 +217,13 @@ class WindowPipeline:
         chunk: ClosingChunk,
         rows: dict[str, NDArray[Any]],
         out: StepOutput,
+        levels: NDArray[np.float32],
     ) -> aggregation.Served:
-        """Blend what all experts forecast, and remember what they say of the next window for the next close."""
-        context, opens, fractional = chunk.context, chunk.after["opens"], chunk.after["fractional"] != 0
+        """Blend what all experts forecast, and remember what they say of the next window for the next close.
+
+        levels: (n,), units per open window.
+        """
+        context, fractional = chunk.context, chunk.after["fractional"] != 0
         net_ok = scoring.healthy(out.quantiles, out.mean, chunk.after["ring"])
         last = _season(chunk.after, context, context.number)
         skus = chunk.skus
@@ -227,7 +232,7 @@ class WindowPipeline:
             drawn[unknown] = aggregation.draws([skus[row] for row in np.flatnonzero(unknown).tolist()])
             rows["draw"] = drawn
 
-        n, levels, may_serve = len(skus), ew_nb.levels(rows, opens), net_ok & self.net_fits
+        n, may_serve = len(skus), net_ok & self.net_fits
         served = aggregation.Served.empty(n)
         rows["next_plain"] = np.empty((n, len(LEVELS)), np.float32)
         for low in range(0, n, _BLOCK):

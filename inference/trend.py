@@ -63,7 +63,13 @@ def believed(probability: Floats, slope: Floats | float) -> NDArray[np.float32]:
     >>> believed(np.array([0.5, 0.9, 0.1]), 0.5)
     array([0.5 , 0.75, 0.25], dtype=float32)
     """
-    return (1 / (1 + np.exp(-slope * odds(probability)))).astype(np.float32)
+    return chance(slope * odds(probability)).astype(np.float32)
+
+
+def chance(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the probability of which this is the logarithm of the odds, (n,)."""
+    found: NDArray[np.float64] = 1 / (1 + np.exp(-log_odds))
+    return found
 
 
 def odds(probability: Floats) -> NDArray[np.float64]:

@@ -40,9 +40,8 @@ def forecast(rows: dict[str, NDArray[Any]], context: Context) -> Forecast:
     np.cumsum(sold, axis=1, out=total[:, 1:])
     for at, span in enumerate(SUM_WINDOWS, HORIZON):
         sums = total[:, span:] - total[:, :-span]
-        if (
-            rows["age"] < width
-        ).any():  # of the windows that end now, one before, and so on only those that it has lived
+        if (rows["age"] < width).any():
+            # of the spans that end now, one window before, and so on only those that a SKU has lived
             sums[rows["age"][:, None] < np.arange(width, span - 1, -1)] = np.nan
         young = rows["age"] < span
         found[:, at] = np.where(young[:, None], window * is_open[:span].sum(), _quantiles(sums))

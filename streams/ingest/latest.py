@@ -42,7 +42,7 @@ class LatestValues:
         """Open nothing yet. config: librdkafka properties. folder: has a RocksDB for each partition."""
         self._config, self._stage, self._folder = config, stage, folder
         self._open: dict[At, RocksDb] = {}
-        self._ids = TopicIds(config, sorted(stage.upserts)) if stage.upserts else None
+        self._ids = TopicIds(config, sorted(stage.upserts))
 
     def follow(self, committed: Sequence[TopicPartition], within_s: float = SLICE_S) -> str:
         """Bring those of these partitions up to what is committed, for about so long; says what is left, "" nothing.
@@ -119,18 +119,15 @@ class LatestValues:
         if at not in self._open:
             self._open[at] = RocksDb(self._path(at))
         db = self._open[at]
-        topic_id, known = self._topic_id(at[0]), db.get(_TOPIC)
+        topic_id, known = self._ids.ask(fresh=False).get(at[0], "").encode(), db.get(_TOPIC)
         if known and topic_id and known != topic_id:
             log.warning("topic %s is not the one it was: its latest values are read again", at[0])
             self._discard(at)
-            db = self._open[at] = RocksDb(self._path(at))
+            return self._opened(at)
         if topic_id and known != topic_id:
             db.put(_TOPIC, topic_id)
         found = db.get(_POSITION)
         return 0 if found is None else int(found)
-
-    def _topic_id(self, topic: str) -> bytes:
-        return b"" if self._ids is None else self._ids.ask(fresh=False).get(topic, "").encode()
 
     def _write(self, at: At, states: Mapping[bytes, bytes], position: int) -> None:
         batch = WriteBatch(raw_mode=True)

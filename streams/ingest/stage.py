@@ -219,14 +219,16 @@ class Stage:
             if not before:
                 made.left_out[TOMBSTONE] += 1
                 return
-        now = [Change(None) if value is None else _read(source, at, message, made) for source in sources]
-        if None in now:  # what this key says next is told by what it said before this
-            return
+        now = []
+        for source in sources:
+            change = Change(None) if value is None else _read(source, at, message, made)
+            if change is None:  # what this key says next is told by what it said before this
+                return
+            now.append(change)
         if value is not None:
             states[key] = value
         for number, (source, change) in enumerate(zip(sources, now, strict=True)):
-            if change is not None:
-                yield number, change if before is None else _since(before, change, source, message)
+            yield number, change if before is None else _since(before, change, source, message)
 
     @staticmethod
     def _map(

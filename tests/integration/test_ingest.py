@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -113,24 +113,40 @@ def letters_of(kafka: KafkaBroker, prefix: str) -> list[tuple[str, bytes]]:
     return [(read_dead_letter_headers(message.headers()).source, message.value() or b"") for message in found]
 
 
+def send_between_kills(
+    kafka: KafkaBroker,
+    topic: str,
+    records: Bus,
+    stage: Service,
+    dice: random.Random,
+    back_as: Callable[[str, int], str] = lambda victim, _: victim,
+) -> None:
+    """Send in parts, and after each but the last kill a member and start it again.
+
+    back_as: is told whom and after which record, while the member is dead, and gives the instance it comes back as.
+    """
+    names, size = list(stage.processes), len(records) // (KILLS + 1) + 1
+    for start in range(0, len(records), size):
+        send(kafka, topic, records[start : start + size])
+        if start + size < len(records):
+            time.sleep(dice.uniform(0, 0.5))
+            victim = dice.choice(names)
+            stage.kill(victim)
+            time.sleep(dice.uniform(0, 0.5))
+            stage.start(victim, wait=False, instance=back_as(victim, start))
+
+
 def test_kills_of_a_stage_leave_every_line_once_and_every_bad_record_one_letter(
     kafka: KafkaBroker, topic_prefix: str, bus: str, stage: Service
 ) -> None:
     dice = random.Random(9)  # noqa: S311
     sent, lines, bad = bus_of(ORDERS)
-    names, size = ["a", "b", "c"], len(sent) // (KILLS + 1) + 1
+    names = ["a", "b", "c"]
     with stage:
         for name in names:
             stage.start(name, wait=False, instance=name)
         stage.await_ready(names)
-        for start in range(0, len(sent), size):
-            send(kafka, bus, sent[start : start + size])
-            if start + size < len(sent):
-                time.sleep(dice.uniform(0, 0.5))
-                victim = dice.choice(names)
-                stage.kill(victim)
-                time.sleep(dice.uniform(0, 0.5))
-                stage.start(victim, wait=False, instance=victim)
+        send_between_kills(kafka, bus, sent, stage, dice)
         wait_for(lambda: len(orders_of(kafka, topic_prefix)) >= len(lines), within_s=120, told=lambda: stage.log("a"))
         stage.await_ready(names)
         for name in names:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.integration.test_ingest import BUS_PARTITIONS, KILLS, MAPPING, PARTITIONS, letters_of, orders_of, send
+from tests.integration.test_ingest import (
+    BUS_PARTITIONS,
+    MAPPING,
+    PARTITIONS,
+    letters_of,
+    orders_of,
+    send,
+    send_between_kills,
+)
 from tests.support.service import Service, new_group, skutrend
 from tests.support.workers import wait_for
 
@@ -83,23 +90,19 @@ def test_kills_and_moves_leave_each_order_as_it_is_in_the_end(
 ) -> None:
     dice = random.Random(int(apart))  # noqa: S311  # reproducible, not secret
     sent, expected, bad = states_of(MESSAGES, ORDERS, dice)
-    size = len(sent) // (KILLS + 1) + 1
     names = ["a", "b", "c"]
     with stage_of(kafka, topic_prefix, tmp_path, bus, apart=apart) as stage:
         for name in names:
             stage.start(name, wait=False, instance=name)
         stage.await_ready(names)
-        for start in range(0, len(sent), size):
-            send(kafka, bus, sent[start : start + size])
-            if start + size < len(sent):
-                time.sleep(dice.uniform(0, 0.5))
-                victim = dice.choice(names)
-                stage.kill(victim)
-                if apart and start == 0:
-                    shutil.rmtree(stage.state_dir(victim))
-                time.sleep(dice.uniform(0, 0.5))
-                # a name of its own again, so that partitions move and what others know of them is behind
-                stage.start(victim, wait=False, instance=dice.choice([victim, f"{victim}-{start}"]))
+
+        def back_as(victim: str, start: int) -> str:
+            if apart and start == 0:
+                shutil.rmtree(stage.state_dir(victim))
+            # often by another name, so that partitions move and what others know of them is behind
+            return dice.choice([victim, f"{victim}-{start}"])
+
+        send_between_kills(kafka, bus, sent, stage, dice, back_as)
         wait_for(
             lambda: sold(kafka, topic_prefix)[0] == expected,
             within_s=120,
