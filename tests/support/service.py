@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 COMMAND = [sys.executable, "-m", "streams"]
+FRAMES = 20  # of a crashed thread
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -48,6 +50,23 @@ def skutrend(*arguments: str, settings: dict[str, Any], check: bool = True) -> s
     )
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def crash_in(log: str) -> str:
+    """Give where native code crashed, the reason and the thread's latest frames: whoever sees the end of a log sees it.
+
+    >>> told = ["Fatal Python error: Aborted", "", "Thread 0x1:", "  a", "", "Current thread 0x2:", "  b", "", "x"]
+    >>> print(crash_in("\\n".join(told)))
+    Fatal Python error: Aborted
+    Current thread 0x2:
+      b
+    """
+    _, fatal, told = log.rpartition("Fatal Python error: ")
+    if not fatal:
+        return ""
+    reason, *_ = told.splitlines()
+    _, current, frames = told.partition("Current thread ")
+    return "\n".join([fatal + reason, *(current + frames.partition("\n\n")[0]).splitlines()[:FRAMES]])
 
 
 def new_group(
@@ -136,7 +155,9 @@ class Service:
     def get(self, name: str, path: str) -> tuple[int, str]:
         """Ask a worker over HTTP; status 0 while it does not answer."""
         process = self.processes.get(name)
-        assert process is None or process.poll() is None, f"the worker ended with {process.poll()}: {self.log(name)}"
+        if process is not None and process.poll() is not None:
+            log = self.log(name)
+            pytest.fail(f"the worker ended with {process.poll()}: {log}\n{crash_in(log)}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=10) as answer:
                 return int(answer.status), answer.read().decode()
