@@ -31,6 +31,7 @@ from inference.aggregation import GROUPS, Aggregation
 from inference.live_loss import LiveLoss
 from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
+from inference.trend_calls import DOWN, UP, TrendCalls
 from schemas.errors import BadInput
 from schemas.inputs import InputName
 from streams.commands.train import local_ms
@@ -38,6 +39,7 @@ from streams.events import tables as event_tables
 from streams.observe.progress import track_progress
 from streams.state import directories
 
+_FEW = 100  # cases of a tenth of which nothing can be said
 QUANTILES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
 
 
@@ -67,13 +69,17 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     pipeline = WindowPipeline(sku_state, session)
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
-    tables = []
+    tables, calls = [], TrendCalls()
     until_ms = grid.end_ms(max(origins) - 1)
     with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as progress:
         for number in feed(sku_state, events, until_ms=until_ms, cross=pipeline.cross):
             for closed in pipeline.close(number, emitted_ms=grid.end_ms(number)):
+                made = closed.forecasts
+                if number + 1 >= first and made is not None:
+                    calls.announce(number, made.sku, made.direction, made.probability)
                 if number + 1 in origins:
                     tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+            calls.come_true(number, sku_state.table)
             progress.reach(number, dates.short_day(grid.start_ms(number), grid.timezone))
     for line in money.told():
         console.print(line, highlight=False)
@@ -85,7 +91,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         raise BadInput(msg)
     pq.write_table(pa.concat_tables(tables), out)
     console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")
-    for line in (*accuracy_lines(pipeline.live), *calibration_lines(pipeline.aggregation)):
+    for line in (*accuracy_lines(pipeline.live), *calibration_lines(pipeline.aggregation), *call_lines(calls)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -108,6 +114,23 @@ def calibration_lines(blend: Aggregation) -> Iterator[str]:
         held = shares[:, LEVELS.index(0.9)] - shares[:, LEVELS.index(0.1)]
         said = ", ".join(f"{share:.0%} of {name}" for name, share in zip(GROUPS, held.tolist(), strict=True))
         yield f"within the 80 % band, by steps and sums, lately (half-life 60 windows): {said}"
+
+
+def call_lines(calls: TrendCalls) -> Iterator[str]:
+    """Say how often up and down calls came true, all that were made from the first origin on, and their odds."""
+    made = int(calls.counts[[0, 2]].sum())
+    if made:
+        each = "; ".join(
+            f"{name}: precision {calls.precision(which):.0%}, recall {calls.recall(which):.0%}"
+            for name, which in (("up", UP), ("down", DOWN))
+        )
+        said = f"{made:,} calls of {int(calls.counts.sum()):,}, {calls.accuracy():.0%} right"
+        yield f"up or down, the next 7 windows against the last 7: {said}; {each}"
+    told = calls.seen >= _FEW
+    if told.any():
+        announced, risen = calls.announced[told] / calls.seen[told], calls.risen[told] / calls.seen[told]
+        pairs = ", ".join(f"{p:.2f} {r:.2f}" for p, r in zip(announced.tolist(), risen.tolist(), strict=True))
+        yield f"the probability to go up, and the share that did, by tenths: {pairs}"
 
 
 def forecast_rows(closed: WindowOutputs, *, origin_ms: int, horizon: int) -> pa.Table:
