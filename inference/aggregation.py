@@ -21,7 +21,8 @@ import msgspec
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from features import closing
+from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 from inference.arrays import as_float32
 from inference.scoring import pinball
 from inference.trend import chance, exceeds, odds
@@ -313,19 +314,19 @@ class Aggregation:
         slots = table.slots([sku.decode() for sku in due.skus])
         known = np.flatnonzero(slots >= 0)
         ring = table["ring"][slots[known]]
-        units = ring[:, np.arange(number - (span if is_sum else 1) + 1, number + 1) % RING]
+        units = closing.last_windows({"ring": ring}, number, span if is_sum else 1)
         fine = table["age"][slots[known]] >= span
         if not is_sum:  # of a sum, windows in which the shop was closed add nothing
             fine &= np.isfinite(units[:, 0])
         known, ring, sold = known[fine], ring[fine], np.nansum(units[fine], axis=1).astype(np.float32)
-        before = np.nansum(ring[:, np.arange(number - 2 * span + 1, number - span + 1) % RING], axis=1)
         for kind in range(len(CLASSES)):
             some = due.classes[known] == kind
             if some.any():
                 quantiles = due.quantiles[known[some]]
                 self._learn((group, kind), sold[some], quantiles, windows=span if is_sum else 1)
                 if is_sum and span == SUM_WINDOWS[0]:
-                    self._believe(kind, sold[some], before[some], quantiles[:, :, SERVED])
+                    before = closing.last_windows({"ring": ring[some]}, number - span, span)
+                    self._believe(kind, sold[some], np.nansum(before, axis=1), quantiles[:, :, SERVED])
 
     def _believe(
         self, kind: int, sold: NDArray[np.float32], before: NDArray[np.float32], quantiles: NDArray[np.float32]

@@ -65,7 +65,7 @@ def update(
     sold = cap_squarable(cap_units(np.asarray(units, np.float32), nu)).astype(np.float32)[:, None]
     gain = (1 / np.array(MEMORIES)).astype(np.float32)
     level = rows["plain_level"] + gain * (sold / here - rows["plain_level"])
-    means = np.stack([corrected(level[:, at], opens, 1 / memory) for at, memory in enumerate(MEMORIES)], axis=1)
+    means = np.stack([levels({"plain_level": level}, opens, at) for at in range(len(MEMORIES))], axis=1)
     error = sold - means * here
     spread = rows["plain_spread"] + np.float32(1 / SPREAD_MEMORY) * (error * error / here - rows["plain_spread"])
     return {"plain_level": as_float32(level), "plain_spread": as_float32(spread)}

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -140,7 +139,7 @@ class Service:
         """Ask a worker to end, as an orchestrator does: it must leave with exit code 0."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, self.log(name)
+        assert process.wait(timeout=60) == 0, self.end(name)
 
     def kill(self, name: str) -> None:
         """Kill a worker as the machine's memory manager would."""
@@ -152,12 +151,15 @@ class Service:
         """Return all that a worker has logged, over its restarts."""
         return (self.folder / f"{name}.log").read_text()
 
+    def end(self, name: str) -> str:
+        """Return all that a worker has logged, and last where its native code crashed, if it did."""
+        log = self.log(name)
+        return f"{log}\n{crash_in(log)}"
+
     def get(self, name: str, path: str) -> tuple[int, str]:
         """Ask a worker over HTTP; status 0 while it does not answer."""
         process = self.processes.get(name)
-        if process is not None and process.poll() is not None:
-            log = self.log(name)
-            pytest.fail(f"the worker ended with {process.poll()}: {log}\n{crash_in(log)}")
+        assert process is None or process.poll() is None, f"the worker ended with {process.poll()}: {self.end(name)}"
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=10) as answer:
                 return int(answer.status), answer.read().decode()
