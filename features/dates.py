@@ -6,7 +6,7 @@ clock, with its time zone. Where the clock shows the same time twice, or jumps, 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
@@ -32,6 +32,16 @@ def day(time_ms: int, timezone: str) -> str:
     """
     local = _local(time_ms, timezone)
     return f"{time_ms} ms" if local is None else _day(local)
+
+
+def local_date(time_ms: int, timezone: str) -> date | None:
+    """Give the date of a moment; None where no calendar has it.
+
+    >>> local_date(1_312_326_000_000, "Europe/London"), local_date(1 << 60, "UTC")
+    (datetime.date(2011, 8, 3), None)
+    """
+    local = _local(time_ms, timezone)
+    return None if local is None else local.date()
 
 
 def stamp(time_ms: int, timezone: str = "UTC") -> str:

@@ -58,6 +58,8 @@ class WindowGrid:
     offset_ms: int = 0
     day_start: str = MIDNIGHT
     week_start: str = WEEKDAYS[0]
+    country: str = ""
+    closing_days: frozenset[date] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse what does not tile the calendar, and what these windows could not heed (`BadSetting`)."""

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from features.cadence import HORIZON, SUM_WINDOWS, Cadence
 from features.grid import WindowGrid
+from features.known_days import KnownWindow, known
 
 Float32 = NDArray[np.float32]
 _PHASE_GAIN = 1 / 6  # a phase (a weekday) forgets with a half-life of about four seasons
-_FAST, _SLOW = 1 / 5, 1 / 40  # gains of the shop's level, per open window
+_FAST, _SLOW, _SLOWER = 1 / 5, 1 / 40, 1 / 120  # gains of the shop's level, per open window
 _NEVER_SELLS_LINES = 0.05
 _MUST_SELL_LINES = 8.0  # a Poisson count of this mean is zero once in 3,000
 _SHRINK_VISITS = 3.0
@@ -28,9 +29,10 @@ class SeasonProfile:
     """Learned per partition: order lines and units of the whole shop by phase of the season.
 
     lines, units: float64 (m,), exponentially weighted per phase. visits, missed: int64 (m,), windows learnt from, and
-    holidays in a row. fast, slow: shop level in units per open window, season taken out. ratio: float64 (m,), units of
-    a phase by the shop's running mean of units per open window; level, weight: that mean, not yet corrected for its
-    start, and what corrects it. Where the shop grows all ratios lie above one, by as much as a running mean lags.
+    holidays in a row. fast, slow, slower: shop level in units per open window, season taken out. ratio: float64 (m,),
+    units of a phase by the shop's running mean of units per open window; level, weight: that mean, not yet corrected
+    for its start, and what corrects it. Where the shop grows all ratios lie above one, by as much as a running mean
+    lags.
     """
 
     length: int
@@ -40,6 +42,7 @@ class SeasonProfile:
     missed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     fast: float = 0.0
     slow: float = 0.0
+    slower: float = 0.0
     open_windows: int = 0
     ratio: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     level: float = 0.0
@@ -68,8 +71,7 @@ class SeasonProfile:
             index = max(float(self.index(np.array([phase]))[0]), 0.2)
             self.open_windows += 1
             level = units / index
-            self.fast += max(_FAST, 1 / self.open_windows) * (level - self.fast)
-            self.slow += max(_SLOW, 1 / self.open_windows) * (level - self.slow)
+            self._move_trend(level)
             self._move_level(units)
             usual = self.level / self.weight
             held = min(units / usual, _MOST_RATIO) if usual > 0 else 0.0
@@ -109,9 +111,13 @@ class SeasonProfile:
             left[at] -= 1 + more
         for _ in range(opened):
             self.open_windows += 1
-            self.fast += max(_FAST, 1 / self.open_windows) * (0.0 - self.fast)
-            self.slow += max(_SLOW, 1 / self.open_windows) * (0.0 - self.slow)
+            self._move_trend(0.0)
             self._move_level(0.0)
+
+    def _move_trend(self, level: float) -> None:
+        self.fast += max(_FAST, 1 / self.open_windows) * (level - self.fast)
+        self.slow += max(_SLOW, 1 / self.open_windows) * (level - self.slow)
+        self.slower += max(_SLOWER, 1 / self.open_windows) * (level - self.slower)
 
     def _move_level(self, units: float) -> None:
         self.level += _LEVEL_GAIN * (units - self.level)
@@ -148,7 +154,15 @@ class SeasonProfile:
     @property
     def trend(self) -> float:
         """Log ratio of the shop's recent level to its slow one, within [-2, 2]."""
-        return float(np.clip(np.log((self.fast + 1e-6) / (self.slow + 1e-6)), -2, 2)) if self.open_windows else 0.0
+        return self._log_ratio(self.fast, self.slow)
+
+    @property
+    def slow_trend(self) -> float:
+        """Log ratio of the shop's slow level to its slowest one, within [-2, 2]."""
+        return self._log_ratio(self.slow, self.slower)
+
+    def _log_ratio(self, recent: float, before: float) -> float:
+        return float(np.clip(np.log((recent + 1e-6) / (before + 1e-6)), -2, 2)) if self.open_windows else 0.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,8 @@ class Context:
 
     season_length: phases; season_windows: windows until the same phase comes again.
     season_next: float32 (HORIZON,), index of the following windows; season_sums: float32 (S,), its sums. demand: of
-    this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones.
+    this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones. known:
+    what is known in advance of this window and the following ones.
     """
 
     number: int
@@ -170,17 +185,21 @@ class Context:
     is_open: bool
     index: float
     trend: float
+    slow_trend: float
     season_next: Float32
     season_sums: Float32
     demand: float
     demand_next: Float32
+    known: tuple[KnownWindow, ...]
 
 
 def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bool) -> Context:
     """Describe window `number`, after `season` has observed it."""
     phase = grid.phase(number)
     ahead = np.array([grid.phase(number + k) for k in range(1, HORIZON + 1)])
-    season_next = season.index(ahead)
+    days = tuple(known(grid, number + k) for k in range(HORIZON + 1))
+    opens = np.array([not day.is_closed for day in days[1:]], np.float32)
+    season_next = season.index(ahead) * opens
     sums = np.array([season_next[:n].sum() for n in SUM_WINDOWS], np.float32)
     return Context(
         number=number,
@@ -193,8 +212,10 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
         is_open=is_open,
         index=float(season.index(np.array([phase]))[0]),
         trend=season.trend,
+        slow_trend=season.slow_trend,
         season_next=season_next,
         season_sums=sums,
         demand=season.level_demand(phase),
-        demand_next=season.demand(ahead),
+        demand_next=season.demand(ahead) * opens,
+        known=days,
     )

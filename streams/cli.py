@@ -70,7 +70,8 @@ def _days_of(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     window_ms = options.pop("window_ms", DAY_MS)
     if window_ms < DAY_MS and "day_start" not in given:
         days.pop("day_start")  # those of the worker's settings are for its own windows
-    return options | {"grid": WindowGrid(window_ms=window_ms, **days)}
+    known: dict[str, Any] = {"country": s.country, "closing_days": s.grid.closing_days}
+    return options | {"grid": WindowGrid(window_ms=window_ms, **known, **days)}
 
 
 @cli.command()
@@ -204,8 +205,13 @@ def topics_check(ctx: click.Context) -> None:
     show_default=True,
     help="Window length that the bundle is for, as SKUTREND_WINDOW_MS.",
 )
-@click.option("--iterations", type=click.IntRange(1), default=None, help="Training iterations (default: the recipe's).")
+@click.option(
+    "--iterations", type=click.IntRange(1), default=None, help="Training iterations, at most (default: the recipe's)."
+)
 @click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--any-shop", is_flag=True, help="Learn from remixed and synthetic shops, too: a bundle for shops it never saw."
+)
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Train on event files, export to ONNX, check, and write a bundle. Needs the `train` extra."""

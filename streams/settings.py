@@ -23,8 +23,9 @@ from msgspec import Meta
 from features.cadence import DAY_MS, DORMANT_AFTER_MS
 from features.currency import ShopCurrency
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
+from features.known_days import check_country
 from schemas.errors import BadSetting
-from streams.config import addresses, naming, queue, security, service_links
+from streams.config import addresses, closing_days, naming, queue, security, service_links
 from streams.config.personal import Masker, masker
 from streams.config.rates import read as read_rates
 
@@ -99,6 +100,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Text, Meta(description="weekday on which week windows start, `monday` to `sunday`; for all others: monday")
     ] = WEEKDAYS[0]
     timezone: Annotated[Text, Meta(description="IANA time zone of the shop's days")] = "UTC"
+    country: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Z]{2}(-[A-Z0-9]{1,3})?)?\Z",
+            description="the shop's country (ISO 3166, `GB`, or with a part, `DE-BY`), whose holidays forecasts then "
+            "know of; also heeded by `train` and `backtest`; empty: none",
+        ),
+    ] = ""
+    closing_days: Annotated[
+        str,
+        Meta(
+            description="file of days on which the shop does not sell, which forecasts then know of: one date a line, "
+            "`2026-12-25`, or a stretch, `2026-12-24..2026-12-26`; empty: none"
+        ),
+    ] = ""
     allowed_lateness_ms: Annotated[
         Milliseconds,
         Meta(description="how far behind the newest event of its partition an event may come and still count"),
@@ -230,6 +246,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             offset_ms=self.window_offset_ms,
             day_start=self.day_start,
             week_start=self.week_start,
+            country=self.country,
+            closing_days=closing_days.read(Path(self.closing_days)) if self.closing_days else frozenset(),
         )
 
     @property
@@ -298,6 +316,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     except msgspec.ValidationError as error:
         msg = _sentence(str(error), values)
         raise BadSetting(msg) from error
+    check_country(settings.country)
     _ = settings.grid, settings.money, settings.masker
     _check_names(settings)
     unusable = sorted(_NO_TEXT.intersection(settings.kafka))

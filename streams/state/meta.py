@@ -61,6 +61,7 @@ class SeasonState(msgspec.Struct):
     ratio: list[float]
     level: float
     weight: float
+    slower: float | None = None  # None: stored by a version that did not keep it
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
@@ -108,6 +109,7 @@ def season_state(sku_state: SkuState) -> SeasonState:
         ratio=s.ratio.tolist(),
         level=s.level,
         weight=s.weight,
+        slower=s.slower,
     )
 
 
@@ -118,6 +120,7 @@ def restore_season(sku_state: SkuState, stored: SeasonState) -> None:
     s.visits, s.missed = np.array(stored.visits, np.int64), np.array(stored.missed, np.int64)
     s.fast, s.slow, s.open_windows = stored.fast, stored.slow, stored.open_windows
     s.ratio, s.level, s.weight = np.array(stored.ratio), stored.level, stored.weight
+    s.slower = stored.slow if stored.slower is None else stored.slower
 
 
 def fresh_meta(sku_state: SkuState, *, model: str) -> Meta:

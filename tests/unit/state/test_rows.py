@@ -68,6 +68,15 @@ def test_the_golden_meta_record_is_read_and_fits_this_build() -> None:
     assert metas.season_state(sku_state) == meta.season
 
 
+def test_a_season_stored_without_its_slowest_level_goes_on_from_the_slow_one() -> None:
+    stored = msgspec.msgpack.decode((NEWEST / "meta.msgpack").read_bytes())
+    del stored["season"]["slower"]
+    meta = metas.read_meta(msgspec.msgpack.encode(stored), where="here")
+    sku_state = SkuState(WindowGrid(timezone=TIMEZONE))
+    metas.restore_season(sku_state, meta.season)
+    assert sku_state.season.slower == sku_state.season.slow == meta.season.slow > 0
+
+
 @pytest.mark.parametrize("folder", FORMATS[:-1], ids=lambda folder: folder.name)
 def test_state_of_an_earlier_format_is_refused_and_not_taken_for_damaged(folder: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "partition-0")
