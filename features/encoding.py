@@ -1,4 +1,8 @@
-"""What the model sees of a SKU when a window closes: one float32 vector, the same in serving, training and replay."""
+"""What the model sees when a window closes, the same in serving, training and replay.
+
+A float32 vector per SKU (`FEATURES`), which its recurrent state takes in, and one for the whole shop (`CALENDAR`): what
+is known of the windows to come.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,16 @@ from features.outliers import USUAL_MULTIPLE, cap_clicks, in_scales
 from features.season import Context
 
 Float32 = NDArray[np.float32]
+
+PROFILE = 7
+"""Windows ahead for which a SKU's own season is compared with the shop's."""
+
+_NOISE_PRIOR = 2.0  # weight, in windows, of the noise of a SKU of which no window is known twice
+_NOISE_PRIOR_SQUARE = 0.5  # its square, beside that of counts
+_LEAST_NOISE, _MOST_NOISE = 0.02, 8.0
+_FORGET = 0.88  # weight of a season against the one after it, in a SKU's own season
+_TRUST = 0.3  # weight of the shop's season in it
+_MOST_SCALES = 8.0  # a window of the season counts for no more than so many times the scale
 
 FEATURES = (
     "sold_log",  # log1p(units / nu), by outliers.in_scales
@@ -39,13 +53,28 @@ FEATURES = (
     "phase_sin",
     "phase_cos",
     "season_next",  # index of the next window, less 1
+    "size",  # ln(mean units of a window with a sale / nu) / 2
+    "holiday",  # of this window, by features.known_days
+    "eve",
+    "shop_slow_trend",
+    "noise",  # ln(standard deviation of units about the SKU's season / nu)
+    *(f"profile_{k}" for k in range(1, PROFILE + 1)),  # ln(own index of the window k ahead / that of the shop)
 )
-_REVISION = 1  # raise when a formula changes and its name does not
+YEAR = ("year_sin", "year_cos", "half_year_sin", "half_year_cos")
+CALENDAR = (
+    *(f"index_{k}" for k in range(1, PROFILE + 1)),  # the shop's index of the window k ahead, less 1
+    *(f"open_{k}" for k in range(1, HORIZON + 1)),
+    *(f"holiday_{k}" for k in range(1, HORIZON + 1)),
+    *(f"eve_{k}" for k in range(1, HORIZON + 1)),
+    *YEAR,
+)
+NOISE = FEATURES.index("noise")
+_REVISION = 2  # raise when a formula changes and its name does not
 
 
 def fingerprint(cadence: Cadence = DAY) -> str:
     """Name what a model must have been trained on to be served here: 16 hex digits."""
-    parts = [_REVISION, FEATURES, HORIZON, LEVELS, SUM_WINDOWS, RING, USUAL_MULTIPLE, gains(cadence).tolist()]
+    parts = [_REVISION, FEATURES, CALENDAR, HORIZON, LEVELS, SUM_WINDOWS, RING, USUAL_MULTIPLE, gains(cadence).tolist()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -84,7 +113,62 @@ def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
     angle = 2 * np.pi * context.phase / max(context.season_length, 1)
     x[:, 21], x[:, 22] = np.sin(angle), np.cos(angle)
     x[:, 23] = context.season_next[0] - 1
+    known = context.known[0]
+    x[:, 25], x[:, 26] = known.holiday, known.eve
+    x[:, 27] = context.slow_trend
+    x[:, 24], x[:, NOISE], x[:, NOISE + 1 :] = _own_season(rows["ring"], nu, context)
     return x
+
+
+def encode_calendar(context: Context) -> Float32:
+    """Encode what is known of the windows to come: float32 (len(CALENDAR),), finite."""
+    season_next, ahead = context.season_next, context.known[1:]
+    angle = 2 * np.pi * context.known[0].year
+    turns = [np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)]
+    holidays, eves = [window.holiday for window in ahead], [window.eve for window in ahead]
+    parts = (season_next[:PROFILE] - 1, season_next > 0, np.array(holidays), np.array(eves), np.array(turns))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _own_season(ring: Float32, nu: Float32, context: Context) -> tuple[Float32, Float32, Float32]:
+    """Say how large windows with a sale are and how noisy all are, (n,), and how a SKU's season differs, (n, PROFILE).
+
+    ring: (n, RING).
+    """
+    oldest_first = (context.number + 1 + np.arange(RING)) % RING
+    recent = np.ascontiguousarray(ring.T[oldest_first])
+    known = ~np.isnan(recent)
+    recent = np.where(known, np.minimum(recent, np.float32(_MOST_SCALES) * nu) / nu, np.float32(0))
+    sales = (recent > 0).sum(axis=0).astype(np.float32)
+    mean = _summed(recent) / np.maximum(sales, np.float32(1))
+    size = np.log(np.maximum(mean, np.float32(0.05))) / np.float32(2)
+
+    season = context.season_windows if context.season_windows < RING else 1
+    both = known[season:] & known[:-season]
+    change = np.where(both, recent[season:] - recent[:-season], np.float32(0))
+    prior = np.float32(_NOISE_PRIOR) * (np.float32(_NOISE_PRIOR_SQUARE) + 1 / nu)
+    square = (_summed(change * change) / 2 + prior) / (both.sum(axis=0) + np.float32(_NOISE_PRIOR))
+    noise = np.log(np.clip(np.sqrt(square), np.float32(_LEAST_NOISE), np.float32(_MOST_NOISE)))
+
+    if context.season_windows < PROFILE:  # as good as none
+        return size, noise, np.zeros((len(nu), PROFILE), np.float32)
+    index = context.season_next[:PROFILE, None]
+    total = np.broadcast_to(np.float32(_TRUST) * index, (PROFILE, len(nu))).copy()
+    weight = np.full((PROFILE, len(nu)), np.float32(_TRUST))
+    for back in range(1, RING // context.season_windows + 1):
+        gain, at = np.float32(_FORGET ** (back - 1)), RING - back * context.season_windows
+        total += gain * recent[at : at + PROFILE]
+        weight += gain * known[at : at + PROFILE]
+    ratio = np.log(total / weight + np.float32(0.05)) - np.log(index + np.float32(0.05))
+    return size, noise, np.where(index > 0, ratio, np.float32(0)).T
+
+
+def _summed(windows: Float32) -> Float32:
+    """Sum (m, n) window by window: numpy sums a single column in another order, and so to other bits."""
+    total = np.zeros(windows.shape[1], np.float32)
+    for window in windows:
+        total += window
+    return total
 
 
 def _log_ratio(value: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:

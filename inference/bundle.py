@@ -42,7 +42,8 @@ class Span(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle is. `horizon`, `sum_windows` count windows of `window_ms`; `sha256` is by file name, hex.
 
-    windows: signature of the grid it has learnt from (features.grid); older bundles do not say.
+    windows: signature of the grid it has learnt from (features.grid); older bundles do not say. calendar: names of what
+    it is told of the windows to come.
     """
 
     format: int = FORMAT
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     feature_fingerprint: str
     features: tuple[str, ...]
+    calendar: tuple[str, ...] = ()
     window_ms: int
     horizon: int
     quantile_levels: tuple[float, ...]
@@ -119,7 +121,8 @@ def describe(bundle: Bundle) -> list[str]:
         f"made by      {m.created_by}",
         f"trained on   {dates.stamp(m.training_span.start_ms)} to {dates.stamp(m.training_span.end_ms)}",
         f"learnt       windows of {m.window_ms} ms{f' ({m.windows})' if m.windows else ''}",
-        f"features     {len(m.features)}, fingerprint {m.feature_fingerprint} (as this build computes them)",
+        f"features     {len(m.features)} a SKU, {len(m.calendar)} of the calendar, "
+        f"fingerprint {m.feature_fingerprint} (as this build computes them)",
         f"forecasts    {m.horizon} steps, sums over {', '.join(map(str, m.sum_windows))} windows",
         f"quantiles    {', '.join(f'{level:g}' for level in m.quantile_levels)}",
         f"network      {LAYERS} layers of {m.hidden}, {size_kb:.0f} KiB",
@@ -134,6 +137,7 @@ def step_inputs(manifest: Manifest) -> Shapes:
         "x": (None, features),
         "h": (None, LAYERS, hidden),
         "c": (None, LAYERS, hidden),
+        "calendar": (len(manifest.calendar),),
         "scale": (None,),
         "season_next": (manifest.horizon,),
         "season_sums": (len(manifest.sum_windows),),
@@ -207,9 +211,10 @@ def _check(manifest: Manifest, directory: Path, expected_fingerprint: str) -> No
                 f"{what} {found}, this build has {wanted}; train it again, or run the skutrend it was made with"
             )
             raise BundleMismatch(message)
-    if manifest.hidden < 1 or manifest.window_ms < 1 or not manifest.features:
+    if manifest.hidden < 1 or manifest.window_ms < 1 or not (manifest.features and manifest.calendar):
         message = (
             f"{directory / MANIFEST} says hidden {manifest.hidden}, window_ms {manifest.window_ms}, "
-            f"{len(manifest.features)} features: none may be zero; copy the whole bundle again"
+            f"{len(manifest.features)} features, {len(manifest.calendar)} of the calendar: none may be zero; "
+            "copy the whole bundle again"
         )
         raise BundleMismatch(message)

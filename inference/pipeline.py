@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features import closing
 from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from features.chunk import ClosingChunk
-from features.encoding import encode
+from features.encoding import encode, encode_calendar
 from features.season import Context
 from features.sku_state import SkuState
 from features.table import Column, Slots
@@ -158,6 +158,7 @@ class WindowPipeline:
             encode(chunk.after, chunk.facts, chunk.context),
             before["h"],
             before["c"],
+            calendar=encode_calendar(chunk.context),
             scale=chunk.after["nu"],
             season_next=chunk.context.season_next,
             season_sums=chunk.context.season_sums,

@@ -32,7 +32,7 @@ CUDA_BUCKETS: Final = (256, 1024, 4096, 16384)
 # a replay holds T inputs of every SKU at once, so it takes fewer SKUs
 REPLAY_SKUS: Final = {"CPU": 128, "CUDA": 4096}
 PROBED_SKUS: Final = 16
-SHARED_BY_ALL: Final = frozenset({"season_next", "season_sums"})
+SHARED_BY_ALL: Final = frozenset({"calendar", "season_next", "season_sums"})
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -88,6 +88,7 @@ class Session:
         h: NDArray[np.float32],
         c: NDArray[np.float32],
         *,
+        calendar: NDArray[np.float32],
         scale: NDArray[np.float32],
         season_next: NDArray[np.float32],
         season_sums: NDArray[np.float32],
@@ -95,8 +96,9 @@ class Session:
     ) -> StepOutput:
         """Advance n SKUs by the window they have just closed, and forecast.
 
-        x f4[n, F], h and c f4[n, 2, H], scale f4[n] (nu, units per window), season_next f4[K], season_sums f4[S]
-        (season summed over the first 7, 14 windows), integer_units bool[n]. Inputs are left as they are; n may be 0.
+        x f4[n, F], h and c f4[n, 2, H], calendar f4[C], scale f4[n] (nu, units per window), season_next f4[K],
+        season_sums f4[S] (season summed over the first 7, 14 windows), integer_units bool[n]. Inputs are left as they
+        are; n may be 0.
         Wrong shapes raise ValueError; other dtypes and strides are copied.
         """
         manifest, n = self.bundle.manifest, len(x)
@@ -104,6 +106,7 @@ class Session:
             "x": x,
             "h": h,
             "c": c,
+            "calendar": calendar,
             "scale": scale,
             "season_next": season_next,
             "season_sums": season_sums,
@@ -172,6 +175,7 @@ class Session:
         x = rng.normal(size=(3, n, len(manifest.features))).astype(np.float32)
         season_next = np.ones(manifest.horizon, np.float32)
         given = {
+            "calendar": rng.normal(size=len(manifest.calendar)).astype(np.float32),
             "scale": np.geomspace(1e-2, 1e4, n).astype(np.float32),
             "season_next": season_next,
             "season_sums": np.array([season_next[:span].sum() for span in manifest.sum_windows], np.float32),

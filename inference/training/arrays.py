@@ -16,6 +16,7 @@ class TrainingArrays:
     """T windows of N SKUs, encoded by the same code that serves.
 
     * x f4[T, N, F]: the features known once window t has closed; finite wherever `live`
+    * calendar f4[T, C]: what is known, once window t has closed, of the windows after it
     * nu f4[T, N]: the scale after window t, units per open window; > 0 wherever `live`
     * season_next f4[T, K]: the shop's index of the K windows after t; 0 = known to be closed
     * y f4[T, N]: units sold in window t; NaN while the SKU is not yet live
@@ -25,6 +26,7 @@ class TrainingArrays:
     """
 
     x: NDArray[np.float32]
+    calendar: NDArray[np.float32]
     nu: NDArray[np.float32]
     season_next: NDArray[np.float32]
     y: NDArray[np.float32]
@@ -35,6 +37,7 @@ class TrainingArrays:
         windows, skus = self.y.shape
         expected = {
             "x": ((windows, skus, self.x.shape[-1]), np.float32),
+            "calendar": ((windows, self.calendar.shape[-1]), np.float32),
             "nu": ((windows, skus), np.float32),
             "season_next": ((windows, self.season_next.shape[-1]), np.float32),
             "y": ((windows, skus), np.float32),
@@ -60,6 +63,11 @@ class TrainingArrays:
     def n_features(self) -> int:
         """Count the features of one encoded input, F."""
         return int(self.x.shape[2])
+
+    @property
+    def n_calendar(self) -> int:
+        """Count what is known of the windows to come, C."""
+        return int(self.calendar.shape[1])
 
     def whole_units(self, *, until_index: int) -> NDArray[np.bool_]:
         """Find the SKUs sold by the piece: bool[N], no fractional sale before window `until_index`."""

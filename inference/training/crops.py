@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class Crop:
     """B SKUs over L windows, left-aligned at their own starts.
 
-    x f4[L, B, F]; nu f4[L, B]; season, y f4[L, B, K] of the K windows after each row (y NaN where there is nothing to
-    compare with: closed, not live, past the end); origin bool[L, B]: rows that count; skus i8[B]; window i8[L, B].
+    x f4[L, B, F]; calendar f4[L, B, C]; nu f4[L, B]; season, y f4[L, B, K] of the K windows after each row (y NaN where
+    there is nothing to compare with: closed, not live, past the end); origin bool[L, B]: rows that count; skus i8[B];
+    window i8[L, B].
     """
 
     x: Tensor
+    calendar: Tensor
     nu: Tensor
     season_next: Tensor
     y: Tensor
@@ -35,6 +37,7 @@ class Crop:
         """Keep a part of the rows as origins; x stays whole, for the encoder needs every step."""
         return Crop(
             self.x,
+            self.calendar[picked],
             self.nu[picked],
             self.season_next[picked],
             self.y[picked],
@@ -54,6 +57,7 @@ class Timeline:
         """Cut `arrays` before window `end`."""
         self._x = torch.from_numpy(np.ascontiguousarray(arrays.x[:end])).flatten(0, 1)
         self._nu = torch.from_numpy(np.ascontiguousarray(arrays.nu[:end])).flatten()
+        self._calendar = torch.from_numpy(np.ascontiguousarray(arrays.calendar[:end]))
         self._season_next = torch.from_numpy(np.ascontiguousarray(arrays.season_next[:end]))
         self._y = torch.from_numpy(np.ascontiguousarray(arrays.y[:end])).flatten()
         self.end, self.skus, self.horizon = end, arrays.y.shape[1], arrays.horizon
@@ -76,9 +80,12 @@ class Timeline:
         # a SKU that is not live has no features yet: zeros, as a worker's empty state has
         live = torch.from_numpy(self._live[window, skus[None, :]])
         x = torch.where(live[..., None], x, torch.zeros(()))
-        season_next = self._season_next[torch.from_numpy(window)]
+        at = torch.from_numpy(window)
+        calendar, season_next = self._calendar[at], self._season_next[at]
         origin = torch.from_numpy(self._origins[window, skus[None, :]] & (asked == window))
-        return Crop(x, self._nu[flat], season_next, self._targets(asked, skus, season_next), origin, skus, asked)
+        return Crop(
+            x, calendar, self._nu[flat], season_next, self._targets(asked, skus, season_next), origin, skus, asked
+        )
 
     def _targets(self, asked: NDArray[np.int64], skus: NDArray[np.int64], season_next: Tensor) -> Tensor:
         length = asked.shape[0]

@@ -165,7 +165,14 @@ def _head(graph: _Graph, network: Network, weights: Weights) -> None:
         b = graph.constant(f"{name}.bias", weights[f"{name}.bias"])
         graph.add("Gemm", [source, w, b], result)
 
-    gemm("inner", "encoded", "inner_raw")
+    # what is known of the windows to come is the same for all SKUs: its share is a bias, reckoned once a run
+    own = layout.hidden + layout.n_features
+    w = weights["inner.weight"].T
+    graph.constant("first_row", np.array([0], np.int64))
+    graph.add("Unsqueeze", ["calendar", "first_row"], "calendar_row")
+    shared = [graph.constant("inner.calendar", w[own:]), graph.constant("inner.bias", weights["inner.bias"])]
+    graph.add("Gemm", ["calendar_row", *shared], "inner_shared")
+    graph.add("Gemm", ["encoded", graph.constant("inner.weight", w[:own]), "inner_shared"], "inner_raw")
     graph.add("Relu", ["inner_raw"], "inner_out")
     gemm("parts", "inner_out", "parts_raw")
     gemm("mean", "inner_out", "mean_raw")
@@ -186,10 +193,24 @@ def _head(graph: _Graph, network: Network, weights: Weights) -> None:
         graph.constant("mixing", 0.5 * layout.mixing.numpy()),
         graph.constant("offset", np.full(levels, -MEDIAN_OFFSET, np.float32)),
     ]
-    graph.add("Reshape", ["parts_double", "by_set"], "parts_by_set")
+    graph.add("Reshape", [_in_noise(graph, network, "parts_double"), "by_set"], "parts_by_set")
     graph.add("Gemm", ["parts_by_set", *both], "mixed")
     graph.add("Relu", ["mixed"], "floored")
     graph.add("Reshape", ["floored", "by_sku"], "scaled")
+
+
+def _in_noise(graph: _Graph, network: Network, parts: str) -> str:
+    """Multiply the distances among `parts` [n, (K + S) * Q] by each SKU's noise; the name of the result."""
+    layout = network.layout
+    if layout.noise is None:
+        return parts
+    outward = np.tile(layout.outward.numpy(), layout.groups)
+    graph.constant("noise_column", np.array([layout.noise], np.int64))
+    graph.add("Gather", ["x", "noise_column"], "log_noise", axis=1)
+    graph.add("Exp", ["log_noise"], "noise")
+    units = [graph.constant("outward", outward[None]), graph.constant("at_the_median", 1.0 - outward)]
+    graph.add("Gemm", ["noise", *units], "unit_of_part")
+    return graph.add("Mul", [parts, "unit_of_part"], "parts_in_units")
 
 
 def _units(graph: _Graph, network: Network) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.admission import Columns
 from features.cadence import HORIZON
-from features.encoding import FEATURES, encode
+from features.encoding import CALENDAR, FEATURES, encode, encode_calendar
 from features.offline import feed
+from features.season import Context
 from features.sku_state import SkuState
 from inference.training.arrays import TrainingArrays
 from schemas.errors import BadInput
@@ -37,9 +38,7 @@ class _Window:
     x: NDArray[np.float32]
     nu: NDArray[np.float32]
     units: NDArray[np.float32]
-    season_next: NDArray[np.float32]
-    is_open: bool
-    start_ms: int
+    context: Context
 
 
 def collect(
@@ -64,7 +63,7 @@ def collect(
         if parts:
             context = parts[0][4]
             slots, x, nu, units = (np.concatenate([p[i] for p in parts]) for i in range(4))
-            closed.append(_Window(slots, x, nu, units, context.season_next, context.is_open, context.start_ms))
+            closed.append(_Window(slots, x, nu, units, context))
         if progress:
             progress(number)
     if not closed:
@@ -82,15 +81,18 @@ def _stack(closed: list[_Window], skus: list[str], ends_ms: int) -> History:
     y = np.full((windows, count), np.nan, np.float32)
     live = np.zeros((windows, count), np.bool_)
     season_next = np.zeros((windows, HORIZON), np.float32)
-    was_open = np.array([w.is_open for w in closed])
+    calendar = np.zeros((windows, len(CALENDAR)), np.float32)
+    was_open = np.array([w.context.is_open for w in closed])
     for t, window in enumerate(closed):
         x[t, window.slots], nu[t, window.slots], live[t, window.slots] = window.x, window.nu, True
-        if window.is_open:
+        if window.context.is_open:
             y[t, window.slots] = window.units
         ahead = was_open[t + 1 : t + 1 + HORIZON]
-        season_next[t] = window.season_next
+        season_next[t] = window.context.season_next
         season_next[t, : len(ahead)] *= ahead
         # a phase thought closed on which the shop then sold: let it be learnt as an ordinary one
         season_next[t, : len(ahead)][(season_next[t, : len(ahead)] == 0) & ahead] = 1.0
-    starts = np.array([w.start_ms for w in closed], np.int64)
-    return History(TrainingArrays(x=x, nu=nu, season_next=season_next, y=y, live=live), skus, starts, was_open, ends_ms)
+        calendar[t] = encode_calendar(replace(window.context, season_next=season_next[t]))
+    starts = np.array([w.context.start_ms for w in closed], np.int64)
+    arrays = TrainingArrays(x=x, calendar=calendar, nu=nu, season_next=season_next, y=y, live=live)
+    return History(arrays, skus, starts, was_open, ends_ms)

@@ -10,7 +10,7 @@ import torch
 
 from inference.scoring import pinball
 from inference.training.crops import Timeline
-from inference.training.loss import lead_sums
+from inference.training.loss import lead_sums, outlook_loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAIVE_LOOK = 84
 SKUS_AT_ONCE = 512
+JUDGES = 256
 
 
 def origins_held_out(*, horizon: int, until_index: int) -> range:
@@ -102,7 +103,7 @@ def _served(
     """Quantiles [M, K, Q] and sums [M, S, Q] in units of the M picked origins."""
     mask = torch.from_numpy(picked)
     with torch.no_grad():
-        outlook = network.outlook(network.encode(crop.x)[0][mask])
+        outlook = network.outlook(network.encode(crop.x)[0][mask], crop.calendar[mask])
     nu, season_next = crop.nu[mask], crop.season_next[mask]
     factors = torch.cat((season_next, lead_sums(season_next, network.layout.sum_windows)), dim=1) * nu[:, None]
     units = (torch.cat((outlook.quantiles, outlook.sums), dim=1) * factors[..., None]).clamp_min(0.0)
@@ -110,6 +111,33 @@ def _served(
     units = torch.where(by_piece[:, None, None], units.round(), units)
     served = units.numpy().astype(np.float64)
     return served[:, : season_next.shape[1]], served[:, season_next.shape[1] :]
+
+
+class HeldOut:
+    """The loss on some SKUs and origins that are held out: says when to stop."""
+
+    def __init__(self, history: Timeline, *, seed: int, crop_length: int) -> None:
+        """Choose at most `JUDGES` SKUs that have such origins; there may be none."""
+        horizon = history.horizon
+        origins = origins_held_out(horizon=horizon, until_index=history.end)
+        alive = np.flatnonzero((history.last_origin >= origins.start) & (history.first_origin < origins.stop))
+        skus = np.random.default_rng(seed).permutation(alive)[:JUDGES]
+        starts = np.maximum(history.first_live[skus], max(0, origins.start - crop_length))
+        length = origins.stop - int(starts.min()) if len(skus) else 0
+        self._crop = history.cut(skus, starts, length) if length else None
+        self._origins = origins
+
+    def loss(self, network: Network) -> float:
+        """Give what the network would be punished for; NaN where nothing is held out."""
+        if self._crop is None:
+            return float("nan")
+        crop = self._crop
+        picked = torch.from_numpy((crop.window >= self._origins.start) & (crop.window < self._origins.stop))
+        network.eval()
+        with torch.no_grad():
+            at = crop.origin & picked
+            outlook = network.outlook(network.encode(crop.x)[0][at], crop.calendar[at])
+            return float(outlook_loss(outlook, crop, picked, network.layout))
 
 
 class SeasonalNaive:

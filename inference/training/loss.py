@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
 
 if TYPE_CHECKING:
     from inference.training.crops import Crop
@@ -35,9 +34,9 @@ def lead_sums(values: Tensor, sum_windows: tuple[int, ...]) -> Tensor:
 def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -> Tensor:
     """Punish, as one scalar, the outlook of the origins where `counts` (bool [L, B]) and `crop.origin` hold.
 
-    Pinball in units of nu per step, weighted nu^.5 so that neither the few fast SKUs nor the many slow ones rule;
-    lead sums alike, per open window; and a Poisson deviance for the mean. Closed windows have no part in any of it.
-    A sum counts only where all of its open windows are known.
+    Pinball of ln(1 + units of nu) per step, where quantiles are the same and no spike rules, weighted nu^.5 so that
+    neither the few fast SKUs nor the many slow ones do; lead sums alike, per open window; and a Poisson deviance for
+    the mean. Closed windows have no part in any of it. A sum counts only where all of its open windows are known.
     """
     levels = torch.tensor(layout.levels)
     picked = crop.origin & counts
@@ -47,19 +46,22 @@ def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -
     weight = nu.sqrt()[:, None]
     known = torch.isfinite(y)
     ratio = torch.where(known, y / (nu[:, None] * season_next), 0.0)
-    cell = weight * season_next * known
+    cell = weight * known
     whole = cell.sum().clamp_min(1e-6)
-
-    quantiles = leaky_relu(outlook.quantiles, FLOOR_SLOPE)
-    steps = (cell * pinball(ratio, quantiles, levels)).sum() / whole
+    steps = (cell * pinball(torch.log1p(ratio), log_quantiles(outlook.quantiles), levels)).sum() / whole
 
     season_sums = lead_sums(season_next, layout.sum_windows)
     complete = lead_sums((~known & (season_next > 0)).float(), layout.sum_windows) == 0
-    sums_cell = weight * season_sums * complete
+    sums_cell = weight * (complete & (season_sums > 0))
     sums_ratio = lead_sums(y, layout.sum_windows) / (nu[:, None] * season_sums).clamp_min(1e-6)
-    sums_loss = (sums_cell * pinball(sums_ratio, leaky_relu(outlook.sums, FLOOR_SLOPE), levels)).sum()
+    sums_loss = (sums_cell * pinball(torch.log1p(sums_ratio), log_quantiles(outlook.sums), levels)).sum()
     sums_loss = sums_loss / sums_cell.sum().clamp_min(1e-6)
 
     capped = ratio.clamp(max=MEAN_CAP)
     deviance = outlook.mean - torch.xlogy(capped, outlook.mean)
     return steps + SUM_SHARE * sums_loss + MEAN_SHARE * (cell * deviance).sum() / whole
+
+
+def log_quantiles(quantiles: Tensor) -> Tensor:
+    """Take ln(1 + q), which goes on below 0 as a straight line of a small slope."""
+    return torch.where(quantiles > 0, torch.log1p(quantiles.clamp_min(0.0)), FLOOR_SLOPE * quantiles)

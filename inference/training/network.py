@@ -1,7 +1,8 @@
 """The network: a residual two-layer LSTM with a direct multi-horizon quantile head.
 
 Everything it says is in scaled units: demand divided by nu (the SKU's own level) and by the shop's season index of
-the target window. The structure follows MQ-RNN (Wen et al. 2017) with non-crossing increments (Park et al. 2022).
+the target window; quantiles lie apart in units of the SKU's own noise. The structure follows MQ-RNN (Wen et al. 2017)
+with non-crossing increments (Park et al. 2022).
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ STEEPNESS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The sizes of a network and what its outputs mean. `levels` ascend and hold the median."""
+    """The sizes of a network and what its outputs mean. `levels` ascend and hold the median.
+
+    noise: which of the features is the logarithm of how much a SKU's windows scatter, in scales: the unit in which
+    quantiles lie apart, so that a network that has learnt from restless shops fits a steady one. None: the scale is.
+    """
 
     n_features: int
+    n_calendar: int = 0
+    noise: int | None = None
     hidden: int = 48
     width: int = 128
     horizon: int = HORIZON
@@ -45,6 +52,11 @@ class Layout:
         return self.horizon + len(self.sum_windows)
 
     @property
+    def outward(self) -> Tensor:
+        """Build f4[Q]: 0 at the median's place, 1 at those of distances."""
+        return torch.tensor([float(level != 0.5) for level in self.levels])  # noqa: PLR2004 - the median
+
+    @property
     def mixing(self) -> Tensor:
         """Build f4[Q, Q]: quantiles = positive parts @ mixing, less MEDIAN_OFFSET.
 
@@ -58,6 +70,16 @@ class Layout:
         for level in range(middle):
             mixing[level, : level + 1] = -1.0
         return mixing
+
+
+class Blind(NamedTuple):
+    """Places of inputs that a network does not heed."""
+
+    features: tuple[int, ...] = ()
+    calendar: tuple[int, ...] = ()
+
+
+SEES_ALL = Blind()
 
 
 class States(NamedTuple):
@@ -87,6 +109,7 @@ class Network(nn.Module):
     """Encoder and head; `layout` holds the sizes. Fresh states are zeros."""
 
     mixing: Tensor
+    outward: Tensor
 
     def __init__(self, layout: Layout, *, dropout: float = 0.0) -> None:
         """Draw initial weights from torch's global generator; `dropout` is a share and acts in training only."""
@@ -95,10 +118,11 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.lstm1 = nn.LSTM(layout.n_features, layout.hidden)
         self.lstm2 = nn.LSTM(layout.hidden, layout.hidden)
-        self.inner = nn.Linear(layout.hidden + layout.n_features, layout.width)
+        self.inner = nn.Linear(layout.hidden + layout.n_features + layout.n_calendar, layout.width)
         self.parts = nn.Linear(layout.width, layout.groups * len(layout.levels))
         self.mean = nn.Linear(layout.width, layout.horizon)
         self.register_buffer("mixing", layout.mixing, persistent=False)
+        self.register_buffer("outward", layout.outward, persistent=False)
         self._start_gently()
 
     def _start_gently(self) -> None:
@@ -112,6 +136,15 @@ class Network(nn.Module):
             bias[:, middle] = 0.7  # squareplus: 0.96
             self.mean.bias.fill_(0.75)  # squareplus: 1
 
+    def be_blind_to(self, inputs: Blind) -> None:
+        """Let some inputs weigh nothing; it stays so in a training that shows zeros there."""
+        own = self.layout.hidden
+        shared = own + self.layout.n_features
+        read = [own + place for place in inputs.features] + [shared + place for place in inputs.calendar]
+        with torch.no_grad():
+            self.inner.weight[:, read] = 0.0
+            self.lstm1.get_parameter("weight_ih_l0")[:, list(inputs.features)] = 0.0
+
     def encode(self, x: Tensor, states: States | None = None) -> tuple[Tensor, States]:
         """Encode x [T, B, F] -> what the head reads [T, B, H + F], and the states after the last step."""
         first = second = None
@@ -121,18 +154,22 @@ class Network(nn.Module):
         out2, (h2, c2) = self.lstm2(self.dropout(out1), second)
         return torch.cat((out2 + out1, x), dim=-1), States(torch.cat((h1, h2)), torch.cat((c1, c2)))
 
-    def outlook(self, encoded: Tensor) -> Outlook:
-        """Turn encoded origins [..., H + F] into their outlook; any leading shape."""
+    def outlook(self, encoded: Tensor, calendar: Tensor) -> Outlook:
+        """Turn encoded origins [..., H + F], and what is known after each [..., C], into their outlook."""
         layout = self.layout
-        inner = self.dropout(torch.relu(self.inner(self.dropout(encoded))))
+        read = torch.cat((encoded, calendar), dim=-1)
+        inner = self.dropout(torch.relu(self.inner(self.dropout(read))))
         parts = positive(self.parts(inner))
         parts = parts.reshape(*parts.shape[:-1], layout.groups, len(layout.levels))
+        if layout.noise is not None:
+            noise = torch.exp(encoded[..., layout.hidden + layout.noise])[..., None, None]
+            parts = parts * (noise * self.outward + (1.0 - self.outward))
         quantiles = parts @ self.mixing - MEDIAN_OFFSET
         return Outlook(
             quantiles[..., : layout.horizon, :], quantiles[..., layout.horizon :, :], positive(self.mean(inner))
         )
 
-    def forward(self, x: Tensor, states: States | None = None) -> tuple[Outlook, States]:
-        """Read x [T, B, F] and states -> the outlook after every step, and the states after the last one."""
+    def forward(self, x: Tensor, calendar: Tensor, states: States | None = None) -> tuple[Outlook, States]:
+        """Read x [T, B, F], calendar [T, B, C], states -> the outlook after every step, the states after the last."""
         encoded, after = self.encode(x, states)
-        return self.outlook(encoded), after
+        return self.outlook(encoded, calendar), after

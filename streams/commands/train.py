@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from features.admission import Columns
 from features.cadence import DAY_MS, HORIZON, HOUR_MS, LEVELS, MINUTE_MS, SUM_WINDOWS
 from features.currency import ShopCurrency
-from features.encoding import FEATURES, fingerprint
+from features.encoding import CALENDAR, FEATURES, NOISE, fingerprint
 from features.grid import WindowGrid
 from features.offline import windows_between
 from features.sku_state import SkuState
@@ -24,7 +25,7 @@ from streams.observe.progress import track_progress
 from streams.state import directories
 
 if TYPE_CHECKING:
-    from inference.training.fit import FitResult
+    from inference.training.fit import FitResult, OtherShop
     from inference.training.history import History
 
 DEFAULT_ITERATIONS = 800
@@ -55,9 +56,13 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
     grid: WindowGrid,
     iterations: int | None,
     seed: int,
+    any_shop: bool = False,
     money: ShopCurrency | None = None,
 ) -> None:
-    """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little."""
+    """Train on what happened before `until` and write a bundle to `out`; `BadInput` where there is too little.
+
+    any_shop: learn from remixed and synthetic shops, too, for one that will be served without a training of its own.
+    """
     money = money or ShopCurrency()
     try:
         from inference.training.export import export  # noqa: PLC0415 - the train extra
@@ -67,37 +72,59 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
 
     directories.prepare(out, what=f"the directory {out} (--out)", error=BadInput)  # now, not after the training
     console = Console(stderr=True)
-    history = _collect(files, grid, money, until_ms=local_ms(until, grid) if until else None)
+    until_ms = local_ms(until, grid) if until else None
+    events = event_tables.load_with_progress(files)
+    history = _collect(events, grid, money, until_ms=until_ms)
     for line in money.told():
         console.print(line, highlight=False)
     console.print(f"{history.arrays.windows} windows of {len(history.skus)} SKUs")
-    result = _fit(history, grid, iterations=iterations or DEFAULT_ITERATIONS, seed=seed)
+    others = _others(events, grid, seed=seed, until_ms=until_ms) if any_shop else []
+    result = _fit(history, grid, others, iterations=iterations or DEFAULT_ITERATIONS, seed=seed)
     with track_progress("exporting and checking"):
         export(result.network, out, manifest=_manifest(history, result, grid))
     for line in describe(load(out, expected_fingerprint=fingerprint())):
         console.print(line, highlight=False)
 
 
-def _collect(
-    files: Mapping[InputName, Path], grid: WindowGrid, money: ShopCurrency, *, until_ms: int | None
-) -> History:
+def _collect(events: Mapping[int, Columns], grid: WindowGrid, money: ShopCurrency, *, until_ms: int | None) -> History:
     from inference.training.history import collect  # noqa: PLC0415 - the train extra
 
-    events = event_tables.load_with_progress(files)
     windows = windows_between(grid, events, until_ms=until_ms)
     with track_progress("replaying windows through the serving code", windows) as progress:
         return collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=progress.reach)
 
 
-def _fit(history: History, grid: WindowGrid, *, iterations: int, seed: int) -> FitResult:
-    from inference.training.fit import fit  # noqa: PLC0415 - the train extra
+def _others(events: Mapping[int, Columns], grid: WindowGrid, *, seed: int, until_ms: int | None) -> list[OtherShop]:
+    from inference.training import any_shop  # noqa: PLC0415 - the train extra
 
+    if grid.window_ms != DAY_MS:
+        msg = f"synthetic shops have day windows, not {grid.window_ms} ms; leave --any-shop out"
+        raise BadInput(msg)
+    shops = any_shop.REMIXES + any_shop.SYNTHETIC_SHOPS
+    with track_progress("making other shops", shops) as progress:
+        return any_shop.others(
+            events, grid, seed=seed, until_ms=until_ms, progress=lambda done: progress.at(done, total=shops)
+        )
+
+
+def _fit(history: History, grid: WindowGrid, others: Sequence[OtherShop], *, iterations: int, seed: int) -> FitResult:
+    from inference.training import any_shop  # noqa: PLC0415 - the train extra
+    from inference.training.fit import Recipe, fit  # noqa: PLC0415 - the train extra
+    from inference.training.network import SEES_ALL, Layout  # noqa: PLC0415 - the train extra
+
+    arrays = history.arrays
+    # what many shops teach is not over when one of them has learnt enough
+    recipe, blind_to = (Recipe(patience=None), any_shop.BLIND_TO) if others else (Recipe(), SEES_ALL)
     with track_progress("training, iterations") as progress:
         try:
             return fit(
-                history.arrays,
+                arrays,
                 seed=seed,
-                until_index=history.arrays.windows,
+                until_index=arrays.windows,
+                layout=Layout(n_features=arrays.n_features, n_calendar=arrays.n_calendar, noise=NOISE),
+                recipe=recipe,
+                others=others,
+                blind_to=blind_to,
                 season_length=grid.season_windows,
                 progress=lambda done, total, loss: progress.at(done, total=total, detail=f"loss {loss:.4f}"),
                 iterations=iterations,
@@ -112,6 +139,7 @@ def _manifest(history: History, result: FitResult, grid: WindowGrid) -> Manifest
         version=f"{version('skutrend')}.{history.ends_ms // DAY_MS}",
         feature_fingerprint=fingerprint(),
         features=FEATURES,
+        calendar=CALENDAR,
         window_ms=grid.window_ms,
         windows=grid.signature,
         horizon=HORIZON,

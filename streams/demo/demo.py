@@ -138,6 +138,7 @@ def _worker(brokers: str, out: Path) -> Iterator[WorkerProcess]:
         "BROKERS": brokers,
         "STATE_DIR": str(out / "state"),
         "TIMEZONE": TIMEZONE,
+        "COUNTRY": "GB",
         "CURRENCY": "GBP",
         "FLUSH_INTERVAL_MS": "250",
         "GUARANTEE": "at_least_once",  # the embedded broker keeps nothing for long, so there is nothing to recover from

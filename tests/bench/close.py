@@ -51,7 +51,12 @@ def measure(model: Session) -> None:
     n, manifest = SKUS, model.bundle.manifest
     x = dice.normal(0, 1, (n, len(manifest.features))).astype(np.float32)
     h = dice.normal(0, 0.3, (n, model.layers, model.hidden)).astype(np.float32)
-    shared = {"season_next": np.ones(HORIZON, np.float32), "season_sums": np.array(SUM_WINDOWS, np.float32)}
+    calendar = dice.normal(0, 1, len(manifest.calendar)).astype(np.float32)
+    shared = {
+        "calendar": calendar,
+        "season_next": np.ones(HORIZON, np.float32),
+        "season_sums": np.array(SUM_WINDOWS, np.float32),
+    }
     bare = []
     for _ in range(ROUNDS):
         started = time.perf_counter()

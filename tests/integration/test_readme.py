@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -133,6 +134,18 @@ def test_the_commands_for_your_own_model_work_in_this_order(tmp_path: Path) -> N
     said = run(commands.replace("--iterations 800", "--iterations 3"), tmp_path)
     assert "this machine serves it on C" in said
     assert (tmp_path / "forecasts.parquet").stat().st_size > 10_000
+
+
+def test_the_command_that_made_the_shipped_bundle_works(tmp_path: Path) -> None:
+    commands = script("SKUTREND_COUNTRY=GB skutrend train")
+    assert commands.count("--iterations 800") == 1
+    run(f"{commands.replace('--iterations 800', '--iterations 2')}\nskutrend bundle check for-any-shop", tmp_path)
+    made, shipped = (
+        json.loads((folder / "manifest.json").read_text())
+        for folder in (tmp_path / "for-any-shop", ROOT / "inference" / "shipped")
+    )
+    for field in ("name", "features", "calendar", "feature_fingerprint", "training_span", "windows", "hidden"):
+        assert made[field] == shipped[field], field
 
 
 def test_the_demo_ends_by_itself_with_forecasts_and_explained_alerts(tmp_path: Path) -> None:

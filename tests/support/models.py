@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from features.encoding import FEATURES, fingerprint
+from features.encoding import CALENDAR, FEATURES, NOISE, fingerprint
 from inference.bundle import Bundle, Manifest, Span, load
 from inference.training.arrays import TrainingArrays
 from inference.training.export import export
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+CALENDAR_OF_SHOP = 3  # what of the windows to come a `weekly_shop` tells
 WEEK = np.array([1.2, 0.9, 0.8, 1.0, 1.1, 1.4, 0.0], np.float32)
 
 
@@ -42,14 +43,17 @@ def weekly_shop(*, windows: int = 160, skus: int = 60, horizon: int = 14, seed: 
         x[day, :, 2] = np.log1p(np.maximum(day - born, 0)) / 6
         x[day, :, 3] = WEEK[day % 7]
     season_next = WEEK[(days[:, None] + 1 + np.arange(horizon)) % 7]
-    return TrainingArrays(x=x, nu=nu, season_next=season_next, y=y, live=live)
+    calendar = season_next[:, :CALENDAR_OF_SHOP].copy()
+    return TrainingArrays(x=x, calendar=calendar, nu=nu, season_next=season_next, y=y, live=live)
 
 
-def untrained(*, seed: int = 0, hidden: int = 48, n_features: int = len(FEATURES)) -> Network:
+def untrained(
+    *, seed: int = 0, hidden: int = 48, n_features: int = len(FEATURES), n_calendar: int = len(CALENDAR)
+) -> Network:
     """A network with random weights, spread out so that its outputs differ between SKUs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(Layout(n_features=n_features, hidden=hidden))
+        network = Network(Layout(n_features, n_calendar, noise=NOISE if n_features > NOISE else None, hidden=hidden))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.mul_(1.5)
@@ -63,6 +67,7 @@ def manifest_for(network: Network, **changes: Any) -> Manifest:  # noqa: ANN401 
         "version": "1",
         "feature_fingerprint": fingerprint(),
         "features": FEATURES,
+        "calendar": CALENDAR,
         "window_ms": 86_400_000,
         "horizon": network.layout.horizon,
         "quantile_levels": network.layout.levels,
@@ -90,6 +95,7 @@ def step_arrays(n: int, *, seed: int = 0, n_features: int = len(FEATURES)) -> di
         "x": rng.normal(size=(n, n_features)).astype(np.float32),
         "h": np.tanh(rng.normal(size=(n, 2, 48))).astype(np.float32),
         "c": rng.normal(size=(n, 2, 48)).astype(np.float32),
+        "calendar": rng.normal(size=len(CALENDAR)).astype(np.float32),
         "scale": np.exp(rng.normal(0, 2, n)).astype(np.float32),
         "season_next": season_next,
         "season_sums": np.array([season_next[:7].sum(), season_next.sum()], np.float32),

@@ -148,6 +148,30 @@ def by_hand(past: list[Window], context: Context, *, prior_nu: float, integer_un
         "phase_sin": math.sin(2 * math.pi * GRID.phase(context.number) / 7),
         "phase_cos": math.cos(2 * math.pi * GRID.phase(context.number) / 7),
         "season_next": float(context.season_next[0]) - 1,
+        **own_season(past, nu, context),
+    }
+
+
+def own_season(past: list[Window], nu: float, context: Context) -> dict[str, float]:
+    """What the last 56 windows tell of the SKU's own season; those of a story are no holidays."""
+    back = [min(w.units / nu, 8.0) if w.is_open else math.nan for w in reversed(past[-56:])]
+    back += [math.nan] * (56 - len(back))
+    sales = [value for value in back if value > 0]
+    changes = [a - b for a, b in zip(back[:-7], back[7:], strict=True) if not math.isnan(a - b)]
+    square = (sum(x * x for x in changes) / 2 + 2 * (0.5 + 1 / nu)) / (len(changes) + 2)
+    profile = {}
+    for ahead in range(1, 8):
+        usual = float(context.season_next[ahead - 1])
+        seen = [(0.88 ** (k - 1), back[7 * k - ahead]) for k in range(1, 9) if not math.isnan(back[7 * k - ahead])]
+        mean = (0.3 * usual + sum(w * v for w, v in seen)) / (0.3 + sum(w for w, _ in seen))
+        profile[f"profile_{ahead}"] = math.log((mean + 0.05) / (usual + 0.05)) if usual > 0 else 0.0
+    return {
+        "size": math.log(max(sum(sales) / max(len(sales), 1), 0.05)) / 2,
+        "holiday": 0.0,
+        "eve": 0.0,
+        "shop_slow_trend": context.slow_trend,
+        "noise": math.log(min(max(math.sqrt(square), 0.02), 8.0)),
+        **profile,
     }
 
 
@@ -160,7 +184,7 @@ def test_a_vector_is_what_one_works_out_from_the_whole_history(
     rows["fractional"][:] = not integer_units
     for number, day in enumerate(story):
         past = story[: number + 1]
-        context = window_context(born + number, is_open=day.is_open, index=1.25, trend=-0.5)
+        context = window_context(born + number, is_open=day.is_open, index=1.25, trend=-0.5, slow_trend=0.25)
         context.season_next[0] = 0.75
         facts = happened(
             day.units,

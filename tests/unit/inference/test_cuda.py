@@ -37,6 +37,7 @@ def inputs(session: Session, n: int, seed: int = 1) -> dict[str, Any]:
         "x": dice.normal(0, 1, (n, len(session.bundle.manifest.features))).astype(np.float32),
         "h": dice.normal(0, 0.3, state).astype(np.float32),
         "c": dice.normal(0, 0.3, state).astype(np.float32),
+        "calendar": dice.normal(0, 1, len(session.bundle.manifest.calendar)).astype(np.float32),
         "scale": dice.lognormal(0, 1, n).astype(np.float32),
         "season_next": dice.uniform(0.5, 1.5, HORIZON).astype(np.float32),
         "season_sums": np.array(SUM_WINDOWS, np.float32),

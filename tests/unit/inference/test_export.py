@@ -98,7 +98,8 @@ def test_broken_weights_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"features": ("a", "b")}, {"horizon": 7}, {"hidden": 64}, {"quantile_levels": (0.5,)}]
+    "changes",
+    [{"features": ("a", "b")}, {"calendar": ("a",)}, {"horizon": 7}, {"hidden": 64}, {"quantile_levels": (0.5,)}],
 )
 def test_a_manifest_of_another_network_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
     network = untrained()

@@ -9,11 +9,11 @@ import torch
 
 from inference.training.arrays import TrainingArrays
 from inference.training.crops import Timeline, born, draw
-from inference.training.fit import FitResult, Recipe, fit
+from inference.training.fit import FitResult, OtherShop, Recipe, fit
 from inference.training.holdout import SeasonalNaive, measure, origins_held_out
 from inference.training.loss import lead_sums, outlook_loss, pinball
-from inference.training.network import Layout, Network, Outlook
-from tests.support.models import WEEK, weekly_shop
+from inference.training.network import Blind, Layout, Network, Outlook
+from tests.support.models import CALENDAR_OF_SHOP, WEEK, weekly_shop
 
 if TYPE_CHECKING:
     from typing import Any
@@ -47,7 +47,7 @@ def scrambled(arrays: TrainingArrays, begin: int, *names: str) -> TrainingArrays
 def test_nothing_after_until_is_looked_at() -> None:
     arrays = weekly_shop()
     before = brief_fit(arrays)
-    after = brief_fit(scrambled(arrays, UNTIL, "y", "x", "nu", "season_next", "live"))
+    after = brief_fit(scrambled(arrays, UNTIL, "y", "x", "calendar", "nu", "season_next", "live"))
     assert same_weights(before, after)
     assert before.metrics == after.metrics
     assert not same_weights(before, brief_fit(scrambled(arrays, UNTIL - 1, "y")))
@@ -106,6 +106,43 @@ def test_progress_counts_every_iteration() -> None:
     assert all(np.isfinite(loss) for *_, loss in seen)
     assert result.metrics["iterations"] == 6
     assert not result.network.training
+
+
+def test_training_stops_where_the_windows_held_out_get_no_better() -> None:
+    arrays = weekly_shop(windows=160, skus=8)  # so few that they are soon known by heart
+    recipe = replace(BRIEF, check_every=2, patience=3, learning_rate=3e-2, refresh_share=0.0)
+    seen: list[int] = []
+    result = fit(
+        arrays, seed=0, until_index=160, iterations=500, recipe=recipe, progress=lambda done, *_: seen.append(done)
+    )
+    assert result.metrics["iterations"] == seen[-1] < 500
+    longer = fit(arrays, seed=0, until_index=160, iterations=seen[-1] + 100, recipe=recipe)
+    assert same_weights(result, longer)
+
+
+def test_other_shops_are_learnt_from_by_their_share() -> None:
+    arrays = weekly_shop()
+    alone = brief_fit(arrays)
+    other = OtherShop(weekly_shop(seed=9), 0.5)
+    both = fit(arrays, seed=1, until_index=UNTIL, iterations=6, recipe=BRIEF, others=[other])
+    assert not same_weights(alone, both)
+    nothing = fit(arrays, seed=1, until_index=UNTIL, iterations=6, recipe=BRIEF, others=[replace(other, share=0.0)])
+    assert nothing.metrics["cells_step"] == both.metrics["cells_step"] == alone.metrics["cells_step"]
+
+
+def test_what_a_network_is_blind_to_has_no_part_in_what_it_says() -> None:
+    arrays = weekly_shop()
+    blind = fit(arrays, seed=1, until_index=UNTIL, iterations=6, recipe=BRIEF, blind_to=Blind((2,), (1,))).network
+    assert not same_weights(brief_fit(arrays), FitResult(blind, {}))
+    told = torch.rand(5, CALENDAR_OF_SHOP)
+    other = told.clone()
+    other[:, 1] = 9.0
+    x = torch.rand(6, 5, 4)
+    changed = x.clone()
+    changed[..., 2] = 9.0
+    with torch.no_grad():
+        one, same = blind(x, told.expand(6, 5, -1))[0], blind(changed, other.expand(6, 5, -1))[0]
+    assert torch.equal(one.quantiles, same.quantiles)
 
 
 def test_too_little_history_says_how_much_there_is() -> None:
@@ -177,7 +214,7 @@ def test_sums_leave_out_what_is_closed() -> None:
 
 
 def test_the_loss_counts_only_known_open_windows_of_origins() -> None:
-    layout = Layout(n_features=4)
+    layout = Layout(4, CALENDAR_OF_SHOP)
     timeline = Timeline(weekly_shop(), end=100)
     crop = timeline.cut(np.arange(30), np.full(30, 60), 40)
     counts = torch.ones(crop.origin.shape, dtype=torch.bool)
@@ -197,7 +234,7 @@ def test_a_quantile_below_its_floor_still_feels_the_way_up() -> None:
     crop = timeline.cut(np.arange(5), np.full(5, 60), 1)
     sunk = torch.full((int(crop.origin.sum()), K, 7), -3.0, requires_grad=True)
     outlook = Outlook(sunk, torch.ones(len(sunk), 2, 7), torch.ones(len(sunk), K))
-    torch.autograd.backward(outlook_loss(outlook, crop, crop.origin, Layout(n_features=4)))
+    torch.autograd.backward(outlook_loss(outlook, crop, crop.origin, Layout(4, CALENDAR_OF_SHOP)))
     assert sunk.grad is not None
     assert (sunk.grad <= 0).all()
     assert sunk.grad.min() < 0
@@ -212,7 +249,7 @@ def periodic(windows: int = 120) -> TrainingArrays:
 
 
 def test_seasonal_naive_repeats_the_season_exactly() -> None:
-    arrays, layout = periodic(), Layout(n_features=4)
+    arrays, layout = periodic(), Layout(4, CALENDAR_OF_SHOP)
     quantiles, sums = SeasonalNaive(arrays, layout, until_index=120, season_length=7).at(
         np.array([100, 101]), np.array([0, 3])
     )
@@ -224,7 +261,7 @@ def test_seasonal_naive_repeats_the_season_exactly() -> None:
 
 def test_seasonal_naive_spreads_by_its_own_past_errors() -> None:
     arrays = weekly_shop(windows=140, skus=30)
-    quantiles, sums = SeasonalNaive(arrays, Layout(n_features=4), until_index=140, season_length=7).at(
+    quantiles, sums = SeasonalNaive(arrays, Layout(4, CALENDAR_OF_SHOP), until_index=140, season_length=7).at(
         np.full(30, 120), np.arange(30)
     )
     assert (np.diff(quantiles, axis=2) >= 0).all()
@@ -240,7 +277,7 @@ def test_seasonal_naive_spreads_by_its_own_past_errors() -> None:
 def test_measuring_serves_floored_and_whole_quantiles() -> None:
     arrays = weekly_shop()
     torch.manual_seed(3)
-    network = Network(Layout(n_features=4))
+    network = Network(Layout(4, CALENDAR_OF_SHOP))
     found = measure(network, arrays, until_index=UNTIL, crop_length=60, season_length=7)
     with torch.no_grad():
         network.parts.bias.fill_(-100.0)
@@ -261,7 +298,7 @@ def test_whole_units_are_inferred_from_what_was_sold_before_until() -> None:
     assert integer_units[7]
 
 
-@pytest.mark.parametrize("name", ["x", "nu", "season_next", "live"])
+@pytest.mark.parametrize("name", ["x", "calendar", "nu", "season_next", "live"])
 def test_arrays_that_do_not_fit_are_named(name: str) -> None:
     arrays = weekly_shop()
     with pytest.raises(ValueError, match=f"{name} is "):

@@ -7,9 +7,9 @@ from tests.support.models import untrained
 
 
 def test_quantiles_ascend_whatever_the_input() -> None:
-    network = untrained(n_features=5)
-    x = torch.from_numpy(np.random.default_rng(1).normal(0, 30, (6, 200, 5)).astype(np.float32))
-    outlook, _ = network(x)
+    network = untrained(n_features=5, n_calendar=2)
+    x = torch.from_numpy(np.random.default_rng(1).normal(0, 30, (6, 200, 7)).astype(np.float32))
+    outlook, _ = network(x[..., :5], x[..., 5:])
     assert (outlook.quantiles.diff(dim=-1) >= 0).all()
     assert (outlook.sums.diff(dim=-1) >= 0).all()
     assert (outlook.mean > 0).all()
@@ -19,13 +19,14 @@ def test_quantiles_ascend_whatever_the_input() -> None:
 
 
 def test_window_by_window_says_what_the_whole_sequence_says() -> None:
-    network = untrained(n_features=5)
-    x = torch.from_numpy(np.random.default_rng(2).normal(size=(9, 4, 5)).astype(np.float32))
+    network = untrained(n_features=5, n_calendar=2)
+    both = torch.from_numpy(np.random.default_rng(2).normal(size=(9, 4, 7)).astype(np.float32))
+    x, calendar = both[..., :5], both[..., 5:]
     with torch.no_grad():
-        whole, last = network(x)
+        whole, last = network(x, calendar)
         states = States(torch.zeros(2, 4, 48), torch.zeros(2, 4, 48))
         for t in range(9):
-            outlook, states = network(x[t : t + 1], states)
+            outlook, states = network(x[t : t + 1], calendar[t : t + 1], states)
             torch.testing.assert_close(outlook.quantiles[0], whole.quantiles[t])
     torch.testing.assert_close(states.h, last.h)
     torch.testing.assert_close(states.c, last.c)
@@ -34,7 +35,7 @@ def test_window_by_window_says_what_the_whole_sequence_says() -> None:
 def test_an_untrained_network_expects_about_the_level_of_the_sku() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
-        outlook, _ = Network(Layout(n_features=3))(torch.zeros(1, 1, 3))
+        outlook, _ = Network(Layout(n_features=3))(torch.zeros(1, 1, 3), torch.zeros(1, 1, 0))
     assert outlook.quantiles[..., 3].mean() == pytest.approx(0.9, abs=0.2)
     assert outlook.mean.mean() == pytest.approx(1.0, abs=0.2)
 
@@ -43,6 +44,20 @@ def test_mixing_adds_outwards_from_the_median() -> None:
     layout = Layout(n_features=1, levels=(0.1, 0.5, 0.8, 0.9), horizon=2, sum_windows=(2,))
     parts = torch.tensor([0.25, 2.0, 0.5, 1.0])  # below, the median, above, further above
     assert (parts @ layout.mixing).tolist() == [1.75, 2.0, 2.5, 3.5]
+
+
+def test_quantiles_lie_apart_in_units_of_the_noise_of_the_sku() -> None:
+    torch.manual_seed(0)
+    network = Network(Layout(n_features=3, noise=1))
+    with torch.no_grad():
+        network.inner.weight.zero_()
+        noise = torch.tensor([0.25, 1.0, 4.0])
+        x = torch.stack([torch.zeros(3), noise.log(), torch.zeros(3)], dim=1)[None]
+        outlook, _ = network(x, torch.zeros(1, 3, 0))
+    for quantiles in (outlook.quantiles[0], outlook.sums[0]):
+        apart = quantiles.diff(dim=-1)
+        torch.testing.assert_close(apart, noise[:, None, None] * apart[1])
+        torch.testing.assert_close(quantiles[0, :, 3], quantiles[2, :, 3])
 
 
 def test_a_quantile_can_be_below_zero_so_that_its_floor_is_exactly_zero() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.encoding import FEATURES
 from inference import providers
 from inference.bundle import Bundle
 from inference.session import CPU_BUCKETS, CUDA_BUCKETS, Session, StepOutput, cut
@@ -21,7 +22,7 @@ from tests.support.examples import examples
 from tests.support.models import bundle_in, step_arrays, untrained
 
 SKUS = 1100
-SHARED = ("season_next", "season_sums")
+SHARED = ("calendar", "season_next", "season_sums")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_any_dtype_and_stride_of_the_right_shape_will_do(session: Session) -> No
     assert equal(session.run_step(**loose), session.run_step(**arrays))
 
 
-@pytest.mark.parametrize("name", ["x", "h", "c", "scale", "season_next", "season_sums", "integer_units"])
+@pytest.mark.parametrize("name", ["x", "h", "c", "calendar", "scale", "season_next", "season_sums", "integer_units"])
 def test_a_wrong_shape_is_named(name: str, session: Session) -> None:
     arrays = step_arrays(10)
     arrays[name] = np.zeros((10, 3, 3, 3), np.float32)
@@ -155,7 +156,7 @@ def test_a_replay_ends_where_the_steps_end(session: Session) -> None:
 
 def test_a_replay_takes_each_sku_from_its_own_birth(session: Session) -> None:
     rng = np.random.default_rng(6)
-    x = rng.normal(size=(12, 40, 24)).astype(np.float32)
+    x = rng.normal(size=(12, 40, len(FEATURES))).astype(np.float32)
     lengths = rng.integers(0, 13, 40)
     lengths[:3] = [0, 12, 5]
     zero = np.zeros((40, 2, 48), np.float32)
@@ -171,7 +172,7 @@ def test_a_replay_takes_each_sku_from_its_own_birth(session: Session) -> None:
 
 @pytest.mark.parametrize("lengths", [[1, 2], [0, 1, 5], [-1, 0, 0]])
 def test_lengths_that_cannot_be_are_refused(lengths: list[int], session: Session) -> None:
-    x, state = np.zeros((4, 3, 24), np.float32), np.zeros((3, 2, 48), np.float32)
+    x, state = np.zeros((4, 3, len(FEATURES)), np.float32), np.zeros((3, 2, 48), np.float32)
     with pytest.raises(ValueError, match="lengths has shape"):
         session.run_replay(x, state, state, lengths=np.array(lengths))
 
@@ -211,7 +212,7 @@ def test_partitions_that_are_restored_together_are_warmed_up_one_at_a_time(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zero = np.zeros((40, 2, 48), np.float32)
-    x = [np.random.default_rng(seed).normal(size=(6, 40, 24)).astype(np.float32) for seed in range(4)]
+    x = [np.random.default_rng(seed).normal(size=(6, 40, len(FEATURES))).astype(np.float32) for seed in range(4)]
     lengths = np.arange(40) % 7
     wanted = [session.run_replay(each, zero, zero, lengths=lengths) for each in x]
     watched = Watched(session._replay)  # noqa: SLF001 - what must not be shared
@@ -228,7 +229,7 @@ def test_a_window_closes_while_another_partition_is_warmed_up(
     go = threading.Event()
     watched = Watched(session._replay, until=go)  # noqa: SLF001
     monkeypatch.setattr(session, "_replay", watched)
-    x, zero = np.zeros((2, 3, 24), np.float32), np.zeros((3, 2, 48), np.float32)
+    x, zero = np.zeros((2, 3, len(FEATURES)), np.float32), np.zeros((3, 2, 48), np.float32)
     with ThreadPoolExecutor(1) as pool:
         warming = pool.submit(session.run_replay, x, zero, zero)
         assert watched.entered.wait(30)

@@ -83,7 +83,7 @@ def test_the_state_is_near_the_one_of_a_model_that_was_there_all_along(session: 
         found = table[name][:n]
         off = np.abs(found - live[name]).mean(axis=(1, 2))
         usual = np.abs(live[name]).mean(axis=(1, 2))
-        assert (off < 0.25 * usual).all(), f"{name}: off by {off} where {usual} is usual"
+        assert (off < 0.3 * usual).all(), f"{name}: off by {off} where {usual} is usual"
     for name in ("next_net", "next_mean"):
         assert np.isnan(table[name][:n]).all(), "what the other model expected is taken back"
     np.testing.assert_array_equal(table["next_naive"][:n], live["next_naive"], "which is no model's")
