@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from features.currency import ShopCurrency
-from features.encoding import CALENDAR, FEATURES, YEAR
 from features.sku_state import SkuState
 from inference.training import synthetic
 from inference.training.fit import OtherShop
 from inference.training.history import collect
-from inference.training.network import Blind
 from schemas.columns import OrderColumns
 
 if TYPE_CHECKING:
@@ -25,14 +23,6 @@ KINDS_IN_TURN: Final[tuple[synthetic.Kind, ...]] = ("restless", "regular", "rest
 REMIXED_SHARE: Final = 0.15
 SYNTHETIC_SHARE: Final = 0.6
 """Of the batches; the rest are of the shop itself. Tuned on three shops that are in none of them (README)."""
-
-
-# When in the year a shop sells is its own affair; and the clicks of the shop at hand say nothing of how they tell in
-# another one, where they may be a hundred times as many.
-BLIND_TO: Final = Blind(
-    features=tuple(FEATURES.index(name) for name in ("views", "carts")),
-    calendar=tuple(CALENDAR.index(name) for name in YEAR),
-)
 
 
 def others(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inference.training.fit import FitResult, OtherShop
     from inference.training.history import History
 
-DEFAULT_ITERATIONS = 800
+DEFAULT_ITERATIONS, ITERATIONS_OF_MANY_SHOPS = 600, 800
 
 
 def local_ms(day: datetime, grid: WindowGrid) -> int:
@@ -79,7 +79,13 @@ def train_bundle(  # noqa: PLR0913 - the command's options, all by name
         console.print(line, highlight=False)
     console.print(f"{history.arrays.windows} windows of {len(history.skus)} SKUs")
     others = _others(events, grid, seed=seed, until_ms=until_ms) if any_shop else []
-    result = _fit(history, grid, others, iterations=iterations or DEFAULT_ITERATIONS, seed=seed)
+    result = _fit(
+        history,
+        grid,
+        others,
+        iterations=iterations or (ITERATIONS_OF_MANY_SHOPS if any_shop else DEFAULT_ITERATIONS),
+        seed=seed,
+    )
     with track_progress("exporting and checking"):
         export(result.network, out, manifest=_manifest(history, result, grid))
     for line in describe(load(out, expected_fingerprint=fingerprint())):
@@ -108,13 +114,14 @@ def _others(events: Mapping[int, Columns], grid: WindowGrid, *, seed: int, until
 
 
 def _fit(history: History, grid: WindowGrid, others: Sequence[OtherShop], *, iterations: int, seed: int) -> FitResult:
-    from inference.training import any_shop  # noqa: PLC0415 - the train extra
     from inference.training.fit import Recipe, fit  # noqa: PLC0415 - the train extra
-    from inference.training.network import SEES_ALL, Layout  # noqa: PLC0415 - the train extra
+    from inference.training.network import Layout  # noqa: PLC0415 - the train extra
+    from inference.training.unheeded import unheeded  # noqa: PLC0415 - the train extra
 
     arrays = history.arrays
     # what many shops teach is not over when one of them has learnt enough
-    recipe, blind_to = (Recipe(patience=None), any_shop.BLIND_TO) if others else (Recipe(), SEES_ALL)
+    recipe = Recipe(patience=None) if others else Recipe()
+    span_ms = history.ends_ms - int(history.starts_ms[0])
     with track_progress("training, iterations") as progress:
         try:
             return fit(
@@ -124,7 +131,7 @@ def _fit(history: History, grid: WindowGrid, others: Sequence[OtherShop], *, ite
                 layout=Layout(n_features=arrays.n_features, n_calendar=arrays.n_calendar, noise=NOISE),
                 recipe=recipe,
                 others=others,
-                blind_to=blind_to,
+                blind_to=unheeded(span_ms=span_ms, any_shop=bool(others)),
                 season_length=grid.season_windows,
                 progress=lambda done, total, loss: progress.at(done, total=total, detail=f"loss {loss:.4f}"),
                 iterations=iterations,

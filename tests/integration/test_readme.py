@@ -130,8 +130,8 @@ def test_the_commands_for_going_live_next_to_history_work_in_this_order(
 
 def test_the_commands_for_your_own_model_work_in_this_order(tmp_path: Path) -> None:
     commands = script("skutrend train")
-    assert "--iterations 800" in commands
-    said = run(commands.replace("--iterations 800", "--iterations 3"), tmp_path)
+    assert "--iterations 600" in commands
+    said = run(commands.replace("--iterations 600", "--iterations 3"), tmp_path)
     assert "this machine serves it on C" in said
     assert (tmp_path / "forecasts.parquet").stat().st_size > 10_000
 

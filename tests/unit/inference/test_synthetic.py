@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from features.cadence import DAY_MS
 from features.currency import ShopCurrency
-from features.encoding import CALENDAR, FEATURES
+from features.encoding import CALENDAR, FEATURES, YEAR
 from features.grid import WindowGrid
 from features.sku_state import SkuState
 from inference.training import any_shop, synthetic
 from inference.training.history import collect
+from inference.training.network import SEES_ALL
+from inference.training.unheeded import unheeded
 from schemas.columns import OrderColumns, PriceColumns
 
 pytestmark = pytest.mark.slow
@@ -94,3 +97,11 @@ def test_others_share_the_batches_with_the_shop_itself(monkeypatch: pytest.Monke
     assert made == [1, 2, 3]
     assert sum(other.share for other in others) == pytest.approx(0.75)
     assert others[0].arrays.windows < 60
+
+
+def test_a_shop_of_less_than_a_year_does_not_learn_of_its_year() -> None:
+    assert unheeded(span_ms=400 * DAY_MS, any_shop=False) == SEES_ALL
+    little, any_shops = unheeded(span_ms=300 * DAY_MS, any_shop=False), unheeded(span_ms=900 * DAY_MS, any_shop=True)
+    assert {CALENDAR[at] for at in little.calendar} == {CALENDAR[at] for at in any_shops.calendar} == set(YEAR)
+    assert {FEATURES[at] for at in little.features} == {"shop_trend", "shop_slow_trend"}
+    assert {FEATURES[at] for at in any_shops.features} == {"shop_trend", "shop_slow_trend", "views", "carts"}
