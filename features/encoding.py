@@ -21,6 +21,7 @@ Float32 = NDArray[np.float32]
 PROFILE = 7
 """Windows ahead for which a SKU's own season is compared with the shop's."""
 
+_BLOCK = 2_048  # SKUs whose rings are looked at together: what is made on the way stays in the cache
 _NOISE_PRIOR = 2.0  # weight, in windows, of the noise of a SKU of which no window is known twice
 _NOISE_PRIOR_SQUARE = 0.5  # its square, beside that of counts
 _LEAST_NOISE, _MOST_NOISE = 0.02, 8.0
@@ -116,7 +117,9 @@ def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
     known = context.known[0]
     x[:, 25], x[:, 26] = known.holiday, known.eve
     x[:, 27] = context.slow_trend
-    x[:, 24], x[:, NOISE], x[:, NOISE + 1 :] = _own_season(rows["ring"], nu, context)
+    for low in range(0, n, _BLOCK):
+        some = slice(low, low + _BLOCK)
+        x[some, 24], x[some, NOISE], x[some, NOISE + 1 :] = _own_season(rows["ring"][some], nu[some], context)
     return x
 
 
