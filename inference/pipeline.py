@@ -21,7 +21,17 @@ from features.encoding import encode, encode_calendar
 from features.season import Context
 from features.sku_state import SkuState
 from features.table import Column, Slots
-from inference import aggregation, alerting, baselines, ew_nb, scoring, tail_evidence, warm_up, window_quantiles
+from inference import (
+    aggregation,
+    alerting,
+    baselines,
+    ew_nb,
+    level_shift,
+    scoring,
+    tail_evidence,
+    warm_up,
+    window_quantiles,
+)
 from inference.aggregation import Aggregation
 from inference.alerting import AlertChange, AlertRules
 from inference.live_loss import LiveLoss
@@ -170,7 +180,14 @@ class WindowPipeline:
         last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
         slope = self.aggregation.slope_of(levels)
-        where_to = trend(served.quantiles[:, HORIZON], last7=last7, mean7=mean7, price=chunk.facts.price, slope=slope)
+        where_to = trend(
+            served.quantiles[:, HORIZON],
+            last7=last7,
+            mean7=mean7,
+            usual7=levels * chunk.context.demand_next[:_FIRST_SUM].sum(),
+            price=chunk.facts.price,
+            slope=slope,
+        )
         changes = self._alert_changes(chunk, rows, found, served_before, mean7)
         chunk.commit(rows)
         return WindowOutputs(
@@ -335,6 +352,9 @@ class WindowPipeline:
             change_pct=where_to.change_pct,
             change_units=where_to.change_units,
             change_money=where_to.change_money,
+            usual_change_units=where_to.usual_change_units,
+            usual_change_money=where_to.usual_change_money,
+            shift=_shifts(chunk),
             probability=where_to.probability,
             source=_SOURCES[served.source],
             model=self.session.model,
@@ -348,6 +368,17 @@ def _season(rows: closing.Rows, context: Context, number: int) -> NDArray[np.flo
     windows = context.season_windows
     last = closing.last_windows(rows, number, windows if windows <= RING else 1)
     return baselines.repeatable(last, rows["nu"])
+
+
+def _shifts(chunk: ClosingChunk) -> NDArray[np.int8]:
+    """Tell which SKUs sell on another level than before, block by block: what is made on the way stays in the cache."""
+    found = np.empty(len(chunk.slots), np.int8)
+    for low in range(0, len(found), _BLOCK):
+        some = slice(low, low + _BLOCK)
+        rows = {"ring": chunk.after["ring"][some]}
+        recent = closing.last_windows(rows, chunk.context.number, RING)
+        found[some] = level_shift.shifts(recent, age=chunk.after["age"][some])
+    return found
 
 
 def _windows(chunk: ClosingChunk) -> WindowColumns:

@@ -33,28 +33,39 @@ class Trend:
     probability: NDArray[np.float32]
     change_units: NDArray[np.float32]
     change_money: NDArray[np.float32]
+    usual_change_units: NDArray[np.float32]
+    usual_change_money: NDArray[np.float32]
 
 
-def trend(sum7: Floats, *, last7: Floats, mean7: Floats, price: Floats, slope: Floats | float = 1.0) -> Trend:
-    """Compare the demand of the next 7 windows with that of the last 7.
+def trend(
+    sum7: Floats, *, last7: Floats, mean7: Floats, usual7: Floats, price: Floats, slope: Floats | float = 1.0
+) -> Trend:
+    """Compare the demand of the next 7 windows with that of the last 7, and with the usual one.
 
     sum7: (n, Q), quantiles of the next 7 windows' sum, units, ascending. last7: (n,), units sold in the last 7.
-    mean7: (n,), expected units of the next 7. price: (n,), of a unit, NaN where it is not known.
+    mean7: (n,), expected units of the next 7; usual7: (n,), what they would be on the SKU's usual level, season taken
+    into account. price: (n,), of a unit, NaN where it is not known.
     slope: (n,), how far such probabilities are to be believed, see `believed`.
 
     `probability` is P(next > last), an exact tie counting half, so a SKU that sells nothing and will sell nothing has
     0.5 and is flat. `direction` is up from 0.8 and down to 0.2. `change_pct` is that of the mean, NaN where the last
     7 windows sold nothing: there is no percentage of zero. `change_units` is the same in units, `change_money` what
-    those are worth, NaN where there is no price.
+    those are worth, NaN where there is no price; `usual_change_units` and `usual_change_money` are those against the
+    usual level.
     """
     probability = believed(exceeds(sum7, last7), slope)
     direction = (probability >= SURE).astype(np.int8) - (probability <= 1.0 - SURE).astype(np.int8)
     sold = last7 > 0
     base = np.where(sold, last7, 1.0)
     change = np.where(sold, 100.0 * (mean7 / base - 1.0), np.nan)
-    units = np.round(np.asarray(mean7, np.float64) - last7, 3)
-    money = as_float32(np.round(units * np.asarray(price, np.float64), 2))
-    return Trend(direction, np.minimum(change, LARGEST).astype(np.float32), probability, as_float32(units), money)
+    percent = np.minimum(change, LARGEST).astype(np.float32)
+    return Trend(direction, percent, probability, *_change(mean7, last7, price), *_change(mean7, usual7, price))
+
+
+def _change(expected: Floats, before: Floats, price: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the difference in units, to a thousandth, and what it is worth."""
+    units = np.round(np.asarray(expected, np.float64) - before, 3)
+    return as_float32(units), as_float32(np.round(units * np.asarray(price, np.float64), 2))
 
 
 def believed(probability: Floats, slope: Floats | float) -> NDArray[np.float32]:

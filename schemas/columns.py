@@ -104,8 +104,8 @@ class ForecastColumns:
 
     quantiles (n, K, Q) and sums (n, S, Q), ascending along Q, and mean (n, K) are in units. `step_ms` is nominal;
     `step_starts_ms` are the K starts of the forecast windows. `direction` is -1 down, 0 flat, 1 up; `change_pct` NaN
-    where there is nothing to compare with, `change_money` NaN where no price is known; `source` counts within
-    schemas.forecasts.SOURCES.
+    where there is nothing to compare with, `change_money` and `usual_change_money` NaN where no price is known; `shift`
+    is -1 down, 0 none, 1 up; `source` counts within schemas.forecasts.SOURCES.
     """
 
     sku: list[str]
@@ -124,6 +124,9 @@ class ForecastColumns:
     change_pct: Singles
     change_units: Singles
     change_money: Singles
+    usual_change_units: Singles
+    usual_change_money: Singles
+    shift: Codes
     probability: Singles
     source: Codes
     model: str

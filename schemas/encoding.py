@@ -1,7 +1,7 @@
 """Columns to the bytes of output records, one record per SKU, the same as encoding the struct of each row.
 
 Numbers that JSON cannot say never leave: infinity raises ValueError anywhere, NaN everywhere but in the columns
-that may hold it (`price`, `change_pct`, `change_money`), where it becomes null. ValueError also tells of columns of
+that may hold it (`price`, `change_pct`, money), where it becomes null. ValueError also tells of columns of
 other shapes.
 """
 
@@ -18,7 +18,7 @@ import orjson
 
 from schemas.alerts import Alert
 from schemas.columns import AnyArray, ForecastColumns, WindowColumns
-from schemas.forecasts import DIRECTIONS, SOURCES
+from schemas.forecasts import DIRECTIONS, SHIFTS, SOURCES
 from schemas.numerals import json_arrays
 
 Part = bytes | list[bytes]
@@ -26,6 +26,7 @@ Part = bytes | list[bytes]
 
 _encode = msgspec.json.Encoder().encode
 _DIRECTION_TEXTS: Final = [_encode(direction) for direction in DIRECTIONS]
+_SHIFT_TEXTS: Final = [_encode(shift) for shift in SHIFTS]
 _SOURCE_TEXTS: Final = [_encode(source) for source in SOURCES]
 
 
@@ -72,7 +73,10 @@ def encode_forecasts(c: ForecastColumns, texts: list[bytes] | None = None) -> li
         *(b',"change_pct":', _numbers("change_pct", c.change_pct, n, nan_is_null=True)),
         *(b',"probability":', _numbers("probability", c.probability, n)),
         *(b',"change_units":', _numbers("change_units", c.change_units, n)),
-        *(b',"change_money":', _numbers("change_money", c.change_money, n, nan_is_null=True), b"}"),
+        *(b',"change_money":', _numbers("change_money", c.change_money, n, nan_is_null=True)),
+        *(b',"usual_change_units":', _numbers("usual_change_units", c.usual_change_units, n)),
+        *(b',"usual_change_money":', _numbers("usual_change_money", c.usual_change_money, n, nan_is_null=True)),
+        *(b',"shift":', _texts("shift", c.shift, n, texts=_SHIFT_TEXTS, first=-1), b"}"),
         *(b',"source":', source),
         _constants(model=c.model, provider=c.provider, emitted_ms=c.emitted_ms),
         b"}",

@@ -12,6 +12,9 @@ SOURCES: Final = ("lstm", "seasonal_naive", "ewnb", "ewnb_fast", "window_quantil
 DIRECTIONS: Final = ("down", "flat", "up")
 """The position is one more than the number in `ForecastColumns.direction`."""
 
+SHIFTS: Final = ("down", None, "up")
+"""The position is one more than the number in `ForecastColumns.shift`."""
+
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the demand of a SKU is heading: the next 7 windows against the last 7.
@@ -19,6 +22,9 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `change_pct` is the expected change in percent, null where there is nothing to compare with; `change_units` that in
     units, `change_money` what these are worth at the present price, in the shop's currency, null where no price is
     known and in records of builds that did not give it. `probability`, 0 to 1, is that of an increase.
+    `usual_change_units` and `usual_change_money` are the same against what the SKU sells in such 7 windows on its usual
+    level, its week taken into account. `shift` says that it has sold on another level for two weeks than in the six
+    before, and on which; null where it has not, or has not been there for so long.
     """
 
     direction: Literal["down", "flat", "up"]
@@ -26,6 +32,9 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     probability: float
     change_units: float | None = None
     change_money: float | None = None
+    usual_change_units: float | None = None
+    usual_change_money: float | None = None
+    shift: Literal["down", "up"] | None = None
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.columns import ForecastColumns, WindowColumns
 from schemas.encoding import encode_forecasts, encode_windows
-from schemas.forecasts import DIRECTIONS, SOURCES, Forecast, Trend
+from schemas.forecasts import DIRECTIONS, SHIFTS, SOURCES, Forecast, Trend
 from schemas.numerals import json_arrays
 from schemas.windows import WindowClosed
 from tests.support.examples import examples
@@ -101,6 +101,9 @@ def forecasts(draw: st.DrawFn) -> ForecastColumns:
         change_pct=draw(column(singles | st.just(np.nan), np.float32, n)),
         change_units=draw(column(singles, np.float32, n)),
         change_money=draw(column(singles | st.just(np.nan), np.float32, n)),
+        usual_change_units=draw(column(singles, np.float32, n)),
+        usual_change_money=draw(column(singles | st.just(np.nan), np.float32, n)),
+        shift=draw(column(st.integers(-1, 1), np.int8, n)),
         probability=draw(column(singles, np.float32, n)),
         source=draw(column(st.integers(0, len(SOURCES) - 1), np.int8, n)),
         model=draw(skus),
@@ -120,7 +123,10 @@ def as_singles(forecast: Forecast) -> Forecast:
             forecast.trend,
             **{
                 name: None if value is None else float(np.float32(value))
-                for name in ("change_pct", "change_units", "change_money", "probability")
+                for name in (
+                    *("change_pct", "change_units", "change_money", "probability"),
+                    *("usual_change_units", "usual_change_money"),
+                )
                 for value in [getattr(forecast.trend, name)]
             },
         ),
@@ -150,6 +156,9 @@ def test_forecast_records_are_the_structs_of_their_rows(columns: ForecastColumns
                 probability=float(columns.probability[i]),
                 change_units=float(columns.change_units[i]),
                 change_money=unknown_as_none(columns.change_money[i]),
+                usual_change_units=float(columns.usual_change_units[i]),
+                usual_change_money=unknown_as_none(columns.usual_change_money[i]),
+                shift=SHIFTS[columns.shift[i] + 1],  # type: ignore[arg-type]
             ),
             source=SOURCES[columns.source[i]],
             model=columns.model,

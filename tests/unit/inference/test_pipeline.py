@@ -133,12 +133,18 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
     table = pipeline.sku_state.table
     levels = ew_nb.levels({name: table[name][:3] for name, *_ in ew_nb.COLUMNS}, table["opens"][:3])
     slope = slopes[aggregation.class_of(levels)]
+    usual7 = levels * pipeline.sku_state.season.demand(np.arange(7)).sum()
     expected = trend(
-        found.sums[:, 0], last7=last7, mean7=found.mean[:, :7].sum(axis=1), price=np.full(3, 2.0), slope=slope
+        found.sums[:, 0],
+        last7=last7,
+        mean7=found.mean[:, :7].sum(axis=1),
+        usual7=usual7,
+        price=np.full(3, 2.0),
+        slope=slope,
     )
     np.testing.assert_array_equal(found.direction, expected.direction)
     np.testing.assert_allclose(found.probability, expected.probability, rtol=1e-6)
-    for name in ("change_pct", "change_units", "change_money"):
+    for name in ("change_pct", "change_units", "change_money", "usual_change_units", "usual_change_money"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-3, err_msg=name)
     np.testing.assert_allclose(found.change_money, 2 * found.change_units, atol=0.01)
 

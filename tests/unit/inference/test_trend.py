@@ -27,7 +27,7 @@ def test_it_is_close_to_the_law_the_quantiles_came_from() -> None:
 
 
 def test_a_sku_that_sells_nothing_is_flat() -> None:
-    got = trend(np.zeros((1, 7)), last7=np.zeros(1), mean7=np.zeros(1), price=np.ones(1))
+    got = trend(np.zeros((1, 7)), last7=np.zeros(1), mean7=np.zeros(1), usual7=np.zeros(1), price=np.ones(1))
     assert (got.direction[0], got.probability[0]) == (0, 0.5)
     assert np.isnan(got.change_pct[0])
 
@@ -42,19 +42,23 @@ def test_equal_quantiles_are_a_point_mass_counted_half() -> None:
 def test_directions_and_percentages() -> None:
     q = np.repeat(LADDER, 4, axis=0)
     last7 = np.array([100.0, 10, 50, 0])
-    got = trend(q, last7=last7, mean7=np.array([50.0, 20, 50, 50]), price=np.array([2.0, 0.5, 3, np.nan]))
+    mean7, price = np.array([50.0, 20, 50, 50]), np.array([2.0, 0.5, 3, np.nan])
+    got = trend(q, last7=last7, mean7=mean7, usual7=np.array([60.0, 15, 50, 1]), price=price)
     assert got.direction.tolist() == [-1, 1, 0, 1]
     assert got.change_pct[:3].tolist() == [-50, 100, 0]
     assert np.isnan(got.change_pct[3])
     assert got.change_units.tolist() == [-50, 10, 0, 50]
     assert got.change_money[:3].tolist() == [-100, 5, 0]
     assert np.isnan(got.change_money[3]), "nobody knows what it costs"
+    assert got.usual_change_units.tolist() == [-10, 5, 0, 49]
+    assert got.usual_change_money[:3].tolist() == [-20, 2.5, 0]
+    assert np.isnan(got.usual_change_money[3])
 
 
 def test_directions_are_claimed_of_what_is_believed() -> None:
     q, last7 = np.repeat(LADDER, 3, axis=0), np.array([10.0, 10, 95])
-    surely = trend(q, last7=last7, mean7=np.full(3, 50.0), price=np.ones(3))
-    hardly = trend(q, last7=last7, mean7=np.full(3, 50.0), price=np.ones(3), slope=np.array([1.0, 0.4, 0.4]))
+    rest = {"last7": last7, "mean7": np.full(3, 50.0), "usual7": np.full(3, 50.0), "price": np.ones(3)}
+    surely, hardly = trend(q, **rest), trend(q, **rest, slope=np.array([1.0, 0.4, 0.4]))
     assert surely.direction.tolist() == [1, 1, -1]
     assert hardly.direction.tolist() == [1, 0, 0]
     assert hardly.probability[0] == surely.probability[0]
@@ -63,10 +67,12 @@ def test_directions_are_claimed_of_what_is_believed() -> None:
 
 
 def test_what_no_float_holds_is_bounded() -> None:
-    got = trend(LADDER, last7=np.zeros(1), mean7=np.array([1e30]), price=np.array([1e30]))
+    got = trend(LADDER, last7=np.zeros(1), mean7=np.array([1e30]), usual7=np.zeros(1), price=np.array([1e30]))
     assert np.isfinite(got.change_money).all()
 
 
 def test_no_quantile_is_certain() -> None:
-    got = trend(np.full((1, 7), 12.0), last7=np.array([12.0]), mean7=np.array([12.0]), price=np.ones(1))
+    got = trend(
+        np.full((1, 7), 12.0), last7=np.array([12.0]), mean7=np.array([12.0]), usual7=np.zeros(1), price=np.ones(1)
+    )
     assert (got.direction[0], got.change_pct[0], got.probability[0]) == (0, 0, 0.5)

@@ -46,6 +46,9 @@ FORECASTS = ForecastColumns(
     change_pct=np.array([12.5, np.nan], dtype=np.float32),
     change_units=np.array([4.5, -0.25], dtype=np.float32),
     change_money=np.array([11.25, np.nan], dtype=np.float32),
+    usual_change_units=np.array([-1.5, 0.0], dtype=np.float32),
+    usual_change_money=np.array([-3.75, np.nan], dtype=np.float32),
+    shift=np.array([-1, 0], dtype=np.int8),
     probability=np.array([0.75, 0.5], dtype=np.float32),
     source=np.array([0, 1], dtype=np.int8),
     model='shipped "1" 100%',
@@ -134,7 +137,16 @@ def test_the_first_forecast_is_the_struct_of_its_row() -> None:
         quantiles=((0.0, 1.0), (2.0, 3.0), (0.0, 999.0)),
         mean=(0.1, 2.5, 1.0),
         sums={"7": (3.0, 4.0), "14": (5.0, 6.0)},
-        trend=Trend(direction="up", change_pct=12.5, probability=0.75, change_units=4.5, change_money=11.25),
+        trend=Trend(
+            direction="up",
+            change_pct=12.5,
+            probability=0.75,
+            change_units=4.5,
+            change_money=11.25,
+            usual_change_units=-1.5,
+            usual_change_money=-3.75,
+            shift="down",
+        ),
         source="lstm",
         model='shipped "1" 100%',
         provider="CPU",
@@ -149,7 +161,14 @@ def test_numbers_of_every_size_and_an_unknown_change_survive() -> None:
     assert second.mean == (0.25, 0.5, 1e-7)
     assert second.sums == {"7": (1.5, 2.5), "14": (3.5, 1e30)}
     assert second.trend == Trend(
-        direction="down", change_pct=None, probability=0.5, change_units=-0.25, change_money=None
+        direction="down",
+        change_pct=None,
+        probability=0.5,
+        change_units=-0.25,
+        change_money=None,
+        usual_change_units=0.0,
+        usual_change_money=None,
+        shift=None,
     )
     assert second.source == "seasonal_naive"
 
