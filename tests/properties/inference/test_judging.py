@@ -212,7 +212,11 @@ def test_trend_probabilities_fall_with_what_was_sold(q: list[float], values: lis
     p = exceeds(np.repeat(np.array([q]), n, axis=0), np.array(values))
     assert ((p >= 0) & (p <= 1)).all()
     assert (np.diff(p) <= 1e-6).all()
-    got = trend(np.repeat(np.array([q]), n, axis=0), last7=np.array(values), mean7=np.full(n, q[3]), price=np.ones(n))
+    mean7, usual7 = np.full(n, q[3]), np.full(n, q[2])
+    got = trend(
+        np.repeat(np.array([q]), n, axis=0), last7=np.array(values), mean7=mean7, usual7=usual7, price=np.ones(n)
+    )
+    np.testing.assert_allclose(got.usual_change_units, q[3] - q[2], rtol=1e-5, atol=1e-3)
     assert (got.direction[p >= 0.8] == 1).all()
     assert (got.direction[(p > 0.21) & (p < 0.79)] == 0).all()
     assert (np.isnan(got.change_pct) == (np.array(values) == 0)).all()
