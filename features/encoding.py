@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import DAY, FAST, HORIZON, LEVELS, RING, SCALE, SLOW, SUM_WINDOWS, WEEKLY, Cadence
-from features.closing import Rows, WindowFacts, corrected, gains
+from features.closing import Rows, WindowFacts, corrected, gains, last_windows
 from features.outliers import USUAL_MULTIPLE, cap_clicks, in_scales
 from features.season import Context
 
@@ -138,8 +138,7 @@ def _own_season(ring: Float32, nu: Float32, context: Context) -> tuple[Float32, 
 
     ring: (n, RING).
     """
-    oldest_first = (context.number + 1 + np.arange(RING)) % RING
-    recent = np.ascontiguousarray(ring.T[oldest_first])
+    recent = np.ascontiguousarray(last_windows({"ring": ring}, context.number, RING).T)
     known = ~np.isnan(recent)
     recent = np.where(known, np.minimum(recent, np.float32(_MOST_SCALES) * nu) / nu, np.float32(0))
     sales = (recent > 0).sum(axis=0).astype(np.float32)

@@ -44,7 +44,9 @@ class WindowGrid:
     window_ms: nominal length; 86_400_000 means a local day, 604_800_000 a local week, 28 to 31 days a local month,
     and anything below a day must divide it. timezone: IANA name, used from a day up. offset_ms: shifts windows below
     a day. day_start: shop-local time, HH:MM, at which days (and the first days of weeks and months) start. week_start:
-    the weekday on which weeks start.
+    the weekday on which weeks start. country: ISO 3166 code (`GB`, `DE-BY`) whose holidays the shop keeps; "": none.
+    closing_days: local dates on which it does not sell. These two say what is known of windows, not where they lie:
+    `features.known_days` reads them.
 
     >>> from features.cadence import HOUR_MS
     >>> grid = WindowGrid(window_ms=DAY_MS, timezone="Europe/London")

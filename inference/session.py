@@ -98,8 +98,7 @@ class Session:
 
         x f4[n, F], h and c f4[n, 2, H], calendar f4[C], scale f4[n] (nu, units per window), season_next f4[K],
         season_sums f4[S] (season summed over the first 7, 14 windows), integer_units bool[n]. Inputs are left as they
-        are; n may be 0.
-        Wrong shapes raise ValueError; other dtypes and strides are copied.
+        are; n may be 0. Wrong shapes raise ValueError; other dtypes and strides are copied.
         """
         manifest, n = self.bundle.manifest, len(x)
         given = {

@@ -75,12 +75,11 @@ def measure(
     tallies = {"step": _Tally(), **{f"sum{windows}": _Tally() for windows in layout.sum_windows}}
     naive = SeasonalNaive(arrays, layout, until_index=until_index, season_length=season_length)
     integer_units = arrays.whole_units(until_index=until_index)
-    alive = np.flatnonzero((history.last_origin >= origins.start) & (history.first_origin < origins.stop))
+    alive = _alive(history, origins)
     network.eval()
     for begin in range(0, len(alive), SKUS_AT_ONCE):
         skus = alive[begin : begin + SKUS_AT_ONCE]
-        starts = np.maximum(history.first_live[skus], max(0, origins.start - crop_length))
-        crop = history.cut(skus, starts, origins.stop - int(starts.min()))
+        crop = _cut(history, skus, origins, crop_length=crop_length)
         picked = crop.origin.numpy() & (crop.window >= origins.start) & (crop.window < origins.stop)
         model = _served(network, crop, picked, integer_units)
         row, column = np.nonzero(picked)
@@ -95,6 +94,17 @@ def measure(
             whole = missing[:, index] == 0
             tallies[f"sum{windows}"].add(sums[whole, index], model[1][whole, index], basis[1][whole, index], levels)
     return {key: value for name, tally in tallies.items() for key, value in tally.report(name).items()}
+
+
+def _alive(history: Timeline, origins: range) -> NDArray[np.intp]:
+    """Find the SKUs that have some of the origins."""
+    return np.flatnonzero((history.last_origin >= origins.start) & (history.first_origin < origins.stop))
+
+
+def _cut(history: Timeline, skus: NDArray[np.intp], origins: range, *, crop_length: int) -> Crop:
+    """Cut SKUs, at least one, over the origins and `crop_length` windows before them."""
+    starts = np.maximum(history.first_live[skus], max(0, origins.start - crop_length))
+    return history.cut(skus, starts, origins.stop - int(starts.min()))
 
 
 def _served(
@@ -118,14 +128,9 @@ class HeldOut:
 
     def __init__(self, history: Timeline, *, seed: int, crop_length: int) -> None:
         """Choose at most `JUDGES` SKUs that have such origins; there may be none."""
-        horizon = history.horizon
-        origins = origins_held_out(horizon=horizon, until_index=history.end)
-        alive = np.flatnonzero((history.last_origin >= origins.start) & (history.first_origin < origins.stop))
-        skus = np.random.default_rng(seed).permutation(alive)[:JUDGES]
-        starts = np.maximum(history.first_live[skus], max(0, origins.start - crop_length))
-        length = origins.stop - int(starts.min()) if len(skus) else 0
-        self._crop = history.cut(skus, starts, length) if length else None
-        self._origins = origins
+        self._origins = origins_held_out(horizon=history.horizon, until_index=history.end)
+        skus = np.random.default_rng(seed).permutation(_alive(history, self._origins))[:JUDGES]
+        self._crop = _cut(history, skus, self._origins, crop_length=crop_length) if len(skus) else None
 
     def loss(self, network: Network) -> float:
         """Give what the network would be punished for; NaN where nothing is held out."""

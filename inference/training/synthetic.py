@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -197,23 +197,20 @@ def _events(
     paid = np.round(price[:, None] * np.exp(-cut), 2).clip(0.01)
     day, sku = np.nonzero(units.T)
     orders = OrderColumns(
-        row=np.arange(len(day), dtype=np.int32),
-        event_id=[f"o{at}" for at in range(len(day))],
-        sku=[f"s{at}" for at in sku.tolist()],
-        quantity=units[sku, day],
-        unit_price=paid[sku, day],
-        event_time_ms=starts_ms[day] + NOON_MS,
-        currency=[CURRENCY] * len(day),
+        **_named("o", sku), quantity=units[sku, day], unit_price=paid[sku, day], event_time_ms=starts_ms[day] + NOON_MS
     )
     moved = np.zeros_like(paid, dtype=bool)
     moved[:, 1:] = paid[:, 1:] != paid[:, :-1]
     day, sku = np.nonzero(moved.T)
-    prices = PriceColumns(
-        row=np.arange(len(day), dtype=np.int32),
-        event_id=[f"p{at}" for at in range(len(day))],
-        sku=[f"s{at}" for at in sku.tolist()],
-        price=paid[sku, day],
-        event_time_ms=starts_ms[day] + 1,
-        currency=[CURRENCY] * len(day),
-    )
+    prices = PriceColumns(**_named("p", sku), price=paid[sku, day], event_time_ms=starts_ms[day] + 1)
     return {ORDERS: orders, PRICES: prices}
+
+
+def _named(prefix: str, sku: NDArray[np.intp]) -> dict[str, Any]:
+    """Give the columns that all events with money have, of SKUs (n,) by number."""
+    return {
+        "row": np.arange(len(sku), dtype=np.int32),
+        "event_id": [f"{prefix}{at}" for at in range(len(sku))],
+        "sku": [f"s{at}" for at in sku.tolist()],
+        "currency": [CURRENCY] * len(sku),
+    }
