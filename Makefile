@@ -32,8 +32,8 @@ COMPILE := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 
 lock:
 	test -x $(VENV)/lock/bin/python || $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(COMPILE) --extra train --extra registry --extra dev --extra mutants pyproject.toml $(LOCK)/build.in --output-file $(LOCK)/mutants.txt
-	$(COMPILE:--upgrade=) --extra train --extra registry --extra dev pyproject.toml $(LOCK)/build.in --constraint $(LOCK)/mutants.txt --output-file $(LOCK)/dev.txt
+	$(COMPILE) --extra train --extra references --extra registry --extra dev --extra mutants pyproject.toml $(LOCK)/build.in --output-file $(LOCK)/mutants.txt
+	$(COMPILE:--upgrade=) --extra train --extra references --extra registry --extra dev pyproject.toml $(LOCK)/build.in --constraint $(LOCK)/mutants.txt --output-file $(LOCK)/dev.txt
 	$(COMPILE:--upgrade=) pyproject.toml $(LOCK)/build.in --constraint $(LOCK)/mutants.txt --output-file $(LOCK)/run.txt
 
 # let git run the checks of `make lint` before each commit

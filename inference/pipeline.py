@@ -7,7 +7,7 @@ forecast is blended from what has proved good, then alerts open, update and reso
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,6 @@ from features import closing
 from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from features.chunk import ClosingChunk
 from features.encoding import encode, encode_calendar
-from features.season import Context
 from features.sku_state import SkuState
 from features.table import Column, Slots
 from inference import (
@@ -30,12 +29,12 @@ from inference import (
     scoring,
     tail_evidence,
     warm_up,
-    window_quantiles,
 )
 from inference.aggregation import Aggregation
 from inference.alerting import AlertChange, AlertRules
+from inference.experts import OF_PLAIN, Experts, season_before
 from inference.live_loss import LiveLoss
-from inference.session import Session, StepOutput
+from inference.session import Session
 from inference.trend import Trend, trend
 from schemas.alerts import Alert, Contributor
 from schemas.columns import ForecastColumns, WindowColumns
@@ -53,7 +52,6 @@ _ALERT_COLUMNS = tuple(name for name, *_ in alerting.COLUMNS)
 _BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
 _BLOCK = 2_048  # SKUs whose forecasts are blended at a time: what is made on the way stays in the cache
-_OF_NAIVE, _OF_PLAIN = (tuple(name for name, *_ in module.COLUMNS) for module in (baselines, ew_nb))
 _SOURCES = np.array([SOURCES.index(name) for name in (*aggregation.EXPERTS, "blend")], np.int8)
 
 
@@ -72,13 +70,18 @@ def model_columns(session: Session | None) -> tuple[Column, ...]:
 
 @dataclass(frozen=True)
 class WindowOutputs:
-    """What one chunk of a closing window has to say. eventful: bool (n,), whether the SKU had an event in it."""
+    """What one chunk of a closing window has to say.
+
+    eventful: bool (n,), whether the SKU had an event in it. experts: what each one forecast, by name; None where nobody
+    wanted to know.
+    """
 
     slots: Slots
     windows: WindowColumns
     eventful: NDArray[np.bool_]
     forecasts: ForecastColumns | None = None
     alerts: list[Alert] = field(default_factory=list)
+    experts: Mapping[str, ew_nb.Forecast] | None = None
 
 
 class WindowPipeline:
@@ -91,6 +94,7 @@ class WindowPipeline:
         self.rules = rules or AlertRules.of(sku_state.grid.cadence)
         # a net that learnt days knows nothing of hours: then plain forecasts serve
         self.net_fits = session is not None and session.bundle.manifest.window_ms == sku_state.grid.window_ms
+        self.shows_experts = False  # whether outputs have what each expert forecast, too
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
         self.aggregation = Aggregation(model="" if session is None else session.model)
@@ -128,7 +132,7 @@ class WindowPipeline:
 
     def _learn_plain(self, chunk: ClosingChunk) -> closing.Rows:
         """Move the plain forecast's statistics on, so that a model that comes later finds them."""
-        rows, after = chunk.before(_OF_PLAIN), chunk.after
+        rows, after = chunk.before(OF_PLAIN), chunk.after
         return ew_nb.update(rows, chunk.facts.units, chunk.context, opens=after["opens"], nu=after["nu"])
 
     def cross(self, number: int, stop: int) -> None:
@@ -176,7 +180,9 @@ class WindowPipeline:
         )
         rows["h"], rows["c"] = out.h, out.c
         levels = ew_nb.levels(rows, chunk.after["opens"])
-        served = self._serve(chunk, rows, out, levels)
+        experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
+        served = self._serve(chunk, rows, experts, levels)
+        shown = dict(experts.all()) if self.shows_experts else None
         last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
         mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
         slope = self.aggregation.slope_of(levels)
@@ -196,6 +202,7 @@ class WindowPipeline:
             eventful=chunk.eventful,
             forecasts=self._forecasts(chunk, served, where_to, emitted_ms),
             alerts=[_alert(change) for change in changes],
+            experts=shown,
         )
 
     def _judge(
@@ -223,9 +230,9 @@ class WindowPipeline:
         active = np.full(n, context.is_open and self.expected_open)
         losses = scoring.losses(rows, facts.units, active=active)
         self.live.add(losses, facts.units, served)
-        season_before = _season(before, context, context.number - 1)
+        last = season_before(before, context, context.number - 1)
         repeatable = baselines.repeatable(facts.units, before["nu"])
-        learnt |= baselines.update(rows, repeatable, season_before, active=np.full(n, context.is_open))
+        learnt |= baselines.update(rows, repeatable, last, active=np.full(n, context.is_open))
         learnt |= self._learn_plain(chunk)
         rows |= learnt
         return found, served
@@ -234,69 +241,43 @@ class WindowPipeline:
         self,
         chunk: ClosingChunk,
         rows: dict[str, NDArray[Any]],
-        out: StepOutput,
+        experts: Experts,
         levels: NDArray[np.float32],
     ) -> aggregation.Served:
         """Blend what all experts forecast, and remember what they say of the next window for the next close.
 
         levels: (n,), units per open window.
         """
-        context, fractional = chunk.context, chunk.after["fractional"] != 0
-        net_ok = scoring.healthy(out.quantiles, out.mean, chunk.after["ring"])
-        last = _season(chunk.after, context, context.number)
-        skus = chunk.skus
+        skus, n = chunk.skus, len(chunk.slots)
+        fractional = experts.after["fractional"] != 0
         if (unknown := np.isnan(rows["draw"])).any():
             drawn = rows["draw"].copy()
             drawn[unknown] = aggregation.draws([skus[row] for row in np.flatnonzero(unknown).tolist()])
             rows["draw"] = drawn
 
-        n, may_serve = len(skus), net_ok & self.net_fits
+        may_serve = experts.net_ok & self.net_fits
         served = aggregation.Served.empty(n)
         rows["next_plain"] = np.empty((n, len(LEVELS)), np.float32)
         for low in range(0, n, _BLOCK):
             block = slice(low, low + _BLOCK)
-            usual = self._plain(chunk, rows, 0, block)
+            usual = experts.plain(0, block)
             rows["next_plain"][block] = usual.quantiles[:, 0]
 
             def ask(expert: int, at: NDArray[np.intp], low: int = low, usual: ew_nb.Forecast = usual) -> ew_nb.Forecast:
                 if expert == aggregation.PLAIN:
                     return usual if len(at) == len(usual.mean) else ew_nb.Forecast(usual.quantiles[at], usual.mean[at])
-                at = at + low
-                if expert == aggregation.NET:
-                    net = ew_nb.Forecast(np.concatenate([out.quantiles[at], out.sums[at]], axis=1), out.mean[at])
-                    net.quantiles[~net_ok[at]] = net.mean[~net_ok[at]] = 0
-                    return net
-                if expert == aggregation.WINDOWS:
-                    some = {name: chunk.after[name][at] for name in ("ring", "age", "nu")}
-                    return window_quantiles.forecast(some, context)
-                if expert == aggregation.NAIVE:
-                    some, whole = {name: rows[name][at] for name in _OF_NAIVE}, ~fractional[at]
-                    naive = baselines.forecast(some, last[at], context.season_next, integer_units=whole)
-                    return ew_nb.Forecast(np.concatenate([naive.quantiles, naive.sums], axis=1), naive.mean)
-                return self._plain(chunk, rows, expert - aggregation.PLAIN, at)
+                return experts.forecast(expert, at + low)
 
             part = self.aggregation.serve(
                 levels[block], rows["draw"][block], may_serve[block], skus[block], fractional[block], ask
             )
             served.put(block, part)
         np.round(served.mean, 3, out=served.mean)
-        rows["next_net"] = np.where(net_ok[:, None], out.quantiles[:, 0], np.nan).astype(np.float32)
-        rows["next_naive"] = baselines.one_step(rows, last, integer_units=~fractional)
+        rows["next_net"] = np.where(experts.net_ok[:, None], experts.net.quantiles[:, 0], np.nan).astype(np.float32)
+        rows["next_naive"] = baselines.one_step(rows, experts.last, integer_units=~fractional)
         rows["next_served"] = served.quantiles[:, 0].copy()
         rows["next_mean"] = served.mean[:, 0].copy()
         return served
-
-    def _plain(
-        self, chunk: ClosingChunk, rows: closing.Rows, which: int, at: NDArray[np.intp] | slice
-    ) -> ew_nb.Forecast:
-        return ew_nb.forecast(
-            {name: rows[name][at] for name in _OF_PLAIN},
-            which,
-            chunk.context,
-            opens=chunk.after["opens"][at],
-            prior_nu=self.sku_state.prior_nu,
-            fractional=chunk.after["fractional"][at] != 0,
-        )
 
     def _alert_changes(
         self,
@@ -361,13 +342,6 @@ class WindowPipeline:
             provider=self.session.provider,
             emitted_ms=emitted_ms,
         )
-
-
-def _season(rows: closing.Rows, context: Context, number: int) -> NDArray[np.float32]:
-    """Return the season up to window `number` as seasonal naive repeats it; one window where it outlasts the ring."""
-    windows = context.season_windows
-    last = closing.last_windows(rows, number, windows if windows <= RING else 1)
-    return baselines.repeatable(last, rows["nu"])
 
 
 def _shifts(chunk: ClosingChunk) -> NDArray[np.int8]:

@@ -233,6 +233,13 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - clic
 @click.option("--every", type=click.IntRange(1), required=True, help="Windows between origins.")
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of origins.")
 @click.option("--horizon", type=click.IntRange(1, 14), default=14, show_default=True, help="Windows to forecast.")
+@click.option(
+    "--references",
+    type=click.Choice(["autoets", "lightgbm"]),
+    multiple=True,
+    help="Hold these beside ours, too (repeat it for both). Needs the `references` extra, and minutes.",
+)
+@click.option("--scores", type=click.Path(dir_okay=False, path_type=Path), help="JSON file for every measure.")
 @_shop_days
 @click.pass_context
 def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401

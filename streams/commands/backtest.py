@@ -3,37 +3,45 @@
 The same SKU state, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
 missing; windows are those that the bundle has learnt. An origin is the start of the first forecast window; the forecast
 there is made when the window before it closes, from that and earlier windows alone. Which days the shop is closed is
-known in advance, as the calendar is.
+known in advance, as the calendar is. What came true is held against it, as far as the events reach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.console import Console
 
-from features import dates
-from features.cadence import LEVELS, SUM_WINDOWS
+from features import dates, season
+from features.admission import Columns
+from features.cadence import LEVELS, RING, SUM_WINDOWS
 from features.currency import ShopCurrency
 from features.encoding import fingerprint
 from features.grid import WindowGrid
 from features.offline import feed, windows_between
 from features.sku_state import SkuState
+from inference import aggregation
 from inference import bundle as bundles
 from inference.aggregation import GROUPS, Aggregation
+from inference.evaluation.origins import SERVED, Origins, sells
+from inference.evaluation.references import Reference
+from inference.ew_nb import Forecast
 from inference.live_loss import LiveLoss
 from inference.pipeline import WindowOutputs, WindowPipeline, columns
 from inference.session import Session
 from inference.trend_calls import DOWN, UP, TrendCalls
 from schemas.errors import BadInput
 from schemas.inputs import InputName
+from streams.commands import backtest_tables
 from streams.commands.train import local_ms
 from streams.events import tables as event_tables
 from streams.observe.progress import track_progress
@@ -53,14 +61,21 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     count: int,
     horizon: int,
     grid: WindowGrid,
+    references: Sequence[str] = (),
+    scores: Path | None = None,
     money: ShopCurrency | None = None,
 ) -> None:
-    """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made)."""
+    """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made).
+
+    references: of `references.NAMES`, to be held beside ours. scores: JSON file for every measure.
+    """
     if not out.parent.is_dir():
         msg = f"there is no directory {out.parent} to write {out.name} to"
         raise BadInput(msg)
     directories.probe(out.parent, what=f"the directory {out.parent} (--out)", error=BadInput)
     console = Console(stderr=True)
+    if scores is not None:
+        directories.probe(scores.parent, what=f"the directory {scores.parent} (--scores)", error=BadInput)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
     grid = replace(grid, window_ms=session.bundle.manifest.window_ms)
     events = event_tables.load_with_progress(files)
@@ -70,17 +85,26 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     first = grid.number(local_ms(first_origin, grid))
     origins = {first + i * every for i in range(count)}
     tables, calls = [], TrendCalls()
-    until_ms = grid.end_ms(max(origins) - 1)
+    last = max(origins) - 1
+    others = _references(references, grid, events, money, first=first, last=last)
+    trial = Origins((SERVED, *aggregation.EXPERTS, *others), horizon=horizon, season=grid.season_windows)
+    until_ms = grid.end_ms(last + horizon)
     with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as progress:
         for number in feed(sku_state, events, until_ms=until_ms, cross=pipeline.cross):
+            pipeline.shows_experts = number + 1 in origins
             for closed in pipeline.close(number, emitted_ms=grid.end_ms(number)):
                 made = closed.forecasts
-                if number + 1 >= first and made is not None:
+                assert made is not None  # noqa: S101 - a pipeline with a session forecasts
+                if first <= number + 1 <= last + 1:
                     calls.announce(number, made.sku, made.direction, made.probability)
-                if number + 1 in origins:
+                _observe(closed, number, sku_state, trial, others)
+                if closed.experts is not None:
                     tables.append(forecast_rows(closed, origin_ms=grid.start_ms(number + 1), horizon=horizon))
+                    _announce(closed, number, sku_state, trial, others)
             calls.come_true(number, sku_state.table)
+            trial.come_true(number, sku_state.table)
             progress.reach(number, dates.short_day(grid.start_ms(number), grid.timezone))
+    trial.end()
     for line in money.told():
         console.print(line, highlight=False)
     if not tables:
@@ -91,8 +115,84 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         raise BadInput(msg)
     pq.write_table(pa.concat_tables(tables), out)
     console.print(f"{sum(map(len, tables)):,} forecasts at {len(origins)} origins in {out}")
+    console.print(
+        f"held against what was sold: {trial.pairs:,} forecasts of SKUs that sell, {trial.zeros:,} of their windows "
+        "without a sale",
+        highlight=False,
+        soft_wrap=True,
+    )
+    wide = Console(stderr=True, width=max(console.width, backtest_tables.WIDTH))
+    for table in backtest_tables.tables(trial):
+        wide.print(table)
+    if scores is not None:
+        scores.write_bytes(orjson.dumps(backtest_tables.scores(trial), option=orjson.OPT_INDENT_2))
     for line in (*accuracy_lines(pipeline.live), *calibration_lines(pipeline.aggregation), *call_lines(calls)):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _references(
+    names: Sequence[str],
+    grid: WindowGrid,
+    events: Mapping[int, Columns],
+    money: ShopCurrency,
+    *,
+    first: int,
+    last: int,
+) -> dict[str, Reference]:
+    """Make those that are to be held beside ours. first: window to be forecast. last: before the last origin."""
+    if not names:
+        return {}
+    from inference.evaluation.references import AutoEts, LightGbm  # noqa: PLC0415 - their packages take seconds
+
+    found: dict[str, Reference] = {}
+    if "autoets" in names:
+        found["autoets"] = AutoEts(season=grid.season_windows)
+    if "lightgbm" in names:
+        from inference.training.history import collect  # noqa: PLC0415 - holds all inputs in memory
+
+        until_ms = grid.end_ms(last + 1)
+        with track_progress("inputs for LightGBM", windows_between(grid, events, until_ms=until_ms)) as progress:
+            history = collect(SkuState(grid, money=money), events, until_ms=until_ms, progress=progress.reach)
+        until = int(np.searchsorted(history.starts_ms, grid.start_ms(first)))
+        with track_progress("training LightGBM"):
+            found["lightgbm"] = LightGbm(history, until=until)
+    return found
+
+
+def _observe(
+    closed: WindowOutputs, number: int, sku_state: SkuState, trial: Origins, others: Mapping[str, Reference]
+) -> None:
+    """Let what errors are measured by, and the references, take a chunk of a closed window in."""
+    table = sku_state.table
+    is_open = bool(np.isfinite(table["ring"][closed.slots, number % RING]).any())
+    trial.scales.observe(table, closed.slots, number)
+    for reference in others.values():
+        reference.observe(table, closed.slots, number, is_open=is_open)
+
+
+def _announce(
+    closed: WindowOutputs, number: int, sku_state: SkuState, trial: Origins, others: Mapping[str, Reference]
+) -> None:
+    """Remember what all said at the origin behind window `number`; the references only of the SKUs that count."""
+    made, table = closed.forecasts, sku_state.table
+    assert made is not None  # noqa: S101 - a pipeline with a session forecasts
+    assert closed.experts is not None  # noqa: S101 - they were asked for
+    served = Forecast(np.concatenate([made.quantiles, made.sums], axis=1), made.mean)
+    by_source = {SERVED: served, **closed.experts}
+    if others:
+        selling = sells(table, closed.slots, number)
+        context = season.context(sku_state.grid, sku_state.season, number, is_open=True)
+        for name, reference in others.items():
+            found = reference.forecast(table, closed.slots[selling], context)
+            by_source[name] = Forecast(*(_spread(part, selling) for part in found))
+    trial.announce(number, table, closed.slots, by_source)
+
+
+def _spread(part: NDArray[np.float32], at: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Put rows where they belong among n; the others are NaN."""
+    whole = np.full((len(at), *part.shape[1:]), np.nan, np.float32)
+    whole[at] = part
+    return whole
 
 
 def accuracy_lines(live: LiveLoss) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -81,3 +82,40 @@ def test_training_without_its_libraries_names_the_extra_before_anything_is_read(
     done = CliRunner().invoke(cli, ["train", "--orders", str(orders), "--out", str(tmp_path / "b")])
     assert (done.exit_code, done.stderr) == (1, "skutrend: training needs PyTorch: install `skutrend[train]`\n")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_a_backtest_holds_its_forecasts_against_what_was_sold_beside_references(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    days = np.repeat(np.arange(120), 40)
+    table = pd.DataFrame({
+        "event_id": [str(i) for i in range(len(days))],
+        "order_id": [str(i) for i in range(len(days))],
+        "sku": [f"S{sku:02d}" for sku in rng.integers(0, 8, len(days))],
+        "quantity": rng.integers(1, 5, len(days)).astype(float),
+        "unit_price": 2.5,
+        "currency": "GBP",
+        "event_time_ms": FIRST_MS + days * 24 * HOUR_MS + rng.integers(0, 24 * HOUR_MS, len(days)),
+        "customer_id": None,
+    })  # fmt: skip
+    orders, out, scores = (tmp_path / name for name in ("orders.parquet", "f.parquet", "scores.json"))
+    table.to_parquet(orders)
+    where = ("--first-origin", "2011-06-01", "--every", "14", "--count", "2", "--out", str(out))
+    others = ("--references", "autoets", "--references", "lightgbm")
+    printed = skutrend("backtest", "--orders", str(orders), *where, "--scores", str(scores), *others)
+    rows = {(row["source"], row["class"], row["steps"]): row for row in json.loads(scores.read_bytes())}
+    sources = {"served", "lstm", "ewnb", "ewnb_fast", "window_quantiles", "seasonal_naive", "autoets", "lightgbm"}
+    assert {source for source, *_ in rows} == sources
+    made = pq.read_table(out).to_pandas()
+    sold = table.assign(day=days).groupby(["sku", "day"])["quantity"].sum().unstack(fill_value=0)
+    steps = made[made["step"] > 0]
+    at = (steps["origin_ms"] - FIRST_MS) // (24 * HOUR_MS) + steps["step"] - 1
+    y = np.array([sold.loc[sku, day] for sku, day in zip(steps["sku"], at, strict=True)])
+    assert rows["served", "all", "all"]["cells"] == len(y) == 2 * 8 * 14
+    assert rows["served", "all", "all"]["mae"] == pytest.approx(np.abs(y - steps["q50"]).mean())
+    assert rows["served", "all", "all"]["rmse"] == pytest.approx(np.sqrt(((y - steps["mean"]) ** 2).mean()), rel=1e-5)
+    assert rows["autoets", "all", "sum7"]["cells"] == 0
+    for source in sources - {"seasonal_naive"}:
+        assert rows[source, "all", "all"]["wql"] < rows["seasonal_naive", "all", "all"]["wql"], source
+    for name in ("served", "net alone", "AutoETS", "LightGBM", "below 90 %", "10-14", "fast"):
+        assert name in printed
