@@ -41,13 +41,14 @@ class Late:
 class Absorbed:
     """What became of a batch. on_time_ms, late_ms: newest folded or duplicate, and newest late event time.
 
-    Of a kind that did not occur: NEVER_MS.
+    Of a kind that did not occur: NEVER_MS. corrected: rows of late records that have changed their closed window.
     """
 
     folded: int = 0
     duplicate: int = 0
     late: list[Late] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    corrected: set[int] = field(default_factory=set)
     on_time_ms: int = NEVER_MS
     late_ms: int = NEVER_MS
 
@@ -71,12 +72,14 @@ class Absorbed:
 class Admitted:
     """The rows of a batch that are to be folded.
 
-    columns: of the whole batch, money in the shop's currency. keep: bool (n,), which rows. numbers: int64 (n,), their
-    windows. has_money: whether a row of ours had money, in whatever currency. outcome: what became of the other rows.
+    columns: of the whole batch, money in the shop's currency. keep: bool (n,), which rows. late: bool (n,), those that
+    would be but for their window, which has closed. numbers: int64 (n,), their windows. has_money: whether a row of
+    ours had money, in whatever currency. outcome: what became of the other rows.
     """
 
     columns: Columns
     keep: Mask
+    late: Mask
     numbers: NDArray[np.int64]
     has_money: bool
     outcome: Absorbed
@@ -122,7 +125,7 @@ class Admission:
         keep &= ~late
         outcome.on_time_ms, outcome.late_ms = _newest(times_ms[keep]), _newest(times_ms[late])
         _drop_duplicates(as_told, seen, numbers, keep, outcome)
-        return Admitted(columns, keep, numbers, has_money, outcome)
+        return Admitted(columns, keep, late, numbers, has_money, outcome)
 
     def _plausible(self, columns: Columns, now_ms: int, outcome: Absorbed) -> Mask:
         """Refuse event times that no shop can have meant; returns which rows remain."""

@@ -67,6 +67,11 @@ def facts(window: OpenWindow, slots: Slots, rows: Rows) -> WindowFacts:
     at = window.row_of(slots)
     folded = np.broadcast_to(BLANK, len(slots)).copy() if window.count == 0 else window.folded[at]
     folded[at < 0] = BLANK[0]
+    return facts_of(folded, rows)
+
+
+def facts_of(folded: NDArray[Any], rows: Rows) -> WindowFacts:
+    """Read what was folded, `FOLDED` (n,), and move the price on (in `rows`)."""
     before = rows["price"].copy()
     newer = folded["price_ms"] >= rows["price_ms"]
     newer &= folded["price_ms"] != NO_PRICE_CHANGE_MS
@@ -126,10 +131,7 @@ def advance(rows: Rows, happened: WindowFacts, context: Context, *, prior_nu: fl
         rows["ew_square"] += scale_gain * (bounded * bounded - rows["ew_square"])
         rows["ew_sold"] += scale_gain * ((units > 0) - rows["ew_sold"])
         rows["unsold"] = np.where(units > 0, 0, rows["unsold"] + 1).astype(np.int32)
-        prior = np.float32(cadence.prior_windows)
-        own = corrected(rows["ew"][:, SCALE], rows["opens"], float(scale_gain))
-        n = np.minimum(rows["opens"], RING).astype(np.float32)
-        rows["nu"] = np.maximum(SCALE_FLOOR, (n * own + prior * prior_nu) / (n + prior)).astype(np.float32)
+        rows["nu"] = scale(rows, cadence, prior_nu=prior_nu)
     rows["ew_views"] += np.float32(1 / cadence.views_memory) * (
         cap_clicks(happened.views).astype(np.float32) - rows["ew_views"]
     )
@@ -138,6 +140,15 @@ def advance(rows: Rows, happened: WindowFacts, context: Context, *, prior_nu: fl
     usual = rows["log_price_usual"]
     moved = np.where(np.isnan(usual), log_price, usual + np.float32(1 / cadence.price_memory) * (log_price - usual))
     rows["log_price_usual"] = np.where(priced, moved, usual).astype(np.float32)
+
+
+def scale(rows: Rows, cadence: Cadence, *, prior_nu: float) -> Float32:
+    """Give the typical units per open window, float32 (n,), those of young SKUs drawn towards `prior_nu`."""
+    prior = np.float32(cadence.prior_windows)
+    own = corrected(rows["ew"][:, SCALE], rows["opens"], float(gains(cadence)[SCALE]))
+    n = np.minimum(rows["opens"], RING).astype(np.float32)
+    found: Float32 = np.maximum(SCALE_FLOOR, (n * own + prior * prior_nu) / (n + prior)).astype(np.float32)
+    return found
 
 
 def usual_views(rows: Rows, cadence: Cadence) -> Float32:

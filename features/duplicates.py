@@ -84,10 +84,26 @@ class SeenIds:
         for number in np.unique(windows).tolist():
             self._fresh.setdefault(number, []).append(hashes[windows == number].tobytes())
 
-    def forget_before(self, window: int) -> None:
-        """Forget the ids of every window with a smaller number: it has closed."""
+    def holds(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Tell which entries are of ids that an open window has seen; bool (n,)."""
+        return self._table.holds(hashes)
+
+    def add_late(self, hashes: Hashes, windows: NDArray[np.int64]) -> None:
+        """Let `take_fresh` hand over ids of events that came after their windows had closed."""
+        self._file(hashes, windows)
+
+    def fresh(self, window: int) -> bytes:
+        """Give the entries of a window that `take_fresh` has not handed over yet."""
+        return b"".join(self._fresh.get(window, ()))
+
+    def forget_before(self, window: int, *, stored_from: int | None = None) -> None:
+        """Forget the ids of every window with a smaller number: it has closed.
+
+        stored_from: window from which on ids are stored all the same, for corrections; None: `window`.
+        """
         self._table.forget_before(window)
-        for closed in [number for number in self._fresh if number < window]:
+        kept = window if stored_from is None else stored_from
+        for closed in [number for number in self._fresh if number < kept]:
             del self._fresh[closed]
 
     def take_fresh(self) -> dict[int, bytes]:

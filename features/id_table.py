@@ -105,6 +105,19 @@ class IdTable:
             rows, at = rows.take(left), (at.take(left) + step) % len(self._first)
         return differ
 
+    def holds(self, hashes: Hashes) -> Flags:
+        """Tell which ids are those of an event of an open window; bool (n,)."""
+        first, second = np.maximum(hashes[:, 0], np.uint64(1)), hashes[:, 1]
+        held = np.zeros(len(hashes), np.bool_)
+        rows, at, step = np.arange(len(hashes)), self._home(first), 0
+        while len(rows):
+            found = self._first.take(at)
+            is_it = (found == first.take(rows)) & ((self._second.take(at) ^ second.take(rows)) <= _CONTENT)
+            held[rows[is_it]] = self._windows.take(at[is_it]) >= self.first_open
+            left, step = np.flatnonzero(~is_it & (found != 0)), _step_after(step)
+            rows, at = rows.take(left), (at.take(left) + step) % len(self._first)
+        return held
+
     def forget_before(self, window: int) -> None:
         """Let the ids of every window with a smaller number be absent from now on."""
         self.first_open = max(self.first_open, window)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +12,9 @@ from features.admission import Columns
 from features.cadence import DORMANT_AFTER_MS
 from features.grid import WindowGrid, plausible
 from features.sku_state import SkuState
+from schemas.columns import take
 
 _FAR_MS = 1 << 62
-
-
-def take(columns: Columns, rows: NDArray[np.intp]) -> Columns:
-    """Pick rows of decoded columns; (n,) indices."""
-    picked: dict[str, Any] = {}
-    for item in dataclasses.fields(columns):
-        value = getattr(columns, item.name)
-        picked[item.name] = value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows]
-    return type(columns)(**picked)
 
 
 def rows_by_window(grid: WindowGrid, columns: Columns, until_ms: int | None) -> dict[int, NDArray[np.intp]]:

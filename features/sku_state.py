@@ -15,6 +15,7 @@ from features import closing, folds, season
 from features.admission import Absorbed, Admission, Columns, Owns
 from features.cadence import DORMANT_WINDOWS
 from features.chunk import ClosingChunk
+from features.corrections import Corrections
 from features.currency import ShopCurrency
 from features.duplicates import SeenIds
 from features.grid import EARLIEST_MS, WindowGrid
@@ -56,6 +57,7 @@ class SkuState:
         self.admission = Admission(grid, owns=owns, max_ahead_ms=max_ahead_ms, money=self.money)
         self.currency = ""  # of the money seen in here; "" before there was any
         self.touched: dict[int, list[Slots]] = {}  # by window: slots folded into since the last `take_touched`
+        self.corrections: Corrections | None = None  # None: late events change nothing
         self._closing: int | None = None  # the window of which only some chunks are committed
 
     # ------------------------------------------------------------------ absorb
@@ -81,6 +83,8 @@ class SkuState:
         outcome.folded = len(slots[at])
         if outcome.folded:
             self._fold(admitted.columns, admitted.numbers[at], slots[at], at)
+        if self.corrections is not None and outcome.late:
+            outcome.corrected = set(columns.row[self.corrections.fold(source, admitted, self)].tolist())
         return outcome
 
     def _give_slots(self, columns: Columns, unknown: NDArray[np.bool_], slots: Slots) -> None:
@@ -126,8 +130,7 @@ class SkuState:
         self._refuse_half_closed()
         self._closing = number
         window = self.windows.pop(number)
-        for seen in self.seen:
-            seen.forget_before(number + 1)
+        self._forget_ids(number + 1)
         self.touched.pop(number, None)
         context = self._observe(window, number)
         count = len(self.table)
@@ -136,12 +139,22 @@ class SkuState:
             slots = np.flatnonzero(live[low : low + CHUNK]).astype(np.int32) + np.int32(low)
             if len(slots):
                 chunk = ClosingChunk(self.table, slots, window=window, context=context, prior_nu=self.prior_nu)
+                if self.corrections is not None:
+                    self.corrections.closed(window, chunk, self.table)
                 yield chunk
                 if not chunk.is_committed:
                     msg = f"{chunk} was left without a commit"
                     raise RuntimeError(msg)
         self._renew_prior(live)
         self._closing = None
+
+    def _forget_ids(self, first_open: int) -> None:
+        """Forget the ids of events in windows that have closed; corrections still find them where they are stored."""
+        kept = None if self.corrections is None else self.corrections.first_in_reach(first_open)
+        for seen in self.seen:
+            seen.forget_before(first_open, stored_from=kept)
+        if self.corrections is not None:
+            self.corrections.forget_before(first_open)
 
     def _refuse_half_closed(self) -> None:
         if self._closing is not None:
@@ -165,8 +178,7 @@ class SkuState:
         """Close windows `number` up to `stop`, in which no SKU is live: with the state closing each leaves."""
         self._refuse_half_closed()
         self.windows.first_open = stop
-        for seen in self.seen:
-            seen.forget_before(stop)
+        self._forget_ids(stop)
         self.season.observe_silence(self.grid.phase_counts(number, stop))
 
     def _observe(self, window: OpenWindow, number: int) -> season.Context:

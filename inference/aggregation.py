@@ -238,7 +238,8 @@ class Aggregation:
         _round(quantiles, fractional)
         kept[..., SERVED] = quantiles[panel][:, _TRIED]
         keys, kinds = [skus[row].encode() for row in panel.tolist()], classes[panel].astype(np.int8)
-        self._made.append((keys, kinds, kept))
+        if keys:
+            self._made.append((keys, kinds, kept))
         return Served(quantiles, mean, weights.source[kind])
 
     def end(self, number: int, table: SkuTable) -> None:
@@ -254,6 +255,7 @@ class Aggregation:
             self.pending[due_at] = pending
             self._fresh[due_at] = None
         self._made = []
+        self._now = self._weights()
 
     def fade(self, windows: int = 1) -> None:
         """Let so many windows pass."""
@@ -307,6 +309,7 @@ class Aggregation:
                 start += empty.nbytes
         found = ((due, Pending.unpacked(raw, self._model)) for due, raw in pending)
         self.pending = {due: each for due, each in found if each is not None}
+        self._now = self._weights()
 
     def _verify(self, group: int, span: int, due: Pending, number: int, table: SkuTable) -> None:
         """Hold what was forecast of a group against what was sold in the `span` windows up to `number`."""

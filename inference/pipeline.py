@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from features import closing
 from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
 from features.chunk import ClosingChunk
+from features.corrections import Corrected
 from features.encoding import encode, encode_calendar
 from features.sku_state import SkuState
 from features.table import Column, Slots
@@ -24,6 +25,7 @@ from inference import (
     aggregation,
     alerting,
     baselines,
+    correcting,
     ew_nb,
     level_shift,
     scoring,
@@ -34,7 +36,7 @@ from inference.aggregation import Aggregation
 from inference.alerting import AlertChange, AlertRules
 from inference.experts import OF_PLAIN, Experts, season_before
 from inference.live_loss import LiveLoss
-from inference.session import Session
+from inference.session import Session, StepOutput
 from inference.trend import Trend, trend
 from schemas.alerts import Alert, Contributor
 from schemas.columns import ForecastColumns, WindowColumns
@@ -84,6 +86,19 @@ class WindowOutputs:
     experts: Mapping[str, ew_nb.Forecast] | None = None
 
 
+@dataclass(frozen=True)
+class CorrectedOutputs:
+    """What late events have changed of n SKUs: their windows or their forecasts. keys: of the SKUs, (n,)."""
+
+    keys: list[bytes]
+    windows: WindowColumns | None = None
+    forecasts: ForecastColumns | None = None
+
+
+Closed = ClosingChunk | correcting.Reopened
+"""Some SKUs of a window that has closed."""
+
+
 class WindowPipeline:
     """Closes the windows of one SKU state. Without a session there are windows only: no forecasts, no alerts."""
 
@@ -98,6 +113,9 @@ class WindowPipeline:
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
         self.aggregation = Aggregation(model="" if session is None else session.model)
+        if sku_state.corrections is not None:
+            sku_state.corrections.forecasts = session is not None
+            sku_state.corrections.moved_units = correcting.learn_late
 
     def close(self, number: int, *, emitted_ms: int) -> Iterator[WindowOutputs]:
         """Close window `number` of the SKU state, chunk by chunk; consume it whole."""
@@ -109,7 +127,7 @@ class WindowPipeline:
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
                 chunk.commit(self._nothing_expected(chunk) | self._learn_plain(chunk))
-                yield WindowOutputs(chunk.slots, _windows(chunk), chunk.eventful)
+                yield WindowOutputs(chunk.slots, _windows_of(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
@@ -159,6 +177,36 @@ class WindowPipeline:
         )
         return [_alert(change) for change in alerting.end_forgotten(gone)]
 
+    def corrected(self, *, emitted_ms: int) -> Iterator[CorrectedOutputs]:
+        """Tell again what late events have changed since the last call: windows, and the newest forecasts."""
+        corrections, first_open = self.sku_state.corrections, self.sku_state.windows.first_open
+        if corrections is None or first_open is None:
+            return
+        for found in corrections.take_unpublished():
+            for revision, some in found.by("revision"):
+                start_ms, end_ms = (self.sku_state.grid.start_ms(number) for number in (some.number, some.number + 1))
+                yield CorrectedOutputs(
+                    some.keys, windows=_windows(some.skus, some.facts(), start_ms, end_ms, revision=revision)
+                )
+        newest = corrections.take_to_forecast(first_open - 1)
+        if newest is not None and self.session is not None:
+            for revision, some in newest.by("forecast_revision"):
+                again = self._forecast_again(some, self.session, revision=revision, emitted_ms=emitted_ms)
+                yield CorrectedOutputs(some.keys, forecasts=again)
+
+    def _forecast_again(self, found: Corrected, session: Session, *, revision: int, emitted_ms: int) -> ForecastColumns:
+        """Forecast SKUs of the newest closed window as they are now; their recurrent state stays as it is."""
+        table, chunk = self.sku_state.table, correcting.Reopened.of(self.sku_state, found)
+        rows = {name: table[name][chunk.slots] for name in _LEARNT}
+        out = self._step(chunk, session, rows["h"], rows["c"])
+        levels = ew_nb.levels(rows, chunk.after["opens"])
+        experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
+        outside_panel = np.ones(len(levels), np.float32)
+        served = self._serve(chunk, rows, experts, levels, outside_panel)
+        for name in _EXPECTATIONS:
+            table[name][chunk.slots] = rows[name]
+        return self._forecasts(chunk, served, self._trend(chunk, served, levels), emitted_ms, revision=revision)
+
     def warm_up(self) -> None:
         """Rebuild the recurrent state of every SKU: the stored one belongs to another model."""
         if self.session is not None:
@@ -168,41 +216,47 @@ class WindowPipeline:
         before = chunk.before((*_BEFORE, *_LEARNT))
         rows = {name: before[name] for name in _LEARNT}
         found, served_before = self._judge(chunk, before, rows)
-        out = session.run_step(
+        out = self._step(chunk, session, before["h"], before["c"])
+        rows["h"], rows["c"] = out.h, out.c
+        levels = ew_nb.levels(rows, chunk.after["opens"])
+        experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
+        rows["draw"] = _drawn(rows["draw"], chunk.skus)
+        served = self._serve(chunk, rows, experts, levels, rows["draw"])
+        shown = dict(experts.all()) if self.shows_experts else None
+        where_to = self._trend(chunk, served, levels)
+        changes = self._alert_changes(chunk, rows, found, served_before, _first_week(served))
+        chunk.commit(rows)
+        return WindowOutputs(
+            slots=chunk.slots,
+            windows=_windows_of(chunk),
+            eventful=chunk.eventful,
+            forecasts=self._forecasts(chunk, served, where_to, emitted_ms),
+            alerts=[_alert(change) for change in changes],
+            experts=shown,
+        )
+
+    def _step(self, chunk: Closed, session: Session, h: NDArray[np.float32], c: NDArray[np.float32]) -> StepOutput:
+        """Show the net a window of some SKUs."""
+        return session.run_step(
             encode(chunk.after, chunk.facts, chunk.context),
-            before["h"],
-            before["c"],
+            h,
+            c,
             calendar=encode_calendar(chunk.context),
             scale=chunk.after["nu"],
             season_next=chunk.context.season_next,
             season_sums=chunk.context.season_sums,
             integer_units=chunk.after["fractional"] == 0,
         )
-        rows["h"], rows["c"] = out.h, out.c
-        levels = ew_nb.levels(rows, chunk.after["opens"])
-        experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
-        served = self._serve(chunk, rows, experts, levels)
-        shown = dict(experts.all()) if self.shows_experts else None
-        last7 = np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1)
-        mean7 = served.mean[:, :_FIRST_SUM].sum(axis=1)
-        slope = self.aggregation.slope_of(levels)
-        where_to = trend(
+
+    def _trend(self, chunk: Closed, served: aggregation.Served, levels: NDArray[np.float32]) -> Trend:
+        """Say where demand goes. levels: (n,), units per open window."""
+        return trend(
             served.quantiles[:, HORIZON],
-            last7=last7,
-            mean7=mean7,
+            last7=np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1),
+            mean7=_first_week(served),
             usual7=levels * chunk.context.demand_next[:_FIRST_SUM].sum(),
             price=chunk.facts.price,
-            slope=slope,
-        )
-        changes = self._alert_changes(chunk, rows, found, served_before, mean7)
-        chunk.commit(rows)
-        return WindowOutputs(
-            slots=chunk.slots,
-            windows=_windows(chunk),
-            eventful=chunk.eventful,
-            forecasts=self._forecasts(chunk, served, where_to, emitted_ms),
-            alerts=[_alert(change) for change in changes],
-            experts=shown,
+            slope=self.aggregation.slope_of(levels),
         )
 
     def _judge(
@@ -239,22 +293,18 @@ class WindowPipeline:
 
     def _serve(
         self,
-        chunk: ClosingChunk,
+        chunk: Closed,
         rows: dict[str, NDArray[Any]],
         experts: Experts,
         levels: NDArray[np.float32],
+        draw: NDArray[np.float32],
     ) -> aggregation.Served:
         """Blend what all experts forecast, and remember what they say of the next window for the next close.
 
-        levels: (n,), units per open window.
+        levels: (n,), units per open window. draw: (n,), says who is of the panel.
         """
         skus, n = chunk.skus, len(chunk.slots)
         fractional = experts.after["fractional"] != 0
-        if (unknown := np.isnan(rows["draw"])).any():
-            drawn = rows["draw"].copy()
-            drawn[unknown] = aggregation.draws([skus[row] for row in np.flatnonzero(unknown).tolist()])
-            rows["draw"] = drawn
-
         may_serve = experts.net_ok & self.net_fits
         served = aggregation.Served.empty(n)
         rows["next_plain"] = np.empty((n, len(LEVELS)), np.float32)
@@ -269,7 +319,7 @@ class WindowPipeline:
                 return experts.forecast(expert, at + low)
 
             part = self.aggregation.serve(
-                levels[block], rows["draw"][block], may_serve[block], skus[block], fractional[block], ask
+                levels[block], draw[block], may_serve[block], skus[block], fractional[block], ask
             )
             served.put(block, part)
         np.round(served.mean, 3, out=served.mean)
@@ -308,11 +358,7 @@ class WindowPipeline:
         return changes
 
     def _forecasts(
-        self,
-        chunk: ClosingChunk,
-        served: aggregation.Served,
-        where_to: Trend,
-        emitted_ms: int,
+        self, chunk: Closed, served: aggregation.Served, where_to: Trend, emitted_ms: int, *, revision: int = 0
     ) -> ForecastColumns:
         assert self.session is not None  # noqa: S101 - only called with a model
         quantiles = served.quantiles[:, :HORIZON]
@@ -320,7 +366,7 @@ class WindowPipeline:
             sku=chunk.skus,
             window_start_ms=chunk.context.start_ms,
             window_end_ms=chunk.context.end_ms,
-            revision=0,
+            revision=revision,
             actual_units=chunk.facts.units,
             step_ms=self.sku_state.grid.window_ms,
             step_starts_ms=self.sku_state.grid.starts_ms(chunk.context.number + 1, quantiles.shape[1]),
@@ -344,7 +390,23 @@ class WindowPipeline:
         )
 
 
-def _shifts(chunk: ClosingChunk) -> NDArray[np.int8]:
+def _drawn(draw: NDArray[np.float32], skus: list[str]) -> NDArray[np.float32]:
+    """Draw for the SKUs that are new."""
+    unknown = np.isnan(draw)
+    if not unknown.any():
+        return draw
+    drawn = draw.copy()
+    drawn[unknown] = aggregation.draws([skus[row] for row in np.flatnonzero(unknown).tolist()])
+    return drawn
+
+
+def _first_week(served: aggregation.Served) -> NDArray[np.float32]:
+    """Give what the next 7 windows sell on average, (n,)."""
+    found: NDArray[np.float32] = served.mean[:, :_FIRST_SUM].sum(axis=1)
+    return found
+
+
+def _shifts(chunk: Closed) -> NDArray[np.int8]:
     """Tell which SKUs sell on another level than before, block by block: what is made on the way stays in the cache."""
     found = np.empty(len(chunk.slots), np.int8)
     for low in range(0, len(found), _BLOCK):
@@ -355,13 +417,18 @@ def _shifts(chunk: ClosingChunk) -> NDArray[np.int8]:
     return found
 
 
-def _windows(chunk: ClosingChunk) -> WindowColumns:
-    facts = chunk.facts
+def _windows_of(chunk: ClosingChunk) -> WindowColumns:
+    return _windows(chunk.skus, chunk.facts, chunk.context.start_ms, chunk.context.end_ms)
+
+
+def _windows(
+    skus: list[str], facts: closing.WindowFacts, start_ms: int, end_ms: int, *, revision: int = 0
+) -> WindowColumns:
     return WindowColumns(
-        sku=chunk.skus,
-        window_start_ms=chunk.context.start_ms,
-        window_end_ms=chunk.context.end_ms,
-        revision=0,
+        sku=skus,
+        window_start_ms=start_ms,
+        window_end_ms=end_ms,
+        revision=revision,
         order_lines=facts.order_lines,
         units=facts.units,
         revenue=facts.revenue,
@@ -370,7 +437,7 @@ def _windows(chunk: ClosingChunk) -> WindowColumns:
         views=facts.views,
         carts=facts.carts,
         price=facts.price,
-        observed=np.ones(len(chunk.slots), np.bool_),
+        observed=np.ones(len(skus), np.bool_),
     )
 
 

@@ -80,7 +80,7 @@ def statistics_before(kept: closing.Rows, cadence: Cadence, end: int) -> closing
     windows = closing.last_windows(kept, end - 1, RING).astype(np.float64)
     known = np.isfinite(windows)
     sold, usual_now = np.where(known, windows, 0.0), kept["nu"].astype(np.float64)
-    bounded: NDArray[np.float64] = cap_squarable(cap_units(sold, usual_now))
+    bounded = cap_squarable(cap_units(sold, usual_now)).astype(np.float64)
     later = known.sum(axis=1, keepdims=True) - known.cumsum(axis=1)  # open windows after each
     opens = kept["opens"] - known.sum(axis=1)
     found: closing.Rows = {"opens": np.where(old, opens, 0), "age": np.where(old, kept["age"] - RING, 0)}

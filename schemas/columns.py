@@ -71,6 +71,15 @@ class PriceColumns:
 InputColumns = OrderColumns | ClickColumns | PriceColumns
 
 
+def take(columns: InputColumns, rows: NDArray[np.intp]) -> InputColumns:
+    """Pick rows of decoded columns; (n,) indices."""
+    picked: dict[str, Any] = {}
+    for item in fields(columns):
+        value = getattr(columns, item.name)
+        picked[item.name] = value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
+    return type(columns)(**picked)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowColumns:
     """One closed window of n SKUs, as in schemas.windows.WindowClosed; `price` is NaN where none is known."""

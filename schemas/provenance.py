@@ -73,12 +73,14 @@ class LateEventHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """The headers of a record of `late-events`, whose key and value are those of the event.
 
     `late_by_ms` says how far the event lay behind the watermark, `window_start_ms` which closed window it belongs to,
-    `source` the record's place as `topic[partition]@offset`.
+    `source` the record's place as `topic[partition]@offset`. `corrected` is 1 where the event has changed that window,
+    else 0; records of earlier versions do not have it.
     """
 
     late_by_ms: int
     window_start_ms: int
     source: str
+    corrected: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _H = TypeVar("_H", DeadLetterHeaders, LateEventHeaders)
@@ -89,9 +91,13 @@ def dead_letter_headers(*, code: str, error: str, source: Source) -> Headers:
     return _written(DeadLetterHeaders(code=code, error=error, source=str(source)))
 
 
-def late_event_headers(*, late_by_ms: int, window_start_ms: int, source: Source) -> Headers:
+def late_event_headers(*, late_by_ms: int, window_start_ms: int, source: Source, corrected: bool = False) -> Headers:
     """Header list of one late event, as Kafka clients take it."""
-    return _written(LateEventHeaders(late_by_ms=late_by_ms, window_start_ms=window_start_ms, source=str(source)))
+    return _written(
+        LateEventHeaders(
+            late_by_ms=late_by_ms, window_start_ms=window_start_ms, source=str(source), corrected=int(corrected)
+        )
+    )
 
 
 def cut_headers(part: str, size_bytes: int, whole: bytes) -> Headers:

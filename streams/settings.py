@@ -119,6 +119,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Milliseconds,
         Meta(description="how far behind the newest event of its partition an event may come and still count"),
     ] = 3_600_000
+    correct_within_ms: Annotated[
+        Milliseconds,
+        Meta(
+            description="how long after its end, in event time, a window that has closed is still changed by late "
+            "events, and published again with a higher `revision`; `0`: never"
+        ),
+    ] = 7 * DAY_MS
     max_ahead_ms: Annotated[
         Milliseconds, Meta(description="how far ahead of the clock an event time may lie before the record is refused")
     ] = 3_600_000

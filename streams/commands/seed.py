@@ -10,8 +10,8 @@ from rich.console import Console
 
 from features import dates
 from features.grid import plausible
-from features.offline import take, windows_between
-from schemas.columns import ClickColumns
+from features.offline import windows_between
+from schemas.columns import ClickColumns, take
 from schemas.errors import BadInput, StateMismatch
 from schemas.inputs import INPUT_NAMES
 from streams.commands.serve import prepare

@@ -73,6 +73,7 @@ def _verify_one(settings: Settings, path: Path, *, changelog: bool) -> str:
                 progress(len(skus))
             folded = sum(len(part.skus) for part in store.scan.open_rows())
             in_model = sum(len(part[0]) for part in store.scan.model_rows(meta.model))
+            closed = sum(len(part[1]) for part in store.scan.all_closed_rows())
             ids = sum(len(part[2]) // HASH_BYTES for part in store.scan.ids())
     finally:
         store.close()
@@ -86,7 +87,7 @@ def _verify_one(settings: Settings, path: Path, *, changelog: bool) -> str:
     taken = sum(c.records for c in meta.counts.values())
     return (
         f"{path.name}: whole; flush {meta.sequence}, {len(sku_state.table):,} SKUs{of_model}, "
-        f"{folded:,} open rows, {ids:,} event ids, "
+        f"{folded:,} open rows, {closed:,} rows of closed windows, {ids:,} event ids, "
         f"{taken:,} records = folded + duplicate + late + rejected{compared}"
     )
 

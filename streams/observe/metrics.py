@@ -47,6 +47,9 @@ class Metrics:
         self.outcomes = Counter(
             "skutrend_outcomes", "What became of them; sums up to skutrend_records", (*per_input, "outcome"), registry=r
         )
+        self.corrected = Counter(
+            "skutrend_corrected", "Late records that have changed their closed window", per_input, registry=r
+        )
         self.refusals = Counter("skutrend_refusals", "Dead-lettered records by code", ("topic", "code"), registry=r)
         self.ingested = Counter(
             "skutrend_ingested", "Messages of the bus that ingest has taken", ("topic",), registry=r

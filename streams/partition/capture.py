@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from features import stored
+from features.id_table import HASH_BYTES, as_hashes
 from streams.state.flush_record import Flush
 from streams.state.meta import season_state
 from streams.state.rows import SKU_ROW, RowLayout, cut, model_row
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from streams.partition.working_state import WorkingState
     from streams.state.meta import Meta
+    from streams.state.store import Store
 
 PACK_ROWS: Final = 4_096
 BULK_ROWS: Final = 2_048
@@ -41,11 +43,20 @@ class Capture:
         """Let the next flush of closed windows remove the state that other models have left."""
         self._drops_models = True
 
-    def renew(self) -> None:
-        """Let the next flush write everything, as if all of it had changed."""
+    def renew(self, store: Store) -> None:
+        """Let the next flush write everything, as if all of it had changed. store: holds what memory does not."""
         self.has_closed = True
+        corrections, seen = self._state.sku_state.corrections, self._state.sku_state.seen
         stored.renew(self._state.sku_state)
         self._state.pipeline.aggregation.renew()
+        first_open = self._state.sku_state.windows.first_open
+        if corrections is None or first_open is None:
+            return
+        for number, skus, rows in store.scan.all_closed_rows():
+            corrections.put_back(number, skus, rows)
+        for number, source, hashes in store.scan.ids():
+            if number < first_open:
+                seen[source].add_late(as_hashes(hashes), np.full(len(hashes) // HASH_BYTES, number))
 
     def take(self, meta: Meta) -> Flush:
         """Make the next flush, whose meta record is `meta` brought up to date."""
@@ -57,23 +68,32 @@ class Capture:
         meta.season = season_state(sku_state)
         meta.prior_nu, meta.currency = sku_state.prior_nu, sku_state.currency
         meta.expected_open = pipeline.expected_open
+        corrections = sku_state.corrections
+        moved = [] if corrections is None else corrections.take_moved()
         live = self._live_by_key() if self.has_closed else []
+        rows = live if self.has_closed else sku_state.table.slots([key.decode() for key in moved]).tolist()
         if self.has_closed:  # else the rows are those of an earlier flush, and so is the model of their state
             meta.skus, meta.model = len(live), self._state.model
             meta.live = None if pipeline.session is None else pipeline.live.state()
             meta.blend = b"" if pipeline.session is None else pipeline.aggregation.packed()
         return Flush(
             meta=meta,
-            skus=self._rows(SKU_ROW, live),
+            skus=self._rows(SKU_ROW, rows),
             models=None if pipeline.session is None else self._rows(self._model_row, live),
+            closed=() if corrections is None else list(corrections.take_rows()),
             folded={number: (skus, cut(sums)) for number, skus, sums in stored.take_folded(sku_state)},
             ids=stored.take_ids(sku_state),
             pending=pipeline.aggregation.take_fresh(),
             retired=self._take_retired(),
             closed_before=meta.first_open,
+            out_of_reach_before=self._first_in_reach(meta.first_open),
             drops_models=self._drops_models and self.has_closed,
             bulk=len(live) >= BULK_ROWS,
         )
+
+    def _first_in_reach(self, first_open: int | None) -> int | None:
+        corrections = self._state.sku_state.corrections
+        return None if corrections is None or first_open is None else corrections.first_in_reach(first_open)
 
     def stored(self) -> None:
         """Take note that what was taken last is stored."""

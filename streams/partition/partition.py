@@ -104,6 +104,8 @@ class Partition:
         self.sku_state, self.pipeline = self._state.sku_state, self._state.pipeline
         self.watermark = self._state.watermark
         self.flushed_offsets: dict[str, int] = {}
+        if self.sku_state.corrections is not None:
+            self.sku_state.corrections.stored = store.scan
         self._changes = Changes()
         self._last_flush_ms = NEVER_MS  # of a monotonic clock
         self._channel = FlushChannel(store, producer, changelog)
@@ -164,10 +166,11 @@ class Partition:
                 self.side_outputs.dead_letter_unread(batch, skipped)
                 self._changes.is_urgent = True  # flushed at once, so that they are not tried again
             for late in outcome.late:
-                self.side_outputs.late_event(batch, late)
+                self.side_outputs.late_event(batch, late, corrected=late.row in outcome.corrected)
             self.watermark.observe(source, on_time_ms=outcome.on_time_ms, late_ms=outcome.late_ms)
             self.meta.offsets[batch.topic] = batch.next
             self._reporter.absorbed(batch, outcome, self.meta.counts[INPUTS[source].name])
+            self.closer.heard(now_ms=now_ms)
         self._changes.has_any = True
         self._note_currency()
         return outcome
@@ -221,6 +224,7 @@ class Partition:
         if not self._changes.has_any:
             return None
         self._changes.is_torn = True
+        self.closer.correct()
         return Flushing(time.perf_counter(), within_s)
 
     def commit(self, flushing: Flushing) -> None:
@@ -252,7 +256,7 @@ class Partition:
     def renew(self) -> None:
         """Let the next flush write everything, as if all of it had changed."""
         self._changes.has_any = True
-        self._capture.renew()
+        self._capture.renew(self.store)
 
     def skip(self, topic: str, offset: int) -> None:
         """Go on reading an input at `offset`: what lies before it is lost."""

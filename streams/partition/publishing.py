@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.admission import Absorbed
-    from inference.pipeline import WindowOutputs
+    from inference.pipeline import CorrectedOutputs, WindowOutputs
     from schemas.alerts import Alert
     from streams.kafka.batch import RecordBatch
     from streams.kafka.output_producer import OutputProducer
@@ -43,6 +43,13 @@ class Publisher:
         if closed.forecasts is not None:
             self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
         self.publish_alerts(closed.alerts)
+
+    def publish_corrected(self, corrected: CorrectedOutputs) -> None:
+        """Put windows and forecasts that late events have changed."""
+        if corrected.windows is not None:
+            self._put("windows", corrected.keys, encode_windows(corrected.windows))
+        if corrected.forecasts is not None:
+            self._put("forecasts", corrected.keys, encode_forecasts(corrected.forecasts))
 
     def publish_alerts(self, alerts: Sequence[Alert]) -> None:
         """Put alerts, each under its SKU or group."""
@@ -79,6 +86,7 @@ class Reporter:
         ):
             setattr(counts, name, getattr(counts, name) + amount)
             self._metrics.outcomes.labels(*labels, name).inc(amount)
+        self._metrics.corrected.labels(*labels).inc(len(outcome.corrected))
 
     def closed(self, windows: int, state: WorkingState) -> None:
         """Report that so many windows have closed."""

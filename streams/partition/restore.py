@@ -69,6 +69,5 @@ def _restore_open_windows(store: Store, state: WorkingState, first: int | None) 
     for each in store.scan.open_rows():
         if first is None or each.number >= first:
             stored.restore_folded(state.sku_state, each.number, each.skus, each.rows)
-    for number, source, hashes in store.scan.ids():
-        if first is None or number >= first:
-            stored.restore_ids(state.sku_state, number, source, hashes)
+    for number, source, hashes in store.scan.ids(first=first or 0):
+        stored.restore_ids(state.sku_state, number, source, hashes)

@@ -59,10 +59,12 @@ class SideOutputs:
         ours = dead_letter_headers(code=skipped.code, error=skipped.error, source=source)
         self.producer.put_one(self.dead_letters, None, None, [*ours, (LAST_OFFSET, b"%d" % skipped.last)])
 
-    def late_event(self, batch: RecordBatch, late: Late) -> None:
-        """Send an event whose window has closed to the late events."""
+    def late_event(self, batch: RecordBatch, late: Late, *, corrected: bool = False) -> None:
+        """Send an event whose window has closed to the late events. corrected: whether it has changed that window."""
         source = source_of(batch, late.row)
-        ours = late_event_headers(late_by_ms=late.late_by_ms, window_start_ms=late.window_start_ms, source=source)
+        ours = late_event_headers(
+            late_by_ms=late.late_by_ms, window_start_ms=late.window_start_ms, source=source, corrected=corrected
+        )
         self._forward(self.late_events, batch, late.row, ours)
 
     def _forward(self, topic: str, batch: RecordBatch, row: int, ours: Headers) -> None:

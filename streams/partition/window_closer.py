@@ -14,7 +14,7 @@ from streams.partition.publishing import Reporter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from inference.pipeline import WindowOutputs
+    from inference.pipeline import CorrectedOutputs, WindowOutputs
     from schemas.alerts import Alert
     from streams.observe.metrics import Metrics
     from streams.partition.capture import Capture
@@ -37,6 +37,9 @@ class OutputTaker(Protocol):
 
     def publish_alerts(self, alerts: Sequence[Alert]) -> None:
         """Take alerts that come of no window: of SKUs that are forgotten."""
+
+    def publish_corrected(self, corrected: CorrectedOutputs) -> None:
+        """Take what late events have changed."""
 
 
 class WindowCloser:
@@ -64,6 +67,16 @@ class WindowCloser:
         self._reporter = Reporter(number, metrics)
         self._backlog = Backlog(number, metrics)
         self.delay = CloseDelay(settings.grid)
+        self._now_ms = 0
+
+    def heard(self, *, now_ms: int) -> None:
+        """Take note of the time of day at which records came in."""
+        self._now_ms = now_ms
+
+    def correct(self) -> None:
+        """Publish what late events have changed since the last time; before a window closes, and before a flush."""
+        for corrected in self._state.pipeline.corrected(emitted_ms=self._now_ms):
+            self.publisher.publish_corrected(corrected)
 
     def advance_watermark(self, *, now_ms: int, monotonic_ms: int) -> int:
         """Let event time move on; returns the watermark. See `Watermark.advance`."""
@@ -92,6 +105,7 @@ class WindowCloser:
             return
         worked_s, since_s = 0.0, time.perf_counter()
         with self._changes.wholly():
+            self.correct()
             stop = sku_state.nobody_until(number, watermark_ms)
             if stop == number:
                 stop = number + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from features.corrections import Corrections
 from features.sku_state import SkuState
 from features.watermark import Watermark
 from inference import pipeline
@@ -41,6 +42,8 @@ class WorkingState:
             max_ahead_ms=settings.max_ahead_ms,
             money=money or settings.money,
         )
+        if settings.correct_within_ms:
+            sku_state.corrections = Corrections(settings.grid, within_ms=settings.correct_within_ms)
         rules = AlertRules.of(settings.grid.cadence, min_impact=settings.alert_min_impact)
         watermark = Watermark(
             allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from features.offline import rows_by_window, take
+from features.offline import rows_by_window
 from inference.alerting import change_id
+from schemas.columns import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from features.admission import Columns
-    from inference.pipeline import WindowOutputs
+    from inference.pipeline import CorrectedOutputs, WindowOutputs
     from schemas.alerts import Alert
     from streams.partition.partition import Partition
     from streams.seeding.cut import Cut
@@ -64,6 +65,9 @@ class UnpublishedOutputs:
                 self._open.pop(alert.alert_key, None)
             else:
                 self._open[alert.alert_key] = alert
+
+    def publish_corrected(self, corrected: CorrectedOutputs) -> None:
+        """Take what late events have changed."""
 
     def still_open(self) -> list[Alert]:
         """Give what is open, as opened, so that its end is not the first that is heard of it; it calls nobody."""

@@ -36,7 +36,8 @@ class FlushChannel:
         self._producers = [producer]
         if changelog is not None and changelog.producer is not producer:
             self._producers.append(changelog.producer)
-        self._first_open = 0  # of the last flush: the store has nothing of earlier windows
+        # by family: the window before which the store has nothing, since the last flush
+        self._gone_before: dict[tuple[bytes, ...], int] = {}
         self._by_s = math.inf
         self._deadline: Deadline | None = None
         self._record: Flush | None = None
@@ -60,8 +61,9 @@ class FlushChannel:
 
     def _gone(self, record: Flush) -> Iterator[bytes]:
         """Give the keys that the changelog has and that are gone with a flush: the store has them still, as it has."""
-        if record.closed_before is not None:
-            yield from self._store.scan.closed_keys(self._first_open, record.closed_before)
+        for families, stop in record.gone_before():
+            start = self._gone_before.get(families, 0)
+            yield from self._store.scan.closed_keys(start, max(stop, start), families=families)
         yield from record.retired_keys()
         if record.drops_models:
             yield from self._store.scan.model_keys_beside(record.meta.model)
@@ -80,7 +82,7 @@ class FlushChannel:
         self._finish()
         if record is not None and log is not None and log.producer.marked_offset is not None:
             self._store.set_position(log.producer.marked_offset + 1)
-            self._first_open = record.closed_before or self._first_open
+            self._gone_before |= dict(record.gone_before())
         self._record = self._deadline = None
         self._finish = lambda: None
 

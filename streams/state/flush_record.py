@@ -23,25 +23,30 @@ class Flush:
     """All that one flush writes; consumed once.
 
     skus: (SKUs, rows) parts, ascending over all of them; models: the same of their state in the model that the meta
-    record names, None without a model; folded: SKUs and rows of each open window; ids: hashes of 16 bytes each, by
-    (window, input). pending: forecasts of the panel by (window, group). retired: SKUs that are forgotten.
-    closed_before: number of the first window still open. drops_models: whether the state that other models have left is
-    removed. bulk: whether there are many SKU rows.
+    record names, None without a model; closed: (window, SKUs, rows) of closed windows; folded: SKUs and rows of each
+    open window; ids: hashes of 16 bytes each, by (window, input). pending: forecasts of the panel by (window, group).
+    retired: SKUs that are forgotten. closed_before: number of the first window still open; out_of_reach_before: of the
+    first that late events can change. drops_models: whether the state that other models have left is removed. bulk:
+    whether there are many SKU rows.
     """
 
     meta: Meta
     skus: Rows = ()
     models: Rows | None = None
+    closed: Iterable[tuple[int, Sequence[bytes], Sequence[bytes]]] = ()
     folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
     ids: dict[tuple[int, int], bytes] = field(default_factory=dict)
     pending: dict[tuple[int, int], bytes] = field(default_factory=dict)
     retired: Sequence[bytes] = ()
     closed_before: int | None = None
+    out_of_reach_before: int | None = None
     drops_models: bool = False
     bulk: bool = False
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Give what is to be put, ascending by key."""
+        for number, skus, rows in self.closed:
+            yield from _prefixed(keys.CLOSED + keys.window_bytes(number), [(skus, rows)])
         for number, source in sorted(self.ids):
             hashes = self.ids[number, source]
             parts = keys.ids_keys(number, source, sequence=self.meta.sequence, size_bytes=len(hashes))
@@ -55,6 +60,13 @@ class Flush:
         yield from _prefixed(keys.SKU, self.skus)
         for number, group in sorted(self.pending):
             yield keys.pending_key(number, group), self.pending[number, group]
+
+    def gone_before(self) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        """Give families of records that go with their window, and the window before which they are gone."""
+        if self.closed_before is not None:
+            yield keys.OF_OPEN, self.closed_before
+            reach = self.out_of_reach_before
+            yield keys.IN_REACH, self.closed_before if reach is None else reach
 
     def retired_keys(self) -> Iterator[bytes]:
         """Give the keys of what is removed with the SKUs that are forgotten."""

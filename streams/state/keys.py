@@ -2,8 +2,10 @@
 
 A key begins with one byte for its family. Numbers are big-endian, so that a range of keys is a range of windows:
 
-    d <window:8> <input:1> <sequence:8> <part:4>   event ids admitted into an open window since the previous flush:
-                               their hashes (features/id_table.py), 16 bytes each, up to 64 KiB a part
+    c <window:8> <sku>         what a SKU had in a closed window that late events can still change
+    d <window:8> <input:1> <sequence:8> <part:4>   event ids admitted into a window since the previous flush, kept as
+                               long as late events can change it: their hashes (features/id_table.py), 16 bytes each,
+                               up to 64 KiB a part
     h <model> NUL <sku>        recurrent state of a SKU in one model (`Bundle.id`), as of the last closed window
     m                          the meta record (msgpack of streams.state.meta.Meta): what everything else has absorbed
     o <window:8> <sku>         what an open window has folded for a SKU
@@ -25,6 +27,7 @@ from features.id_table import HASH_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CLOSED: Final = b"c"
 IDS: Final = b"d"
 MODEL: Final = b"h"
 META: Final = b"m"
@@ -33,10 +36,12 @@ SKU: Final = b"s"
 POSITION: Final = b"p"
 TOPIC: Final = b"t"
 PENDING: Final = b"v"
-LOGGED: Final = (IDS, MODEL, META, OPEN, SKU, PENDING)
+LOGGED: Final = (CLOSED, IDS, MODEL, META, OPEN, SKU, PENDING)
 """The families that the changelog has too, ascending."""
-OF_A_WINDOW: Final = (IDS, OPEN, PENDING)
+OF_OPEN: Final = (OPEN, PENDING)
 """The families whose records go when their window closes, ascending."""
+IN_REACH: Final = (CLOSED, IDS)
+"""The families whose records go when their window is out of reach of late events, ascending."""
 IDS_PART_BYTES: Final = 4_096 * HASH_BYTES
 """Of event ids in a record, however many a flush holds: far below a topic's limit."""
 _NUL: Final = b"\0"  # in no SKU, so that the last one of a key ends the model's name
@@ -62,6 +67,11 @@ def ids_keys(number: int, source: int, *, sequence: int, size_bytes: int) -> Ite
     prefix = IDS + window_bytes(number) + bytes([source]) + struct.pack(">Q", sequence)
     for part in range(-(-size_bytes // IDS_PART_BYTES)):
         yield prefix + struct.pack(">L", part)
+
+
+def closed_key(number: int, sku: bytes) -> bytes:
+    """Key of a SKU's row of a closed window."""
+    return CLOSED + window_bytes(number) + sku
 
 
 def pending_key(number: int, group: int) -> bytes:
@@ -90,16 +100,17 @@ def model_of(key: bytes) -> tuple[str, bytes]:
 
 
 def window_of(key: bytes) -> int | None:
-    """Give the number of the window at whose close a key goes; None for one that stays."""
-    return int(struct.unpack(">q", key[1:9])[0]) if key[:1] in OF_A_WINDOW else None
+    """Give the number of the window with which a key goes; None for one that stays."""
+    return int(struct.unpack(">q", key[1:9])[0]) if key[:1] in (*OF_OPEN, *IN_REACH) else None
 
 
 def name_of(key: bytes) -> str:
     """Name a record for a person."""
     if key[:1] == SKU:
         return f"the row of SKU {_text(key[1:])!r}"
-    if key[:1] == OPEN:
-        return f"the row of SKU {_text(key[9:])!r} in open window {window_of(key)}"
+    if key[:1] in {OPEN, CLOSED}:
+        kind = "open" if key[:1] == OPEN else "closed"
+        return f"the row of SKU {_text(key[9:])!r} in {kind} window {window_of(key)}"
     if key[:1] == IDS:
         return f"event ids {key[9:].hex()} of window {window_of(key)}"
     if key[:1] == PENDING:

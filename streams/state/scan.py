@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from features.corrections import CLOSED
 from features.id_table import HASH_BYTES
 from streams.state import keys
 from streams.state.store_errors import damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from streams.state.rocks import RocksDb
 
@@ -82,22 +84,53 @@ class Scan:
         if current is not None:
             yield current
 
-    def ids(self) -> Iterator[tuple[int, int, bytes]]:
-        """Go through the event ids: (window, input, hashes of 16 bytes each); `StateCorrupt` if cut."""
-        for key, value in self._records(keys.IDS):
-            if len(value) % HASH_BYTES:
-                what = f"{len(value)} bytes of event ids are no multiple of {HASH_BYTES}"
-                raise damaged(self._db.path, what)
-            yield struct.unpack(">q", key[1:9])[0], key[9], value
+    def ids(self, *, first: int = 0) -> Iterator[tuple[int, int, bytes]]:
+        """Go through the event ids: (window, input, hashes of 16 bytes each); `StateCorrupt` if cut.
+
+        first: window from which on.
+        """
+        low, high = keys.IDS + keys.window_bytes(max(first, 0)), keys.after(keys.IDS)
+        for part in self._db.between(low, high, _LARGE_AT_ONCE):
+            for key, value in part:
+                yield struct.unpack(">q", key[1:9])[0], key[9], self._whole(value)
+
+    def _whole(self, hashes: bytes) -> bytes:
+        if len(hashes) % HASH_BYTES:
+            what = f"{len(hashes)} bytes of event ids are no multiple of {HASH_BYTES}"
+            raise damaged(self._db.path, what)
+        return hashes
+
+    def closed_ids(self, number: int, source: int) -> bytes:
+        """Give the event ids of an input in a closed window: hashes of 16 bytes each."""
+        prefix = keys.IDS + keys.window_bytes(number) + bytes([source])
+        parts = self._db.between(prefix, keys.after(prefix), _LARGE_AT_ONCE)
+        return b"".join(self._whole(value) for part in parts for _, value in part)
+
+    def closed_rows(self, number: int, skus: Sequence[bytes]) -> list[bytes | None]:
+        """Give the rows of SKUs in a closed window, None where they had no event in it."""
+        return [self._row(self._db.get(keys.closed_key(number, sku))) for sku in skus]
+
+    def all_closed_rows(self) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+        """Go through the rows of closed windows, in parts: (window, SKUs, rows)."""
+        for part in self._db.parts(keys.CLOSED, _AT_ONCE):
+            for number, records in groupby(part, key=lambda record: struct.unpack(">q", record[0][1:9])[0]):
+                found = list(records)
+                yield number, [key[9:] for key, _ in found], [row for _, row in found]
+
+    def _row(self, row: bytes | None) -> bytes | None:
+        if row is not None and len(row) != CLOSED.itemsize:
+            what = f"a row of a closed window has {len(row)} bytes, not {CLOSED.itemsize}"
+            raise damaged(self._db.path, what)
+        return row
 
     def pending(self) -> Iterator[tuple[tuple[int, int], bytes]]:
         """Go through the forecasts that have not come true: ((window, group), `aggregation.Pending`, packed)."""
         for key, value in self._records(keys.PENDING):
             yield (struct.unpack(">q", key[1:9])[0], key[9]), value
 
-    def closed_keys(self, start: int, stop: int) -> Iterator[bytes]:
-        """Go through the keys of all that goes when its window closes, of windows `start` up to `stop` (without it)."""
-        for family in keys.OF_A_WINDOW:
+    def closed_keys(self, start: int, stop: int, *, families: Sequence[bytes] = keys.OF_OPEN) -> Iterator[bytes]:
+        """Go through the keys of families that go with their window, of windows `start` up to `stop` (without it)."""
+        for family in families:
             low, high = family + keys.window_bytes(start), family + keys.window_bytes(stop)
             for part in self._db.between(low, high, _at_once(family)):
                 for key, _ in part:

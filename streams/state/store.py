@@ -162,9 +162,9 @@ def _remove_ranges(batch: WriteBatch, flush: Flush) -> None:
 
     Comes before what the batch puts.
     """
-    if flush.closed_before is not None:
-        for family in keys.OF_A_WINDOW:
-            batch.delete_range(family + keys.window_bytes(0), family + keys.window_bytes(flush.closed_before))
+    for families, stop in flush.gone_before():
+        for family in families:
+            batch.delete_range(family + keys.window_bytes(0), family + keys.window_bytes(max(stop, 0)))
     if flush.drops_models:
         own = keys.model_prefix(flush.meta.model)
         batch.delete_range(keys.MODEL, own)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from features.corrections import Corrections
 from schemas.errors import BadInput, StateMismatch
 from streams.kafka.partition_reader import Reader
 from streams.kafka.topic_ids import TopicIds
@@ -50,7 +51,7 @@ def compare(settings: Settings, store: Store, number: int) -> int:
             topic = settings.changelog_topic
             reader = Reader(settings.client, topic, number, what="the changelog")
             recover(copy, reader, topic=topic, partition=number, report=_say)
-            return _compare(store, copy, where)
+            return _compare(store, copy, where, settings)
         finally:
             copy.close()
 
@@ -87,9 +88,14 @@ def _say(progress: RecoveryProgress) -> None:
     click.echo(str(progress), err=True)
 
 
-def _compare(store: Store, copy: Store, where: str) -> int:
+def _compare(store: Store, copy: Store, where: str, settings: Settings) -> int:
     meta = store.meta()
     first_open = None if meta is None else meta.first_open
+    in_reach = (
+        None
+        if first_open is None
+        else Corrections(settings.grid, within_ms=settings.correct_within_ms).first_in_reach(first_open)
+    )
     same = differing = 0
     named: list[str] = []
     with track_progress(f"comparing with {where}", store.estimate()) as advance:
@@ -98,7 +104,7 @@ def _compare(store: Store, copy: Store, where: str) -> int:
                 advance(REPORT_EVERY)
             if here == there:
                 same += 1
-            elif not (there is None and _is_closed(key, first_open)):
+            elif not (there is None and _is_closed(key, first_open, in_reach)):
                 differing += 1
                 if len(named) < NAMED:
                     named.append(f"{keys.name_of(key)} {_how(here, there)}")
@@ -112,10 +118,10 @@ def _compare(store: Store, copy: Store, where: str) -> int:
     return same
 
 
-def _is_closed(key: bytes, first_open: int | None) -> bool:
-    """Whether a record is of a closed window: the next flush removes it, a restart passes over it."""
-    window = keys.window_of(key)
-    return first_open is not None and window is not None and window < first_open
+def _is_closed(key: bytes, first_open: int | None, in_reach: int | None) -> bool:
+    """Whether a record is of a window that is done with: the next flush removes it, a restart passes over it."""
+    window, before = keys.window_of(key), in_reach if key[:1] in keys.IN_REACH else first_open
+    return before is not None and window is not None and window < before
 
 
 def _how(here: bytes | None, there: bytes | None) -> str:

@@ -15,11 +15,11 @@ from schemas.inputs import INPUT_NAMES
 from schemas.provenance import read_dead_letter_headers, read_late_event_headers
 from streams.observe.metrics import Metrics
 from streams.partition.partition import Geometry, Partition
-from streams.state import recovery
+from streams.state import keys, recovery
 from streams.state.snapshots import Snapshots
 from streams.state.store import Store
 from tests.simulation.inputs import batch_of
-from tests.simulation.oracle import INPUTS, Oracle, grouped
+from tests.simulation.oracle import INPUTS, WINDOW_MS, Oracle, grouped
 from tests.simulation.world import Log, OutputProducer, Process, Reader
 from tests.support.sku_states import known_by, remembered
 
@@ -103,7 +103,9 @@ def heard(topic: str, entry: Entry) -> tuple[Any, ...]:
     """What a committed output says."""
     if topic == "windows":
         said = json.loads(entry.data or b"")
-        require(said["observed"] and said["revision"] == 0, f"{said['id']} is not as it should be")
+        require(
+            said["observed"] and said["id"].endswith(f"/{said['revision']}"), f"{said['id']} is not as it should be"
+        )
         equal(entry.name, said["sku"].encode(), "key of a window")
         names = ("order_lines", "units", "revenue", "returned_units", "free_units", "views", "carts")
         price = None if said["price"] is None else round(said["price"], 4)
@@ -112,7 +114,7 @@ def heard(topic: str, entry: Entry) -> tuple[Any, ...]:
         dead = read_dead_letter_headers(entry.headers)
         return topic, dead.source, dead.code, entry.data
     late = read_late_event_headers(entry.headers)
-    return topic, late.source, late.window_start_ms, late.late_by_ms, entry.data
+    return topic, late.source, late.window_start_ms, late.late_by_ms, late.corrected, entry.data
 
 
 def expected(said: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -141,7 +143,7 @@ def at_the_end(run: Simulation) -> None:
         require(not oracle.windows, f"windows {sorted(oracle.windows)} of {number} stay open")
         _fates(run, oracle)
         calm = _calm(run, oracle)
-        _no_remains(run.log.latest(run.changelog, number), oracle)
+        _no_remains(run.log.latest(run.changelog, number), oracle, run.within_ms)
         run.tally["scale moved"] += calm["meta"].get("prior_nu", 1.0) != 1.0
         for process in run.alive:
             if number in process.worker.assignment.owned:
@@ -161,7 +163,13 @@ def _outputs(run: Simulation) -> None:
         same(found, list(run.owed.elements()), "all outputs")
         windows = Counter(each[1] for each in found if each[0] == "windows")
         require(all(n == 1 for n in windows.values()), "a window was published twice")
-    sums = {each[1]: each[2:] for each in run.owed if each[0] == "windows"}
+    newest: dict[str, tuple[int, tuple[Any, ...]]] = {}
+    for each in run.owed:
+        if each[0] == "windows":
+            name, _, revision = each[1].rpartition("/")
+            newest[name] = max(newest.get(name, (-1, ())), (int(revision), each[2:]), key=lambda told: told[0])
+    sums = {name: told for name, (_, told) in newest.items()}
+    run.tally["windows corrected"] += sum(revision > 0 for revision, _ in newest.values())
     expected_sums: dict[str, tuple[float, ...]] = {}
     for number, oracle in run.committed.items():
         records = {source: run.inputs.records[number, source] for source in range(3)}
@@ -220,15 +228,16 @@ def _calm(run: Simulation, oracle: Oracle) -> dict[str, Any]:
             partition.absorb(source, batch_of(oracle.number, source, low, high, some), now_ms=now_ms)
     partition.watermark.value_ms = -(1 << 62) if oracle.watermark_ms is None else oracle.watermark_ms
     partition.flush(now_ms=run.up_ms)
-    found = _dump(store)
+    found = _dump(store, run.within_ms)
     partition.close()
     return found
 
 
-def _dump(store: Store) -> dict[str, Any]:
-    """All that a restart would read."""
+def _dump(store: Store, within_ms: int) -> dict[str, Any]:
+    """All that a restart would read, and late events."""
     meta = store.meta()
     first = meta.first_open if meta is not None and meta.first_open is not None else -1
+    in_reach = first - -(-within_ms // WINDOW_MS)
     stored = {} if meta is None else msgspec.structs.asdict(meta)
     stored.pop("sequence", None)  # counts flushes
     rows = {sku: row for skus, packed in store.scan.sku_rows() for sku, row in zip(skus, packed, strict=True)}
@@ -237,10 +246,16 @@ def _dump(store: Store) -> dict[str, Any]:
         "meta": stored,
         "skus": rows,
         "open": {number: found for number, found in opened.items() if number >= first},
+        "closed": {
+            (number, sku): row
+            for number, skus, rows_ in store.scan.all_closed_rows()
+            if number >= in_reach
+            for sku, row in zip(skus, rows_, strict=True)
+        },
         "ids": {
             (number, source, hashes[i : i + HASH_BYTES])
             for number, source, hashes in store.scan.ids()
-            if number >= first
+            if number >= in_reach
             for i in range(0, len(hashes), HASH_BYTES)
         },
     }
@@ -250,9 +265,16 @@ def _on_disk(run: Simulation, process: Process, number: int, calm: dict[str, Any
     """What the owner has left: the state, and where it has flushed, nothing of closed windows."""
     life = run.oracles[process, number]
     store = Store(run.path(process.name, number))
-    equal(_dump(store), calm, f"state of {number} on the disk of {process.name}, against an undisturbed run")
+    equal(
+        _dump(store, run.within_ms),
+        calm,
+        f"state of {number} on the disk of {process.name}, against an undisturbed run",
+    )
     if life.commits > life.inherited:
-        remains = list(store.scan.closed_keys(0, life.first_open or 0))
+        first = life.first_open or 0
+        remains = list(store.scan.closed_keys(0, first))
+        reach = max(0, first - -(-run.within_ms // WINDOW_MS))
+        remains += store.scan.closed_keys(0, reach, families=keys.IN_REACH)
         require(not remains, f"the store of {number} keeps {remains[:3]} of closed windows")
     store.close()
 
@@ -262,14 +284,15 @@ def _recovered(run: Simulation, name: str, number: int) -> dict[str, Any]:
     store = Store(run.path(name, number))
     reader: Any = Reader(run.log, run.changelog, number, at_once=1_000)
     recovery.recover(store, reader, topic=run.changelog, partition=number)
-    found = _dump(store)
+    found = _dump(store, run.within_ms)
     store.close()
     return found
 
 
-def _no_remains(latest: dict[bytes, bytes], oracle: Oracle) -> None:
+def _no_remains(latest: dict[bytes, bytes], oracle: Oracle, within_ms: int) -> None:
     """What a window had in the changelog goes with it, or a compacted topic would grow for ever."""
     for key in latest:
-        if key[:1] in b"od" and oracle.first_open is not None:
+        if key[:1] in b"cod" and oracle.first_open is not None:
             number = struct.unpack(">q", key[1:9])[0]
-            require(number >= oracle.first_open, f"the changelog of {oracle.number} keeps {key!r} of a closed window")
+            first = oracle.first_open - (0 if key[:1] == b"o" else -(-within_ms // WINDOW_MS))
+            require(number >= first, f"the changelog of {oracle.number} keeps {key!r} of a closed window")

@@ -56,17 +56,27 @@ class Sums:
     price_ms: int | None = None
 
 
+@dataclass
+class Closed:
+    """What one SKU had in a closed window. before: its price, and since when. revision: late events in the sums."""
+
+    sums: Sums
+    before: tuple[float | None, int | None]
+    revision: int = 0
+
+
 def window_of(time_ms: int) -> int:
     return time_ms // WINDOW_MS
 
 
 @dataclass
 class Oracle:
-    """One partition. skus: those that belong to it."""
+    """One partition. skus: those that belong to it. within_ms: for which late events change closed windows."""
 
     number: int
     skus: frozenset[str]
     skips_silence: bool = False
+    within_ms: int = 0
     offsets: dict[int, int] = field(default_factory=dict)
     counts: dict[int, Counter[str]] = field(default_factory=lambda: {i: Counter() for i in range(3)})
     newest_ms: dict[int, int] = field(default_factory=dict)
@@ -77,6 +87,10 @@ class Oracle:
     seen: dict[int, dict[str, int]] = field(default_factory=lambda: {i: {} for i in range(3)})
     contents: dict[tuple[int, str], Event] = field(default_factory=dict)  # that came first with an id
     windows: dict[int, dict[str, Sums]] = field(default_factory=dict)
+    rows: dict[int, dict[str, Closed]] = field(default_factory=dict)  # of closed windows that can still change
+    closed_ids: dict[int, dict[str, int]] = field(default_factory=lambda: {i: {} for i in range(3)})
+    corrected: set[tuple[int, int]] = field(default_factory=set)  # late records that changed a window
+    untold: set[tuple[int, str]] = field(default_factory=set)  # windows and SKUs they changed since it was told
     first_open: int | None = None
     closed: int = 0
     commits: int = 0  # that it has seen
@@ -92,6 +106,9 @@ class Oracle:
         twin.counts = {i: Counter(c) for i, c in self.counts.items()}
         twin.seen = {i: dict(s) for i, s in self.seen.items()}
         twin.contents = dict(self.contents)
+        twin.closed_ids = {i: dict(s) for i, s in self.closed_ids.items()}
+        twin.rows = copy.deepcopy(self.rows)
+        twin.corrected, twin.untold = set(self.corrected), set(self.untold)
         twin.windows = {n: {s: copy.copy(sums) for s, sums in w.items()} for n, w in self.windows.items()}
         for name in ("offsets", "newest_ms", "quiet_since_ms", "read", "born", "prices", "fates"):
             setattr(twin, name, dict(getattr(self, name)))
@@ -101,7 +118,7 @@ class Oracle:
     def reborn(self) -> Oracle:
         """What a new owner knows: all that was committed, but not since when the inputs have been silent."""
         twin = self.copy()
-        twin.quiet_since_ms, twin.read, twin.all_idle, twin.said = {}, {}, None, []
+        twin.quiet_since_ms, twin.read, twin.all_idle, twin.said, twin.untold = {}, {}, None, [], set()
         twin.inherited = self.commits
         return twin
 
@@ -142,7 +159,10 @@ class Oracle:
         if self.first_open is not None and number < self.first_open:
             start_ms = number * WINDOW_MS
             late_by_ms = self.first_open * WINDOW_MS - event.time_ms
-            self.said.append(("late-events", where, start_ms, late_by_ms, record.value))
+            changes = self._correct(source, event, number)
+            if changes:
+                self.corrected.add((source, offset))
+            self.said.append(("late-events", where, start_ms, late_by_ms, int(changes), record.value))
             return "late"
         content = event._replace(time_ms=0)
         if event.event_id in self.seen[source]:
@@ -171,6 +191,42 @@ class Oracle:
             sums.carts += event.amount == "cart"
         elif sums.price_ms is None or event.time_ms >= sums.price_ms:
             sums.price, sums.price_ms = event.amount, event.time_ms
+
+    # ------------------------------------------------------------------ late events
+    def _reach(self, first_open: int) -> int:
+        return first_open - -(-self.within_ms // WINDOW_MS)
+
+    def _correct(self, source: int, event: Event, number: int) -> bool:
+        """Let a late event change its window, if that is within reach and nobody has seen its id."""
+        assert self.first_open is not None
+        if number < self._reach(self.first_open):
+            return False
+        if event.event_id in self.seen[source] or event.event_id in self.closed_ids[source]:
+            return False
+        self.closed_ids[source][event.event_id] = number
+        row = self.rows.setdefault(number, {}).get(event.sku)
+        if row is None:
+            later = [n for n in sorted(self.rows) if n > number and event.sku in self.rows[n]]
+            before = self.rows[later[0]][event.sku].before if later else self.prices.get(event.sku, (None, None))
+            row = self.rows[number][event.sku] = Closed(Sums(), before)
+        self._fold(source, event, row.sums)
+        row.revision += 1
+        self.untold.add((number, event.sku))
+        if self.born.get(event.sku, self.first_open) < self.first_open:
+            known, since_ms = self.prices.get(event.sku, (None, None))
+            if source == 2 and (since_ms is None or event.time_ms >= since_ms):
+                self.prices[event.sku] = event.amount, event.time_ms
+            elif source == 0 and known is None and event.amount > 0 and event.unit_price > 0:
+                self.prices[event.sku] = event.unit_price, None
+        return True
+
+    def tell_corrected(self) -> None:
+        """Publish the windows that late events have changed."""
+        for number, sku in sorted(self.untold):
+            row = self.rows[number][sku]
+            price, _ = self._price_after(row.before, row.sums)
+            self.said.append(("windows", f"{sku}/{number * WINDOW_MS}/{row.revision}", copy.copy(row.sums), price))
+        self.untold.clear()
 
     # ------------------------------------------------------------------ time
     def tick(self, lags: dict[int, bool | None], *, now_ms: int, up_ms: int) -> None:
@@ -214,11 +270,19 @@ class Oracle:
         number = self.first_open if self.first_open is not None else min(self.windows, default=None)
         if number is None or self.watermark_ms is None or (number + 1) * WINDOW_MS > self.watermark_ms:
             return False
+        self.tell_corrected()
         window = self.windows.pop(number, {})
         self.first_open = number + 1
         self.closed += 1
+        reach = self._reach(number + 1)
+        self.rows = {at: rows for at, rows in self.rows.items() if at >= reach}
         for source, seen in self.seen.items():
+            self.closed_ids[source] |= {event_id: at for event_id, at in seen.items() if at <= number}
+            self.closed_ids[source] = {i: at for i, at in self.closed_ids[source].items() if at >= reach}
             self.seen[source] = {event_id: at for event_id, at in seen.items() if at > number}
+        if reach <= number:
+            before = {sku: self.prices.get(sku, (None, None)) for sku in window}
+            self.rows[number] = {sku: Closed(copy.copy(sums), before[sku]) for sku, sums in window.items()}
         for sku in sorted(sku for sku, born in self.born.items() if born <= number):
             price = self._price(sku, window.get(sku, Sums()))
             if sku in window or not self.skips_silence:
@@ -227,25 +291,30 @@ class Oracle:
         return True
 
     def _price(self, sku: str, sums: Sums) -> float | None:
-        """Last known price: of a price change, or before the first one what was paid."""
-        known, since_ms = self.prices.get(sku, (None, None))
-        if sums.price is not None and (since_ms is None or (sums.price_ms or 0) >= since_ms):
-            known, since_ms = sums.price, sums.price_ms
-        elif since_ms is None and sums.units > 0:
-            known = sums.revenue / sums.units
+        """Last known price after a window."""
+        known, since_ms = self._price_after(self.prices.get(sku, (None, None)), sums)
         if known is not None:
             self.prices[sku] = known, since_ms
         return known
 
+    def _price_after(self, before: tuple[float | None, int | None], sums: Sums) -> tuple[float | None, int | None]:
+        """Give the price of a price change, or before the first one what was paid; and since when."""
+        known, since_ms = before
+        if sums.price is not None and (since_ms is None or (sums.price_ms or 0) >= since_ms):
+            known, since_ms = sums.price, sums.price_ms
+        elif since_ms is None and sums.units > 0:
+            known = sums.revenue / sums.units
+        return known, since_ms
+
 
 def grouped(oracle: Oracle, records: dict[int, dict[int, Record]]) -> dict[str, tuple[float, ...]]:
-    """Sums of the folded records by window id: the group-by that all of it comes down to."""
+    """Sums of the records that count, by SKU and window: the group-by that all of it comes down to."""
     found: dict[str, list[float]] = {}
     for (source, offset), fate in sorted(oracle.fates.items()):
         event = records[source][offset].event
-        if fate != "folded" or event is None:
+        if (fate != "folded" and (source, offset) not in oracle.corrected) or event is None:
             continue
-        sums = found.setdefault(f"{event.sku}/{event.time_ms // WINDOW_MS * WINDOW_MS}/0", [0.0] * 5)
+        sums = found.setdefault(f"{event.sku}/{event.time_ms // WINDOW_MS * WINDOW_MS}", [0.0] * 5)
         if source == 0 and event.amount > 0 and event.unit_price > 0:
             sums[0] += 1
             sums[1] += event.amount

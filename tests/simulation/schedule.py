@@ -102,6 +102,7 @@ class Simulation:
         self.exactly_once = dice.random() < 0.8
         self.eager = dice.random() < 0.5
         self.silent = dice.choice(["publish", "publish", "skip"])
+        self.within_ms = dice.choice([0, WINDOW_MS, 3 * WINDOW_MS, 100 * WINDOW_MS])
         self.keeps_snapshots = dice.random() < 0.5
         self.small = dice.random() < 0.5  # whether what is for many rows is done for few
         self.weights = {
@@ -111,7 +112,8 @@ class Simulation:
         self.ends = {TP(INPUTS[source], p): 0 for p, source in self.inputs.ends}
         self.log = Log(self._committed)
         self.committed = {
-            p: Oracle(p, self.inputs.at_home[p], skips_silence=self.silent == "skip") for p in range(self.count)
+            p: Oracle(p, self.inputs.at_home[p], skips_silence=self.silent == "skip", within_ms=self.within_ms)
+            for p in range(self.count)
         }
         self.owed: Counter[Any] = Counter()  # outputs that must be there
         self.loop = VirtualLoop()
@@ -125,6 +127,7 @@ class Simulation:
         self.note(
             f"{self.count} partitions, {len(self.processes)} workers, "
             f"{'exactly_once' if self.exactly_once else 'at_least_once'}, silent windows: {self.silent}, "
+            f"corrected within {self.within_ms} ms, "
             f"{'snapshots' if self.keeps_snapshots else 'no snapshots'}, "
             f"{'small' if self.small else 'large'} limits, fenced {'at once' if self.eager else 'at the next commit'}"
         )
@@ -138,6 +141,7 @@ class Simulation:
             state_dir=str(self.folder / name),
             window_ms=WINDOW_MS,
             allowed_lateness_ms=LATENESS_MS,
+            correct_within_ms=self.within_ms,
             max_ahead_ms=MAX_AHEAD_MS,
             idle_timeout_ms=IDLE_MS,
             alignment_ms=2 * WINDOW_MS,
@@ -214,6 +218,7 @@ class Simulation:
         oracle = self.oracles[owner.process, number]
         while oracle.closed < meta.windows_closed:
             require(oracle.close_next(), f"window {oracle.first_open} of {number} is closed before its time")
+        oracle.tell_corrected()
         base = self.committed[number].commits
         require(oracle.commits == base, f"a life of {number} that began before commit {base} has committed")
         checks.compare_meta(meta, oracle)

@@ -102,7 +102,7 @@ def test_looking_changes_nothing(state: Settings) -> None:
 def test_a_whole_state_is_reported_with_its_counts(left: Settings) -> None:
     (line,) = verify(left)
     assert line == (
-        "partition-0: whole; flush 2, 1 SKUs, 3 open rows, 5 event ids, "
+        "partition-0: whole; flush 2, 1 SKUs, 3 open rows, 2 rows of closed windows, 9 event ids, "
         "10 records = folded + duplicate + late + rejected"
     )
 

@@ -10,8 +10,9 @@ import pytest
 
 from features.cadence import DAY_MS
 from features.grid import WindowGrid
-from features.offline import feed, take
+from features.offline import feed
 from features.sku_state import SkuState
+from schemas.columns import take
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from tests.support.sku_states import Click, Order, Price, close, columns, day_ms
 

@@ -1,5 +1,6 @@
 """Dead letters and late events say where they came from, and can be read back."""
 
+import msgspec
 import pytest
 
 from schemas.errors import Malformed
@@ -48,10 +49,12 @@ def test_late_event_headers_write_numbers_in_decimal_and_read_back() -> None:
         ("late_by_ms", b"5"),
         ("window_start_ms", b"-86400000"),
         ("source", b"shop-a.orders[3]@17"),
+        ("corrected", b"0"),
     ]
     assert read_late_event_headers(headers) == LateEventHeaders(
-        late_by_ms=5, window_start_ms=-86_400_000, source="shop-a.orders[3]@17"
+        late_by_ms=5, window_start_ms=-86_400_000, source="shop-a.orders[3]@17", corrected=0
     )
+    assert read_late_event_headers(headers[:-1]).corrected is msgspec.UNSET, "as earlier versions wrote it"
 
 
 def test_a_lone_surrogate_in_a_sentence_still_becomes_bytes() -> None:
