@@ -66,6 +66,15 @@ class SkuTable:
         if capacity > self._capacity:
             self._reserve(capacity)
 
+    def exchange(self, old: Sequence[Column], new: Sequence[Column]) -> None:
+        """Put columns in the place of others; they begin with what is of a new SKU."""
+        gone = {column.name for column in old}
+        self.spec = (*(column for column in self.spec if column.name not in gone), *new)
+        for name in gone:
+            del self._columns[name]
+        for column in new:
+            self._columns[column.name] = np.full((self._capacity, *column.shape), column.fill, column.dtype)
+
     def add(self, skus: Sequence[str], keys: Sequence[bytes] | None = None) -> Slots:
         """Give slots to SKUs that have none (each must be new); returns int32 (n,). keys: their UTF-8, where known."""
         first = len(self.skus)

@@ -106,7 +106,7 @@ class Pending(NamedTuple):
         """Read what `packed` wrote, None where another model's; anything else is `StateCorrupt`."""
         try:
             whose, skus, classes, quantiles = _DECODE_PENDING(raw)
-            if whose != model:
+            if family(whose) != family(model):
                 return None
             shaped = np.frombuffer(quantiles, "<f4").reshape(len(skus), len(LEVELS), len(EXPERTS) + 1)
         except (*DECODE_ERRORS, ValueError) as error:
@@ -168,7 +168,7 @@ class Aggregation:
 
     def __init__(self, *, model: str = "") -> None:
         """Trust the plain forecast. model: whose forecasts are those of the net."""
-        self._model = model
+        self.model = model
         self.losses = np.zeros(_SHAPE, np.float32)
         self.offsets = np.zeros(_SHAPE[:-1], np.float32)
         self.hit = np.zeros((len(GROUPS), len(LEVELS)), np.float32)
@@ -274,7 +274,7 @@ class Aggregation:
 
     def take_fresh(self) -> dict[Due, bytes]:
         """Hand over what has been added since the last call, and has not come true yet."""
-        found = {due: self.pending[due].packed(self._model) for due in self._fresh}
+        found = {due: self.pending[due].packed(self.model) for due in self._fresh}
         self._fresh = {}
         return found
 
@@ -307,8 +307,26 @@ class Aggregation:
                 stored = np.frombuffer(packed, "<f4", empty.size, start)
                 setattr(self, name, stored.reshape(empty.shape).astype(np.float32))
                 start += empty.nbytes
-        found = ((due, Pending.unpacked(raw, self._model)) for due, raw in pending)
+        found = ((due, Pending.unpacked(raw, self.model)) for due, raw in pending)
         self.pending = {due: each for due, each in found if each is not None}
+        self._now = self._weights()
+
+    def take_over(self, before: Aggregation) -> None:
+        """Go on where the blend of another model stands: see `trust`."""
+        for name in _LEARNT:
+            setattr(self, name, getattr(before, name).copy())
+        self.pending = dict(before.pending)
+        self.trust(before.model)
+        self.renew()
+
+    def trust(self, before: str) -> None:
+        """Trust a new version of a net as its predecessor was, another net as little as one that is new.
+
+        before: the model whose weights and pending forecasts these are.
+        """
+        if family(before) != family(self.model):
+            self.losses[..., NET] = self.losses[..., PLAIN]
+            self.pending, self._fresh = {}, {}
         self._now = self._weights()
 
     def _verify(self, group: int, span: int, due: Pending, number: int, table: SkuTable) -> None:
@@ -382,6 +400,15 @@ class Aggregation:
         takes_part = plain.max(axis=(1, 2)) > 0
         source = np.where(takes_part.sum(axis=1) == 1, takes_part.argmax(axis=1), BLEND).astype(np.int8)
         return _Weights(np.ascontiguousarray(served), plain[:, :HORIZON].mean(axis=2), source)
+
+
+def family(model: str) -> str:
+    """Give the name of a model without its version.
+
+    >>> family("lstm-1d@0.1.0.15199+0b3f")
+    'lstm-1d'
+    """
+    return model.partition("@")[0]
 
 
 def class_of(levels: NDArray[np.float32]) -> NDArray[np.intp]:

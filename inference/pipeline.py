@@ -207,6 +207,18 @@ class WindowPipeline:
             table[name][chunk.slots] = rows[name]
         return self._forecasts(chunk, served, self._trend(chunk, served, levels), emitted_ms, revision=revision)
 
+    def take_over(self, before: WindowPipeline) -> None:
+        """Go on where another model's pipeline stands, between two windows, with a state of the net of our own.
+
+        What was learnt of the experts stays, as far as it holds.
+        """
+        self.expected_open = before.expected_open
+        if aggregation.family(before.aggregation.model) == aggregation.family(self.aggregation.model):
+            self.live = before.live
+        self.aggregation.take_over(before.aggregation)
+        if self.session is not None:  # what was served of the next window stays served
+            warm_up.warm_up(self.sku_state, self.session, takes_back=False)
+
     def warm_up(self) -> None:
         """Rebuild the recurrent state of every SKU: the stored one belongs to another model."""
         if self.session is not None:

@@ -19,8 +19,8 @@ _SKUS = 4_096  # at a time
 _LEAST_LEFT = 1e-3  # of a running mean, from before the ring, to be told from rounding
 
 
-def warm_up(sku_state: SkuState, session: Session) -> None:
-    """Rebuild `h` and `c` of every SKU and take back the forecasts of the other model.
+def warm_up(sku_state: SkuState, session: Session, *, takes_back: bool = True) -> None:
+    """Rebuild `h` and `c` of every SKU. takes_back: whether what the other model expected is forgotten.
 
     Approximate: prices and clicks of the ring are not kept, nor is what the shop's season and trend were then.
     Measured next to a model that was there all along: loss +0.3 % (gift shop) and +0.9 % (vegetables), and nearly
@@ -40,7 +40,7 @@ def warm_up(sku_state: SkuState, session: Session) -> None:
         table["h"][some], table["c"][some] = session.run_replay(
             x, zero, zero, lengths=np.minimum(table["age"][some], RING)
         )
-        for name in ("next_net", "next_mean"):
+        for name in ("next_net", "next_mean") if takes_back else ():
             table[name][some] = np.nan
 
 

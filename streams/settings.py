@@ -75,8 +75,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Text, Meta(description="directory of the RocksDB state; one per worker, kept across restarts")
     ] = "skutrend-state"
     bundle: Annotated[
-        Text, Meta(description="model bundle: a directory, `shipped`, or `none` (windows only, no forecasts)")
+        Text,
+        Meta(
+            description="model bundle: a directory, an fsspec URL (`s3://...` with s3fs installed), `shipped`, or "
+            "`none` (windows only, no forecasts)"
+        ),
     ] = "shipped"
+    bundle_check_ms: Annotated[
+        Milliseconds,
+        Meta(
+            description="how often the bundle is looked at: another one that is there serves from the next window on; "
+            "`0`: only at the start"
+        ),
+    ] = 30_000
     provider: Annotated[
         Literal["auto", "cuda", "cpu"], Meta(description="where the model runs; `cuda` refuses to start without a GPU")
     ] = "auto"

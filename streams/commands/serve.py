@@ -15,6 +15,7 @@ from inference.bundle import Bundle
 from inference.session import Session
 from schemas.errors import BadSetting, BrokerTrouble, BundleMismatch, Refused, Unavailable
 from schemas.inputs import INPUT_NAMES
+from streams.config.bundle_source import BundleSource
 from streams.kafka import broker_errors, clients, rights, topics
 from streams.kafka.broker_errors import Attempt, ErrorClass
 from streams.kafka.faust_app import run
@@ -51,6 +52,8 @@ def serve(settings: Settings) -> None:
         ready.session,
         partition_count=ready.partition_count,
         letter_limit_bytes=ready.letter_limit_bytes,
+        bundle=None if settings.bundle in {"none", "shipped"} else source_of(settings),
+        make_session=lambda: make_session(settings),
     )
     server = start_http(settings, worker.environment.metrics, live=worker.live, ready=worker.ready)
     try:
@@ -109,12 +112,19 @@ def needed_rights(settings: Settings) -> dict[str, tuple[AclOperation, ...]]:
 
 def open_session(settings: Settings) -> Session | None:
     """Load the bundle that the settings name and warm it up; None for `none` (`BundleMismatch` if it cannot serve)."""
-    if settings.bundle == "none":
-        return None
-    path = None if settings.bundle == "shipped" else Path(settings.bundle)
-    bundle = bundles.load(path, expected_fingerprint=fingerprint())
+    return None if settings.bundle == "none" else make_session(settings)
+
+
+def make_session(settings: Settings) -> Session:
+    """Load the bundle as it is now and warm it up (`BundleMismatch` if it cannot serve)."""
+    bundle = bundles.load(source_of(settings).local(), expected_fingerprint=fingerprint())
     _check_window(bundle, settings)
     return Session(bundle, provider=settings.provider, threads=settings.threads)
+
+
+def source_of(settings: Settings) -> BundleSource:
+    """Say where the bundle is."""
+    return BundleSource(settings.bundle, copies=settings.group_dir / ".bundles")
 
 
 def _check_window(bundle: Bundle, settings: Settings) -> None:

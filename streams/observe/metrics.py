@@ -108,6 +108,9 @@ class Metrics:
 
     def _register_model(self, r: CollectorRegistry) -> None:
         self.provider = Gauge("skutrend_model_info", "The model that serves", ("model", "provider"), registry=r)
+        self.bundles_refused = Counter(
+            "skutrend_bundles_refused", "Looks at a bundle that cannot serve, while another one goes on", registry=r
+        )
         self.loss = Gauge(
             "skutrend_live_wql",
             "Weighted quantile loss of one-step forecasts, recent windows",

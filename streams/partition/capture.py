@@ -39,6 +39,11 @@ class Capture:
         self._retired.update(dict.fromkeys(skus))
         self._by_key = []
 
+    def changed_model(self) -> None:
+        """Let the next flush write the state of another model, in place of the one before."""
+        self._model_row = model_row(self._state.session)
+        self.has_closed = self._drops_models = True
+
     def drop_models(self) -> None:
         """Let the next flush of closed windows remove the state that other models have left."""
         self._drops_models = True

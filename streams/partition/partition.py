@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from features.admission import Absorbed, Columns
 from features.currency import ShopCurrency
 from features.watermark import NEVER_MS
+from inference.pipeline import WindowPipeline
 from inference.session import Session
 from schemas.errors import FlushFailed
 from schemas.inputs import INPUT_NAMES, INPUTS
@@ -101,7 +102,7 @@ class Partition:
             masker or settings.masker,
         )
         self._state = WorkingState.empty(settings, session, number=geometry.number, count=geometry.count, money=money)
-        self.sku_state, self.pipeline = self._state.sku_state, self._state.pipeline
+        self.sku_state = self._state.sku_state
         self.watermark = self._state.watermark
         self.flushed_offsets: dict[str, int] = {}
         if self.sku_state.corrections is not None:
@@ -133,6 +134,27 @@ class Partition:
         self._reporter.standing(self._state)
         log.info("partition %d: %d SKUs restored from %s", self.number, len(self.sku_state.table), self.store.path)
         return meta
+
+    @property
+    def pipeline(self) -> WindowPipeline:
+        """What closes its windows."""
+        return self._state.pipeline
+
+    @property
+    def session(self) -> Session | None:
+        """The model that serves."""
+        return self._state.session
+
+    def change_model(self, session: Session) -> None:
+        """Go on with another model, between two windows; can be left to a thread.
+
+        The newest forecasts stay those of the model before: the next window is the first that the new one speaks of.
+        """
+        with self._changes.wholly():
+            self._state.change_model(session)
+            self._capture.changed_model()
+        self._changes.has_any = True
+        self._reporter.standing(self._state)
 
     # ------------------------------------------------------------------ absorb
     def next_offset(self, topic: str) -> int:

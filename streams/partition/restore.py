@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from features import stored
+from inference.aggregation import family
 from streams.state import meta as metas
 from streams.state.rows import SKU_ROW, model_row
 
@@ -49,6 +50,7 @@ def _restore_model(store: Store, state: WorkingState, meta: Meta) -> None:
     state.pipeline.expected_open = meta.expected_open
     if state.session is None:
         return
+    _restore_blend(store, state, meta)
     if meta.model != state.model:
         log.info("%s: state of model %s, warming up %s", store.path, meta.model, state.model)
         state.pipeline.warm_up()
@@ -58,10 +60,16 @@ def _restore_model(store: Store, state: WorkingState, meta: Meta) -> None:
         layout.unpack_known(table, skus, packed)
         found += len(skus)
     metas.check_model_count(meta, found, where=str(store.path))
-    if meta.live is not None:
+
+
+def _restore_blend(store: Store, state: WorkingState, meta: Meta) -> None:
+    """Put back what is known of the experts, as far as it holds of the present model."""
+    if meta.live is not None and family(meta.model) == family(state.model):
         state.pipeline.live.restore(meta.live)
     pending = ((due, raw) for due, raw in store.scan.pending() if due[0] >= (meta.first_open or 0))
     state.pipeline.aggregation.restore(meta.blend, pending)
+    if meta.blend:
+        state.pipeline.aggregation.trust(meta.model)
 
 
 def _restore_open_windows(store: Store, state: WorkingState, first: int | None) -> None:

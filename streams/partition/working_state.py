@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NO_MODEL = "none"
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorkingState:
     """What absorbing records and closing windows change. session: None without a model."""
 
@@ -49,6 +49,14 @@ class WorkingState:
             allowed_lateness_ms=settings.allowed_lateness_ms, idle_timeout_ms=settings.idle_timeout_ms
         )
         return cls(sku_state, WindowPipeline(sku_state, session, rules=rules), watermark, session)
+
+    def change_model(self, session: Session) -> None:
+        """Go on with another model, between two windows: the state of every SKU is rebuilt from its ring."""
+        before = self.pipeline
+        self.sku_state.table.exchange(pipeline.model_columns(self.session), pipeline.model_columns(session))
+        self.session = session
+        self.pipeline = WindowPipeline(self.sku_state, session, rules=before.rules)
+        self.pipeline.take_over(before)
 
     @property
     def model(self) -> str:

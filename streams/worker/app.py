@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import faust
 
     from inference.session import Session
+    from streams.config.bundle_source import BundleSource
     from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,18 @@ COMMIT_S = 5.0
 
 
 def build(
-    settings: Settings, session: Session | None, *, partition_count: int, letter_limit_bytes: int
+    settings: Settings,
+    session: Session | None,
+    *,
+    partition_count: int,
+    letter_limit_bytes: int,
+    bundle: BundleSource | None = None,
+    make_session: Callable[[], Session] | None = None,
 ) -> tuple[faust.App, Worker]:
-    """Build the app of one worker. partition_count: of each input. letter_limit_bytes: see `Environment`."""
+    """Build the app of one worker. partition_count: of each input. letter_limit_bytes: see `Environment`.
+
+    bundle, make_session: see `Models`.
+    """
     app = build_app(
         group=settings.group_id,
         brokers=settings.brokers.split(","),
@@ -42,12 +52,15 @@ def build(
         datadir=Path(settings.state_dir),
         session_timeout_ms=settings.session_timeout_ms,
     )
-    worker = Worker(Environment(settings, session, partition_count, tp=TP, letter_limit_bytes=letter_limit_bytes))
+    environment = Environment(settings, session, partition_count, tp=TP, letter_limit_bytes=letter_limit_bytes)
+    worker = Worker(environment, bundle=bundle, make_session=make_session)
     _agents(app, worker, settings)
     _transport(app, worker, settings)
     _group(app, worker)
     _ticks(app, worker)
     _topic_checks(app, worker)
+    if settings.bundle_check_ms and bundle is not None:
+        _bundle_checks(app, worker, every_s=settings.bundle_check_ms / 1000)
     return app, worker
 
 
@@ -161,6 +174,16 @@ def _topic_checks(app: faust.App, worker: Worker) -> None:
             except Broken as error:
                 await fail(app, worker, error)
                 return
+
+
+def _bundle_checks(app: faust.App, worker: Worker, *, every_s: float) -> None:
+    """Look for a new bundle now and then."""
+
+    @app.task  # type: ignore[untyped-decorator]  # Faust has no types
+    async def check_bundle() -> None:
+        while not app.should_stop:
+            await worker.models.look()
+            await asyncio.sleep(every_s)
 
 
 async def fail(app: faust.App, worker: Worker, error: Broken) -> None:

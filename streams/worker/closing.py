@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from streams.partition.partition import Partition
     from streams.worker.environment import Environment
+    from streams.worker.models import Models
     from streams.worker.open_partitions import OpenPartitions
 
 FLUSH_S: Final = 60.0
@@ -19,8 +20,12 @@ AT_ONCE: Final = 2  # partitions in the midst of a window: one may wait for its 
 class Closing:
     """Closes due windows and flushes; its caller holds the partition's lock."""
 
-    def __init__(self, environment: Environment, opened: OpenPartitions) -> None:
-        """Take `opened`, which says whether the worker may still write, and whose locks run blocking calls."""
+    def __init__(self, environment: Environment, opened: OpenPartitions, models: Models) -> None:
+        """Take `opened`, which says whether the worker may still write, and whose locks run blocking calls.
+
+        models: change between windows.
+        """
+        self._models = models
         self._environment = environment
         self._opened = opened
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -38,6 +43,7 @@ class Closing:
             async with self._turns:
                 if self._opened.locks.has_waiters(partition.number):
                     return
+                await self._models.adopt_due(partition)
                 if not await self._close_one(partition, now_ms=clock()):
                     return
             await self.flush_due(partition)

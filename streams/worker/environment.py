@@ -17,14 +17,21 @@ from streams.settings import Settings
 from streams.worker.clocks import monotonic_ms, now_ms
 
 
+@dataclass
+class Serving:
+    """The model that serves; it may change while the worker runs (models.py)."""
+
+    session: Session | None
+
+
 @dataclass(frozen=True)
 class Environment:
-    """Fixed before the first partition is opened.
+    """Fixed before the first partition is opened, but for the model that serves.
 
-    partition_count: of each input. tp: makes the transport's topic-partition of a topic and a number.
-    letter_limit_bytes: see `topics.letter_limit_bytes`. clock: epoch ms, for what is compared with the time of events.
-    monotonic: ms of a clock that only goes forward, for durations. topics: full names of the inputs, in their order.
-    money, masker: one for all partitions, so that they agree on the shop's currency.
+    session: of the model at the start. partition_count: of each input. tp: makes the transport's topic-partition of a
+    topic and a number. letter_limit_bytes: see `topics.letter_limit_bytes`. clock: epoch ms, for what is compared with
+    the time of events. monotonic: ms of a clock that only goes forward, for durations. topics: full names of the
+    inputs, in their order. money, masker: one for all partitions, so that they agree on the shop's currency.
     """
 
     settings: Settings
@@ -35,12 +42,14 @@ class Environment:
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], int] = now_ms
     monotonic: Callable[[], int] = monotonic_ms
+    serving: Serving = field(init=False)
     topics: tuple[str, ...] = field(init=False)
     money: ShopCurrency = field(init=False)
     masker: Masker = field(init=False)
 
     def __post_init__(self) -> None:
         """Make what the settings imply."""
+        object.__setattr__(self, "serving", Serving(self.session))
         object.__setattr__(self, "topics", tuple(self.settings.topic(name) for name in INPUT_NAMES))
         object.__setattr__(self, "money", self.settings.money)
         object.__setattr__(self, "masker", self.settings.masker)

@@ -147,7 +147,7 @@ class Opener:
                 environment.settings,
                 store=store,
                 producer=producer,
-                session=environment.session,
+                session=environment.serving.session,
                 metrics=environment.metrics,
                 changelog=changelog,
                 snapshot_writer=None if self._snapshots is None else self._snapshots.snapshot_writer(number),

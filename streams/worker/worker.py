@@ -9,6 +9,7 @@ partition holds its lock (partition_locks.py). The parts, along the way of the d
 * inputs.py      lag, silence, alignment of the inputs
 * assignment.py  what the group gives and takes
 * leaving.py     the flush before partitions are taken away, by one deadline
+* models.py      takes a new bundle over
 * probes.py      liveness and readiness
 """
 
@@ -22,6 +23,7 @@ from streams.worker.batches import Batches
 from streams.worker.closing import Closing
 from streams.worker.inputs import Inputs
 from streams.worker.leaving import LEAST_S, Leaving
+from streams.worker.models import Models
 from streams.worker.open_partitions import OpenPartitions
 from streams.worker.opening import Opener
 from streams.worker.partition_locks import PartitionLocks, RunBlocking
@@ -31,7 +33,9 @@ from streams.worker.reopening import Reopener
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from inference.session import Session
     from schemas.errors import Broken
+    from streams.config.bundle_source import BundleSource
     from streams.kafka.batch import RecordBatch
     from streams.partition.partition import Partition
     from streams.worker.environment import Environment
@@ -53,15 +57,21 @@ class Worker:
         *,
         opener: Callable[[Environment], Opener] = Opener,
         run_blocking: RunBlocking | None = None,
+        bundle: BundleSource | None = None,
+        make_session: Callable[[], Session] | None = None,
     ) -> None:
-        """Own nothing yet. opener: makes what opens partitions. run_blocking: see `PartitionLocks`."""
+        """Own nothing yet. opener: makes what opens partitions. run_blocking: see `PartitionLocks`.
+
+        bundle, make_session: see `Models`.
+        """
         self.environment = environment
         self.locks = PartitionLocks(environment.partition_count, run_blocking)
         self.opener = opener(environment)
         self.inputs = Inputs(environment)
         self.opened = OpenPartitions(environment.metrics, self.locks)
         self.partitions = self.opened.by_number
-        self.closing = Closing(environment, self.opened)
+        self.models = Models(environment, self.opened, source=bundle, make=make_session)
+        self.closing = Closing(environment, self.opened, self.models)
         self.reopener = Reopener(environment, self.opened, self.opener, self.inputs)
         self.leaving = Leaving(self.opened, self.closing, self.reopener)
         self.assignment = Assignment(
@@ -83,14 +93,8 @@ class Worker:
             inputs=self.inputs,
             unusable=self._batches.unusable,
         )
-        self._show_model()
-
-    def _show_model(self) -> None:
-        """Show in the metrics which model serves, and on what."""
-        session, metrics = self.environment.session, self.environment.metrics
-        metrics.set_build(provider="none" if session is None else session.provider)
-        if session is not None:
-            metrics.provider.labels(session.model, session.provider).set(1)
+        session = environment.serving.session
+        environment.metrics.set_build(provider="none" if session is None else session.provider)
 
     @property
     def failure(self) -> Broken | None:

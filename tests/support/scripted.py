@@ -17,6 +17,7 @@ from tests.support.partitions import NOW_MS, batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from inference.session import Session
     from streams.kafka.batch import RecordBatch
     from streams.settings import Settings
 
@@ -65,18 +66,27 @@ class Bench:
     now_ms: the time of day. skew_ms: by how much it was put forward (or back) since the beginning.
     """
 
-    def __init__(self, settings: Settings, *, partitions: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        partitions: int = 1,
+        session: Session | None = None,
+        **model: Any,  # noqa: ANN401
+    ) -> None:
+        """model: `bundle` and `make_session` of the worker."""
         self.now_ms = NOW_MS
         self.skew_ms = 0
         self.consumer = Scripted()
         self.monotonic: Callable[[], int] = lambda: self.now_ms - self.skew_ms
         self.worker = Worker(
             Environment(
-                *(settings, None, partitions),
+                *(settings, session, partitions),
                 tp=TP,
                 clock=lambda: self.now_ms,
                 monotonic=self.read_monotonic,
-            )
+            ),
+            **model,
         )
         self.generation = 0
         self.assign(range(partitions))

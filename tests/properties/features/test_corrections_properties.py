@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.cadence import DAY_MS
@@ -81,6 +81,7 @@ def closed_rows(state: SkuState) -> dict[tuple[int, bytes], bytes]:
     }
 
 
+@settings(deadline=None)
 @given(shops(), st.integers(1, 5))
 def test_late_events_leave_what_they_would_have_left_on_time(events: list[tuple[int, Any, bool]], batches: int) -> None:
     late, on_time = run(events, on_time=False, batches=batches), run(events, on_time=True)
@@ -105,6 +106,7 @@ def test_late_events_leave_what_they_would_have_left_on_time(events: list[tuple[
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=f"{sku} {name}")
 
 
+@settings(deadline=None)
 @given(shops(), st.integers(2, 5))
 def test_however_late_events_come_in_batches_all_is_the_same_to_the_bit(
     events: list[tuple[int, Any, bool]], batches: int
@@ -114,6 +116,7 @@ def test_however_late_events_come_in_batches_all_is_the_same_to_the_bit(
     assert closed_rows(one) == closed_rows(many)
 
 
+@settings(deadline=None)
 @given(shops())
 def test_the_same_late_events_again_change_nothing(events: list[tuple[int, Any, bool]]) -> None:
     state = run(events, on_time=False)

@@ -32,6 +32,13 @@ def partition(number: int, steps: Counter[int], *, windows: int) -> Any:  # noqa
     return SimpleNamespace(number=number, closer=closer, has_room=lambda: True, flush_due=lambda **_: False)
 
 
+async def stays(_: object) -> None:
+    """The model does not change."""
+
+
+MODELS: Any = SimpleNamespace(adopt_due=stays)
+
+
 def test_only_a_few_are_in_the_midst_of_a_window_so_that_the_others_can_be_flushed_when_the_worker_leaves() -> None:
     """With all of them at once no lock was released before nearly all windows had closed."""
     steps: Counter[int] = Counter()
@@ -40,7 +47,7 @@ def test_only_a_few_are_in_the_midst_of_a_window_so_that_the_others_can_be_flush
         locks = PartitionLocks(1)
         environment: Any = SimpleNamespace(clock=lambda: 0, monotonic=lambda: 0)
         opened: Any = SimpleNamespace(locks=locks)
-        closing = Closing(environment, opened)
+        closing = Closing(environment, opened, MODELS)
 
         async def tend(number: int) -> None:
             async with locks.hold(number):
@@ -67,7 +74,7 @@ def test_all_windows_of_all_partitions_close_in_the_end() -> None:
         locks = PartitionLocks(1)
         environment: Any = SimpleNamespace(clock=lambda: 0, monotonic=lambda: 0)
         opened: Any = SimpleNamespace(locks=locks)
-        closing = Closing(environment, opened)
+        closing = Closing(environment, opened, MODELS)
         await asyncio.gather(*(closing.close_due(partition(n, steps, windows=3)) for n in range(PARTITIONS)))
         locks.end()
 

@@ -1,0 +1,241 @@
+"""A new bundle is taken over while the worker runs: between two windows, in all partitions, or refused in words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+import fsspec
+import numpy as np
+import pytest
+
+from inference.bundle import MANIFEST, STEP
+from schemas.errors import BundleMismatch
+from schemas.inputs import CLICKS, ORDERS, PRICES
+from streams.commands.serve import make_session, source_of
+from streams.config.bundle_source import BundleSource
+from tests.support.models import bundle_in
+from tests.support.partitions import DAY_MS, T0, click, open_partition, order, price_change, published, settings_for
+from tests.support.scripted import Bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streams.settings import Settings
+
+SKUS = ("a", "b", "c")
+MINUTES_30 = 1_800_000
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two versions of a net, one of another name, and one that is damaged."""
+    folder = tmp_path_factory.mktemp("bundles")
+    made = {"one": {}, "two": {"version": "2"}, "other": {"name": "another"}, "hours": {"window_ms": 3_600_000}}
+    for seed, (name, changes) in enumerate(made.items()):
+        bundle_in(folder / name, seed=seed, **changes)
+    shutil.copytree(folder / "two", folder / "damaged")
+    (folder / "damaged" / STEP).write_bytes(b"half a gra")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def put(bundles: dict[str, Path], name: str, served: Path) -> None:
+    shutil.rmtree(served, ignore_errors=True)
+    shutil.copytree(bundles[name], served)
+
+
+@pytest.fixture
+def served(bundles: dict[str, Path], tmp_path: Path) -> Path:
+    """The directory that the worker is told of, with the first version in it."""
+    put(bundles, "one", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def settings(broker: str, tmp_path: Path, served: Path) -> Settings:
+    return settings_for(broker, tmp_path, window_ms=DAY_MS, bundle=str(served), flush_interval_ms=1_000)
+
+
+@pytest.fixture
+def bench(settings: Settings) -> Bench:
+    session = make_session(settings)
+    return Bench(settings, session=session, bundle=source_of(settings), make_session=lambda: make_session(settings))
+
+
+def look(bench: Bench) -> None:
+    asyncio.run(bench.worker.models.look())
+
+
+def sell(bench: Bench, day: int, *, number: int = 0) -> None:
+    at_ms = T0 + day * DAY_MS + MINUTES_30
+    bench.now_ms = max(bench.now_ms, at_ms)
+    lines = [order(f"{sku}{day}", sku, at_ms, quantity=2 + n) for n, sku in enumerate(SKUS)]
+    for source, values in (
+        (ORDERS, lines), (CLICKS, [click(f"c{day}", "a", at_ms)]), (PRICES, [price_change(f"p{day}", "a", at_ms, 2.0)]),
+    ):  # fmt: skip
+        fetched = bench.next(source, *values, number=number)
+        bench.consumer.ends[bench.tp(source, number)] = fetched.next
+        bench.deliver(source, fetched)
+    bench.tick(after_ms=1_000)
+
+
+def models_by_day(settings: Settings) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for forecast in published(settings, "forecasts"):
+        day = (forecast["window_start_ms"] - T0) // DAY_MS
+        found.setdefault(day, set()).add(forecast["model"].partition("+")[0])
+    return found
+
+
+def test_a_new_version_serves_from_the_next_window_on_and_no_window_is_missed(
+    bench: Bench, settings: Settings, bundles: dict[str, Path], served: Path
+) -> None:
+    for day in range(4):
+        sell(bench, day)
+    table = bench.partition.sku_state.table
+    expected = table["next_mean"][: len(SKUS)].copy()
+    weights = bench.partition.pipeline.aggregation.weights()
+    put(bundles, "two", served)
+    look(bench)
+    bench.tick(after_ms=1_000)
+    np.testing.assert_array_equal(table["next_mean"][: len(SKUS)], expected, err_msg="what was served stays served")
+    np.testing.assert_array_equal(bench.partition.pipeline.aggregation.weights(), weights)
+    for day in range(4, 7):
+        sell(bench, day)
+    bench.flush()
+    assert models_by_day(settings) == {
+        **{day: {"test@1"} for day in range(3)},
+        **{day: {"test@2"} for day in range(3, 6)},
+    }
+    assert len(published(settings, "forecasts")) == 6 * len(SKUS)
+    model = bench.worker.environment.serving.session.model
+    (sample,) = bench.worker.environment.metrics.provider.collect()[0].samples
+    assert sample.labels["model"] == model
+    bench.close()
+    again = open_partition(settings, session=make_session(settings))
+    assert again.meta.model == model
+    assert {sku for skus, _ in again.store.scan.model_rows(model) for sku in skus} == set(SKUS)
+    assert not again.store.scan.has_models_beside(model)
+    again.close()
+
+
+def test_all_partitions_go_over_before_the_same_window(
+    broker: str, tmp_path: Path, bundles: dict[str, Path], served: Path
+) -> None:
+    settings = settings_for(broker, tmp_path, window_ms=DAY_MS, bundle=str(served))
+    bench = Bench(
+        settings,
+        partitions=2,
+        session=make_session(settings),
+        bundle=source_of(settings),
+        make_session=lambda: make_session(settings),
+    )
+    for partition in bench.worker.partitions.values():
+        partition.sku_state.admission.owns = None  # type: ignore[assignment]  # SKUs wherever the test puts them
+    for day in range(5):
+        sell(bench, day, number=0)
+    for day in range(3):
+        sell(bench, day, number=1)
+    put(bundles, "two", served)
+    look(bench)
+    for day in range(3, 7):
+        sell(bench, day, number=1)
+    for day in range(5, 7):
+        sell(bench, day, number=0)
+    bench.flush()
+    assert {day: len(models) for day, models in models_by_day(settings).items()} == dict.fromkeys(range(6), 1)
+    assert models_by_day(settings)[3] == {"test@1"}, "the first had closed it with that"
+    assert models_by_day(settings)[4] == {"test@2"}
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("damaged", "step.onnx is damaged"), ("hours", "learnt windows of 3600000 ms"), ("", "cannot be read: step.onnx")],
+)
+def test_a_bundle_that_cannot_serve_is_refused_once_in_words_and_the_old_one_stays(  # noqa: PLR0917 - by pytest
+    bench: Bench,
+    settings: Settings,
+    bundles: dict[str, Path],
+    served: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    said: str,
+) -> None:
+    sell(bench, 0)
+    look(bench)
+    if name:
+        put(bundles, name, served)
+    else:
+        shutil.rmtree(served)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        look(bench)
+        assert not caplog.records, "it may still be on its way"
+        for _ in range(3):
+            look(bench)
+    (line,) = caplog.messages
+    assert said in line
+    assert line.endswith(f"{bench.worker.environment.serving.session.model} goes on serving")
+    refused = bench.worker.environment.metrics.bundles_refused._value.get()  # noqa: SLF001
+    assert refused == 3
+    for day in range(1, 4):
+        sell(bench, day)
+    bench.flush()
+    assert set().union(*models_by_day(settings).values()) == {"test@1"}
+    put(bundles, "two", served)
+    look(bench)
+    for day in range(4, 6):
+        sell(bench, day)
+    bench.flush()
+    assert models_by_day(settings)[4] == {"test@2"}, "once it is mended"
+    bench.close()
+
+
+def test_another_net_begins_with_the_weight_of_one_that_is_new(
+    bench: Bench, bundles: dict[str, Path], served: Path
+) -> None:
+    for day in range(20):
+        sell(bench, day)
+    aggregation = bench.partition.pipeline.aggregation
+    aggregation.losses[..., 0] -= 2  # the net has been best by far
+    aggregation._now = aggregation._weights()  # noqa: SLF001
+    assert aggregation.weights()[..., 0].min() > 0.5
+    put(bundles, "other", served)
+    look(bench)
+    bench.tick(after_ms=1_000)
+    now = bench.partition.pipeline.aggregation
+    assert now is not aggregation
+    assert now.weights()[..., 0].max() < 0.1
+    assert not now.pending, "what the other net has forecast says nothing of this one"
+    bench.close()
+
+
+def test_the_same_files_are_not_loaded_twice(bench: Bench, settings: Settings) -> None:
+    loaded = []
+    models = bench.worker.models
+    models._make = lambda: loaded.append(1) or make_session(settings)  # type: ignore[func-returns-value]
+    for _ in range(3):
+        look(bench)
+    assert len(loaded) == 1
+    bench.close()
+
+
+def test_a_bundle_may_lie_behind_a_url(bundles: dict[str, Path], tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    for name in ("one", "two"):
+        for path in bundles[name].iterdir():
+            fs.pipe_file(f"/{name}/{path.name}", path.read_bytes())
+    fs.copy("/one", "/served", recursive=True)
+    source = BundleSource("memory://served", copies=tmp_path / "copies")
+    before, folder = source.stamp(), source.local()
+    assert (folder / MANIFEST).read_bytes() == (bundles["one"] / MANIFEST).read_bytes()
+    for path in bundles["two"].iterdir():
+        fs.pipe_file(f"/served/{path.name}", path.read_bytes())
+    assert source.stamp() != before
+    assert source.local() != folder
+    assert len(list((tmp_path / "copies").iterdir())) == 2
+    with pytest.raises(BundleMismatch, match=r"memory://nowhere cannot be read: step\.onnx: FileNotFoundError"):
+        BundleSource("memory://nowhere", copies=tmp_path / "copies").stamp()
