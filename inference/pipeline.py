@@ -7,27 +7,26 @@ forecast is blended from what has proved good, then alerts open, update and reso
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features import closing
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
 from features.chunk import ClosingChunk
 from features.corrections import Corrected
 from features.encoding import encode, encode_calendar
 from features.sku_state import SkuState
-from features.table import Column, Slots
+from features.table import Column
 from inference import (
     aggregation,
     alerting,
     baselines,
     correcting,
     ew_nb,
-    level_shift,
+    outputs,
     scoring,
     tail_evidence,
     warm_up,
@@ -36,11 +35,12 @@ from inference.aggregation import Aggregation
 from inference.alerting import AlertChange, AlertRules
 from inference.experts import OF_PLAIN, Experts, season_before
 from inference.live_loss import LiveLoss
+from inference.outputs import Closed, CorrectedOutputs, WindowOutputs
 from inference.session import Session, StepOutput
-from inference.trend import Trend, trend
-from schemas.alerts import Alert, Contributor
-from schemas.columns import ForecastColumns, WindowColumns
-from schemas.forecasts import SOURCES
+from inference.shadow import ShadowScore
+from inference.trend import trend
+from schemas.alerts import Alert
+from schemas.columns import ForecastColumns
 
 JUDGING = tuple(
     Column(*spec)
@@ -54,7 +54,6 @@ _ALERT_COLUMNS = tuple(name for name, *_ in alerting.COLUMNS)
 _BEFORE = (*tail_evidence.SHARED, "age", "ew_views", "nu", "ring")  # statistics that judging reads, too
 _FIRST_SUM = SUM_WINDOWS[0]
 _BLOCK = 2_048  # SKUs whose forecasts are blended at a time: what is made on the way stays in the cache
-_SOURCES = np.array([SOURCES.index(name) for name in (*aggregation.EXPERTS, "blend")], np.int8)
 
 
 def columns(session: Session | None) -> tuple[Column, ...]:
@@ -70,40 +69,21 @@ def model_columns(session: Session | None) -> tuple[Column, ...]:
     return (Column("h", "<f4", shape), Column("c", "<f4", shape))
 
 
-@dataclass(frozen=True)
-class WindowOutputs:
-    """What one chunk of a closing window has to say.
-
-    eventful: bool (n,), whether the SKU had an event in it. experts: what each one forecast, by name; None where nobody
-    wanted to know.
-    """
-
-    slots: Slots
-    windows: WindowColumns
-    eventful: NDArray[np.bool_]
-    forecasts: ForecastColumns | None = None
-    alerts: list[Alert] = field(default_factory=list)
-    experts: Mapping[str, ew_nb.Forecast] | None = None
-
-
-@dataclass(frozen=True)
-class CorrectedOutputs:
-    """What late events have changed of n SKUs: their windows or their forecasts. keys: of the SKUs, (n,)."""
-
-    keys: list[bytes]
-    windows: WindowColumns | None = None
-    forecasts: ForecastColumns | None = None
-
-
-Closed = ClosingChunk | correcting.Reopened
-"""Some SKUs of a window that has closed."""
-
-
 class WindowPipeline:
     """Closes the windows of one SKU state. Without a session there are windows only: no forecasts, no alerts."""
 
-    def __init__(self, sku_state: SkuState, session: Session | None, *, rules: AlertRules | None = None) -> None:
-        """Start without expectations; the SKU state must have been made with `columns(session)`."""
+    def __init__(
+        self,
+        sku_state: SkuState,
+        session: Session | None,
+        *,
+        rules: AlertRules | None = None,
+        shadow: Session | None = None,
+    ) -> None:
+        """Start without expectations; the SKU state must have been made with `columns(session)`.
+
+        shadow: see shadow.py; its columns must be there, too.
+        """
         self.sku_state = sku_state
         self.session = session
         self.rules = rules or AlertRules.of(sku_state.grid.cadence)
@@ -112,6 +92,7 @@ class WindowPipeline:
         self.shows_experts = False  # whether outputs have what each expert forecast, too
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
+        self.shadow, self.shadow_score = shadow, ShadowScore()
         self.aggregation = Aggregation(model="" if session is None else session.model)
         if sku_state.corrections is not None:
             sku_state.corrections.forecasts = session is not None
@@ -127,7 +108,7 @@ class WindowPipeline:
             next_open = bool(chunk.context.season_next[0] > 0)
             if self.session is None:
                 chunk.commit(self._nothing_expected(chunk) | self._learn_plain(chunk))
-                yield WindowOutputs(chunk.slots, _windows_of(chunk), chunk.eventful)
+                yield WindowOutputs(chunk.slots, outputs.windows_of(chunk), chunk.eventful)
             else:
                 yield self._forecast(chunk, self.session, emitted_ms)
         self.expected_open = next_open
@@ -175,7 +156,7 @@ class WindowPipeline:
             price=table["price"][slots],
             rows={name: table[name][slots] for name in (*_ALERT_COLUMNS, "last_sale_ms")},
         )
-        return [_alert(change) for change in alerting.end_forgotten(gone)]
+        return [outputs.alert(change) for change in alerting.end_forgotten(gone)]
 
     def corrected(self, *, emitted_ms: int) -> Iterator[CorrectedOutputs]:
         """Tell again what late events have changed since the last call: windows, and the newest forecasts."""
@@ -186,7 +167,7 @@ class WindowPipeline:
             for revision, some in found.by("revision"):
                 start_ms, end_ms = (self.sku_state.grid.start_ms(number) for number in (some.number, some.number + 1))
                 yield CorrectedOutputs(
-                    some.keys, windows=_windows(some.skus, some.facts(), start_ms, end_ms, revision=revision)
+                    some.keys, windows=outputs.windows(some.skus, some.facts(), start_ms, end_ms, revision=revision)
                 )
         newest = corrections.take_to_forecast(first_open - 1)
         if newest is not None and self.session is not None:
@@ -198,14 +179,15 @@ class WindowPipeline:
         """Forecast SKUs of the newest closed window as they are now; their recurrent state stays as it is."""
         table, chunk = self.sku_state.table, correcting.Reopened.of(self.sku_state, found)
         rows = {name: table[name][chunk.slots] for name in _LEARNT}
-        out = self._step(chunk, session, rows["h"], rows["c"])
+        x = encode(chunk.after, chunk.facts, chunk.context)
+        out = self._step(chunk, session, x, (rows["h"], rows["c"]))
         levels = ew_nb.levels(rows, chunk.after["opens"])
         experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
         outside_panel = np.ones(len(levels), np.float32)
         served = self._serve(chunk, rows, experts, levels, outside_panel)
         for name in _EXPECTATIONS:
             table[name][chunk.slots] = rows[name]
-        return self._forecasts(chunk, served, self._trend(chunk, served, levels), emitted_ms, revision=revision)
+        return self._said(chunk, served, levels, session, emitted_ms, revision=revision)
 
     def take_over(self, before: WindowPipeline) -> None:
         """Go on where another model's pipeline stands, between two windows, with a state of the net of our own.
@@ -228,31 +210,60 @@ class WindowPipeline:
         before = chunk.before((*_BEFORE, *_LEARNT))
         rows = {name: before[name] for name in _LEARNT}
         found, served_before = self._judge(chunk, before, rows)
-        out = self._step(chunk, session, before["h"], before["c"])
+        x = encode(chunk.after, chunk.facts, chunk.context)
+        out = self._step(chunk, session, x, (before["h"], before["c"]))
         rows["h"], rows["c"] = out.h, out.c
         levels = ew_nb.levels(rows, chunk.after["opens"])
         experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
         rows["draw"] = _drawn(rows["draw"], chunk.skus)
         served = self._serve(chunk, rows, experts, levels, rows["draw"])
         shown = dict(experts.all()) if self.shows_experts else None
-        where_to = self._trend(chunk, served, levels)
+        shadowed = None
+        if self.shadow is not None:
+            shadowed = self._forecast_shadow(chunk, rows, self.shadow, x, levels, served_before, emitted_ms)
         changes = self._alert_changes(chunk, rows, found, served_before, _first_week(served))
         chunk.commit(rows)
         return WindowOutputs(
             slots=chunk.slots,
-            windows=_windows_of(chunk),
+            windows=outputs.windows_of(chunk),
             eventful=chunk.eventful,
-            forecasts=self._forecasts(chunk, served, where_to, emitted_ms),
-            alerts=[_alert(change) for change in changes],
+            forecasts=self._said(chunk, served, levels, session, emitted_ms),
+            alerts=[outputs.alert(change) for change in changes],
             experts=shown,
+            shadow=shadowed,
         )
 
-    def _step(self, chunk: Closed, session: Session, h: NDArray[np.float32], c: NDArray[np.float32]) -> StepOutput:
-        """Show the net a window of some SKUs."""
+    def _forecast_shadow(  # noqa: PLR0913, PLR0917 - what both nets share
+        self,
+        chunk: ClosingChunk,
+        rows: dict[str, NDArray[Any]],
+        session: Session,
+        x: NDArray[np.float32],
+        levels: NDArray[np.float32],
+        served_before: NDArray[np.float32],
+        emitted_ms: int,
+    ) -> ForecastColumns:
+        """Forecast with the shadow in the net's place, and hold what both said of this window against it."""
+        before = chunk.before(("shadow_h", "shadow_c", "shadow_next"))
+        if chunk.context.is_open and self.expected_open:
+            self.shadow_score.add(chunk.context.number, chunk.facts.units, before["shadow_next"], served_before)
+        out = self._step(chunk, session, x, (before["shadow_h"], before["shadow_c"]))
+        experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
+        served, _ = self._blend(chunk, experts, levels, np.ones(len(levels), np.float32))
+        rows |= {"shadow_h": out.h, "shadow_c": out.c, "shadow_next": served.quantiles[:, 0].copy()}
+        return self._said(chunk, served, levels, session, emitted_ms)
+
+    def _step(
+        self,
+        chunk: Closed,
+        session: Session,
+        x: NDArray[np.float32],
+        state: tuple[NDArray[np.float32], NDArray[np.float32]],
+    ) -> StepOutput:
+        """Show a net a window of some SKUs. x: as encoded, (n, F). state: h and c before it."""
         return session.run_step(
-            encode(chunk.after, chunk.facts, chunk.context),
-            h,
-            c,
+            x,
+            *state,
             calendar=encode_calendar(chunk.context),
             scale=chunk.after["nu"],
             season_next=chunk.context.season_next,
@@ -260,15 +271,31 @@ class WindowPipeline:
             integer_units=chunk.after["fractional"] == 0,
         )
 
-    def _trend(self, chunk: Closed, served: aggregation.Served, levels: NDArray[np.float32]) -> Trend:
-        """Say where demand goes. levels: (n,), units per open window."""
-        return trend(
+    def _said(
+        self,
+        chunk: Closed,
+        served: aggregation.Served,
+        levels: NDArray[np.float32],
+        session: Session,
+        emitted_ms: int,
+        *,
+        revision: int = 0,
+    ) -> ForecastColumns:
+        """Say what is forecast, and where demand goes. levels: (n,), units per open window."""
+        where_to = trend(
             served.quantiles[:, HORIZON],
             last7=np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1),
             mean7=_first_week(served),
             usual7=levels * chunk.context.demand_next[:_FIRST_SUM].sum(),
             price=chunk.facts.price,
             slope=self.aggregation.slope_of(levels),
+        )
+        return outputs.forecasts(
+            *(chunk, served, where_to),
+            session=session,
+            grid=self.sku_state.grid,
+            emitted_ms=emitted_ms,
+            revision=revision,
         )
 
     def _judge(
@@ -315,15 +342,26 @@ class WindowPipeline:
 
         levels: (n,), units per open window. draw: (n,), says who is of the panel.
         """
+        served, rows["next_plain"] = self._blend(chunk, experts, levels, draw)
+        whole = experts.after["fractional"] == 0
+        rows["next_net"] = np.where(experts.net_ok[:, None], experts.net.quantiles[:, 0], np.nan).astype(np.float32)
+        rows["next_naive"] = baselines.one_step(rows, experts.last, integer_units=whole)
+        rows["next_served"] = served.quantiles[:, 0].copy()
+        rows["next_mean"] = served.mean[:, 0].copy()
+        return served
+
+    def _blend(
+        self, chunk: Closed, experts: Experts, levels: NDArray[np.float32], draw: NDArray[np.float32]
+    ) -> tuple[aggregation.Served, NDArray[np.float32]]:
+        """Blend what all experts forecast; returns that, and what the plain one says of the next window, (n, Q)."""
         skus, n = chunk.skus, len(chunk.slots)
-        fractional = experts.after["fractional"] != 0
-        may_serve = experts.net_ok & self.net_fits
+        fractional, may_serve = experts.after["fractional"] != 0, experts.net_ok & self.net_fits
         served = aggregation.Served.empty(n)
-        rows["next_plain"] = np.empty((n, len(LEVELS)), np.float32)
+        next_plain = np.empty((n, len(LEVELS)), np.float32)
         for low in range(0, n, _BLOCK):
             block = slice(low, low + _BLOCK)
             usual = experts.plain(0, block)
-            rows["next_plain"][block] = usual.quantiles[:, 0]
+            next_plain[block] = usual.quantiles[:, 0]
 
             def ask(expert: int, at: NDArray[np.intp], low: int = low, usual: ew_nb.Forecast = usual) -> ew_nb.Forecast:
                 if expert == aggregation.PLAIN:
@@ -335,11 +373,7 @@ class WindowPipeline:
             )
             served.put(block, part)
         np.round(served.mean, 3, out=served.mean)
-        rows["next_net"] = np.where(experts.net_ok[:, None], experts.net.quantiles[:, 0], np.nan).astype(np.float32)
-        rows["next_naive"] = baselines.one_step(rows, experts.last, integer_units=~fractional)
-        rows["next_served"] = served.quantiles[:, 0].copy()
-        rows["next_mean"] = served.mean[:, 0].copy()
-        return served
+        return served, next_plain
 
     def _alert_changes(
         self,
@@ -369,38 +403,6 @@ class WindowPipeline:
         rows |= new
         return changes
 
-    def _forecasts(
-        self, chunk: Closed, served: aggregation.Served, where_to: Trend, emitted_ms: int, *, revision: int = 0
-    ) -> ForecastColumns:
-        assert self.session is not None  # noqa: S101 - only called with a model
-        quantiles = served.quantiles[:, :HORIZON]
-        return ForecastColumns(
-            sku=chunk.skus,
-            window_start_ms=chunk.context.start_ms,
-            window_end_ms=chunk.context.end_ms,
-            revision=revision,
-            actual_units=chunk.facts.units,
-            step_ms=self.sku_state.grid.window_ms,
-            step_starts_ms=self.sku_state.grid.starts_ms(chunk.context.number + 1, quantiles.shape[1]),
-            quantile_levels=LEVELS,
-            quantiles=quantiles,
-            mean=served.mean,
-            sum_windows=SUM_WINDOWS,
-            sums=served.quantiles[:, HORIZON:],
-            direction=where_to.direction,
-            change_pct=where_to.change_pct,
-            change_units=where_to.change_units,
-            change_money=where_to.change_money,
-            usual_change_units=where_to.usual_change_units,
-            usual_change_money=where_to.usual_change_money,
-            shift=_shifts(chunk),
-            probability=where_to.probability,
-            source=_SOURCES[served.source],
-            model=self.session.model,
-            provider=self.session.provider,
-            emitted_ms=emitted_ms,
-        )
-
 
 def _drawn(draw: NDArray[np.float32], skus: list[str]) -> NDArray[np.float32]:
     """Draw for the SKUs that are new."""
@@ -416,60 +418,3 @@ def _first_week(served: aggregation.Served) -> NDArray[np.float32]:
     """Give what the next 7 windows sell on average, (n,)."""
     found: NDArray[np.float32] = served.mean[:, :_FIRST_SUM].sum(axis=1)
     return found
-
-
-def _shifts(chunk: Closed) -> NDArray[np.int8]:
-    """Tell which SKUs sell on another level than before, block by block: what is made on the way stays in the cache."""
-    found = np.empty(len(chunk.slots), np.int8)
-    for low in range(0, len(found), _BLOCK):
-        some = slice(low, low + _BLOCK)
-        rows = {"ring": chunk.after["ring"][some]}
-        recent = closing.last_windows(rows, chunk.context.number, RING)
-        found[some] = level_shift.shifts(recent, age=chunk.after["age"][some])
-    return found
-
-
-def _windows_of(chunk: ClosingChunk) -> WindowColumns:
-    return _windows(chunk.skus, chunk.facts, chunk.context.start_ms, chunk.context.end_ms)
-
-
-def _windows(
-    skus: list[str], facts: closing.WindowFacts, start_ms: int, end_ms: int, *, revision: int = 0
-) -> WindowColumns:
-    return WindowColumns(
-        sku=skus,
-        window_start_ms=start_ms,
-        window_end_ms=end_ms,
-        revision=revision,
-        order_lines=facts.order_lines,
-        units=facts.units,
-        revenue=facts.revenue,
-        returned_units=facts.returned_units,
-        free_units=facts.free_units,
-        views=facts.views,
-        carts=facts.carts,
-        price=facts.price,
-        observed=np.ones(len(skus), np.bool_),
-    )
-
-
-def _alert(change: AlertChange) -> Alert:
-    return Alert(
-        id=change.id,
-        alert_key=change.alert_key,
-        status=change.status,  # type: ignore[arg-type]  # the alerts' words are the wire's
-        kind=change.kind,  # type: ignore[arg-type]
-        severity=change.severity,  # type: ignore[arg-type]
-        sku=change.sku,
-        window_start_ms=change.window_start_ms,
-        window_end_ms=change.window_end_ms,
-        opened_ms=change.opened_ms,
-        observed=change.observed,
-        expected=change.expected,
-        interval=change.interval,
-        p_value=change.p_value,
-        impact=change.impact,
-        currency=change.currency,
-        summary=change.summary,
-        contributors=tuple(Contributor(name=name, value=value) for name, value in change.contributors),
-    )

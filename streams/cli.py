@@ -166,8 +166,14 @@ def topics_create(ctx: click.Context, partitions: int, replication: int | None) 
     from streams.kafka.topics import create  # noqa: PLC0415
 
     s = _settings(ctx)
-    prefixes = {"prefix": s.topic_prefix, "output_prefix": s.output_prefix}
-    made = create(s.client, partitions=partitions, replication=replication, **prefixes)
+    made = create(
+        s.client,
+        partitions=partitions,
+        replication=replication,
+        prefix=s.topic_prefix,
+        output_prefix=s.output_prefix,
+        shadow=bool(s.shadow_bundle),
+    )
     for topic, is_new in made:
         click.echo(f"{topic}: {'created' if is_new else 'already there'}")
 
@@ -180,7 +186,7 @@ def topics_check(ctx: click.Context) -> None:
     from streams.kafka.topics import check  # noqa: PLC0415
 
     s = _settings(ctx)
-    problems = check(s.client, prefix=s.topic_prefix, output_prefix=s.output_prefix)
+    problems = check(s.client, prefix=s.topic_prefix, output_prefix=s.output_prefix, shadow=bool(s.shadow_bundle))
     problems += consumer_trouble(s.brokers, s.kafka)
     for problem in problems:
         click.echo(problem, err=True)

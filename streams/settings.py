@@ -88,6 +88,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "`0`: only at the start"
         ),
     ] = 30_000
+    shadow_bundle: Annotated[
+        str,
+        Meta(
+            description="second bundle, whose forecasts go to `forecasts-shadow` and are held against those that are "
+            "served; empty: none"
+        ),
+    ] = ""
+    shadow_promotion: Annotated[
+        Literal["off", "advise", "automatic"],
+        Meta(
+            description="what follows when 14 windows say, with 95 % confidence, that the shadow's loss is at most 1 % "
+            "higher: `advise`: a line in the log; `automatic`: its files are put in the place of `SKUTREND_BUNDLE`, "
+            "which all workers then take over"
+        ),
+    ] = "advise"
     provider: Annotated[
         Literal["auto", "cuda", "cpu"], Meta(description="where the model runs; `cuda` refuses to start without a GPU")
     ] = "auto"
@@ -337,6 +352,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     check_country(settings.country)
     _ = settings.grid, settings.money, settings.masker
     _check_names(settings)
+    _check_shadow(settings)
     unusable = sorted(_NO_TEXT.intersection(settings.kafka))
     if unusable:
         msg = f"the Kafka property {unusable[0]!r} cannot be set by a text; take it out of [kafka] or the environment"
@@ -352,6 +368,19 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         )
         raise BadSetting(msg)
     return settings
+
+
+def _check_shadow(settings: Settings) -> None:
+    """Refuse a shadow that has nothing beside it, or no place to be promoted to."""
+    if settings.shadow_bundle and settings.bundle == "none":
+        msg = "SKUTREND_SHADOW_BUNDLE is set while SKUTREND_BUNDLE is none: there is nothing to compare it with"
+        raise BadSetting(msg)
+    if settings.shadow_bundle and settings.shadow_promotion == "automatic" and settings.bundle == "shipped":
+        msg = (
+            "SKUTREND_SHADOW_PROMOTION is automatic while SKUTREND_BUNDLE is shipped: copy that to a directory of your "
+            "own, which a better bundle can be put into"
+        )
+        raise BadSetting(msg)
 
 
 def _check_names(settings: Settings) -> None:

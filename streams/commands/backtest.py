@@ -36,7 +36,8 @@ from inference.evaluation.origins import SERVED, Origins, sells
 from inference.evaluation.references import Reference
 from inference.ew_nb import Forecast
 from inference.live_loss import LiveLoss
-from inference.pipeline import WindowOutputs, WindowPipeline, columns
+from inference.outputs import WindowOutputs
+from inference.pipeline import WindowPipeline, columns
 from inference.session import Session
 from inference.trend_calls import DOWN, UP, TrendCalls
 from schemas.errors import BadInput

@@ -25,6 +25,7 @@ from streams.settings import Settings
 from streams.state import directories
 from streams.worker.app import build
 from streams.worker.environment import input_partitions
+from streams.worker.models import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,8 +53,7 @@ def serve(settings: Settings) -> None:
         ready.session,
         partition_count=ready.partition_count,
         letter_limit_bytes=ready.letter_limit_bytes,
-        bundle=None if settings.bundle in {"none", "shipped"} else source_of(settings),
-        make_session=lambda: make_session(settings),
+        watched=watched(settings),
     )
     server = start_http(settings, worker.environment.metrics, live=worker.live, ready=worker.ready)
     try:
@@ -104,7 +104,8 @@ def warn_of_moved_state(settings: Settings) -> None:
 def needed_rights(settings: Settings) -> dict[str, tuple[AclOperation, ...]]:
     """Give the rights that a worker needs, by topic; those on its group and transactional ids no broker tells."""
     needed: dict[str, tuple[AclOperation, ...]] = {settings.topic(name): (rights.READ,) for name in INPUT_NAMES}
-    needed |= {settings.output(name): (rights.WRITE,) for name in topics.OUTPUTS}
+    made = topics.outputs(shadow=bool(settings.shadow_bundle))
+    needed |= {settings.output(name): (rights.WRITE,) for name in made}
     if settings.changelog == "on":
         needed[settings.changelog_topic] = (rights.READ, rights.WRITE)
     return needed
@@ -115,16 +116,23 @@ def open_session(settings: Settings) -> Session | None:
     return None if settings.bundle == "none" else make_session(settings)
 
 
-def make_session(settings: Settings) -> Session:
+def make_session(settings: Settings, source: BundleSource | None = None) -> Session:
     """Load the bundle as it is now and warm it up (`BundleMismatch` if it cannot serve)."""
-    bundle = bundles.load(source_of(settings).local(), expected_fingerprint=fingerprint())
+    bundle = bundles.load((source or source_of(settings.bundle, settings)).local(), expected_fingerprint=fingerprint())
     _check_window(bundle, settings)
     return Session(bundle, provider=settings.provider, threads=settings.threads)
 
 
-def source_of(settings: Settings) -> BundleSource:
-    """Say where the bundle is."""
-    return BundleSource(settings.bundle, copies=settings.group_dir / ".bundles")
+def source_of(where: str, settings: Settings) -> BundleSource:
+    """Say where a bundle is."""
+    return BundleSource(where, copies=settings.group_dir / ".bundles")
+
+
+def watched(settings: Settings) -> Watched:
+    """Say which bundles are looked at while the worker runs: that which serves, where it can change, and the shadow."""
+    serving = None if settings.bundle in {"none", "shipped"} else source_of(settings.bundle, settings)
+    shadow = source_of(settings.shadow_bundle, settings) if settings.shadow_bundle else None
+    return Watched(serving, shadow, lambda source: make_session(settings, source))
 
 
 def _check_window(bundle: Bundle, settings: Settings) -> None:
@@ -170,7 +178,7 @@ def _partition_count(admin: AdminClient, topic: str, settings: Settings) -> int:
         msg = f"topic {topic} may not be seen ({found.error.str()}); {remedy}"
         raise Refused(msg)
     if found.error is not None:
-        is_ours = topic in (*map(settings.topic, INPUT_NAMES), *map(settings.output, topics.OUTPUTS))
+        is_ours = topic in (*map(settings.topic, INPUT_NAMES), *map(settings.output, topics.outputs(shadow=True)))
         remedy = "run `skutrend topics create`" if is_ours else "see whether that is its name"
         msg = f"topic {topic} is not there ({found.error.str()}); {remedy}"
         if not is_ours and broker_errors.is_absent(admin, topic):

@@ -52,6 +52,24 @@ class BundleSource:
             raise BundleMismatch(msg) from error
         return folder
 
+    def put(self, folder: Path) -> None:
+        """Put the files of another bundle in its place, the manifest last; `BundleMismatch` where that cannot be."""
+        try:
+            for name in _FILES:
+                content = (folder / name).read_bytes()
+                if "://" in self.where:
+                    import fsspec  # noqa: PLC0415 - only for those who keep bundles elsewhere
+
+                    fs, root = fsspec.core.url_to_fs(self.where.rstrip("/"))
+                    fs.pipe_file(f"{root}/{name}", content)
+                else:
+                    new = Path(self.where) / f".{name}.new"
+                    new.write_bytes(content)
+                    new.replace(Path(self.where) / name)
+        except Exception as error:
+            msg = f"bundle {self.where} cannot be replaced by {folder}: {_said(error)}"
+            raise BundleMismatch(msg) from error
+
     def _read(self, name: str) -> bytes:
         if "://" not in self.where:
             try:

@@ -34,6 +34,9 @@ ALERTS: Final = "alerts"
 LATE_EVENTS: Final = "late-events"
 DEAD_LETTERS: Final = "dead-letters"
 
+FORECASTS_SHADOW: Final = "forecasts-shadow"
+"""Made where a shadow bundle is set."""
+
 OUTPUTS: Final = (WINDOWS, FORECASTS, ALERTS, LATE_EVENTS, DEAD_LETTERS)
 LETTERS: Final = (LATE_EVENTS, DEAD_LETTERS)
 
@@ -64,9 +67,15 @@ LIMIT_ANSWER_S: Final = 1.5
 Answer = TypeVar("Answer")
 
 
-def names(prefix: str = "", output_prefix: str = "") -> list[str]:
+def outputs(*, shadow: bool = False) -> tuple[str, ...]:
+    """Name the output topics. shadow: whether a shadow bundle is set."""
+    return (*OUTPUTS, FORECASTS_SHADOW) if shadow else OUTPUTS
+
+
+def names(prefix: str = "", output_prefix: str = "", *, shadow: bool = False) -> list[str]:
     """Full names of all topics, inputs first."""
-    return [*(prefix + name for name in INPUT_NAMES), *(output_prefix + prefix + name for name in OUTPUTS)]
+    made = outputs(shadow=shadow)
+    return [*(prefix + name for name in INPUT_NAMES), *(output_prefix + prefix + name for name in made)]
 
 
 def create(
@@ -76,12 +85,13 @@ def create(
     replication: int | None = None,
     prefix: str = "",
     output_prefix: str = "",
+    shadow: bool = False,
 ) -> list[tuple[str, bool]]:
     """Make the topics that are missing; returns every full name and whether it was made now.
 
     config: librdkafka properties. Topics that exist are left as they are; see `check`. replication: copies of each
     partition; None: the cluster's `default.replication.factor`. prefix: of all names; output_prefix: before that, of
-    the outputs. `BrokerTrouble` when the cluster refuses or does not answer.
+    the outputs; shadow: see `outputs`. `BrokerTrouble` when the cluster refuses or does not answer.
     """
     admin = clients.admin(config)
     _metadata(admin, config)  # a cluster that cannot be reached is said at once, not after a minute
@@ -92,7 +102,9 @@ def create(
             replication_factor=_CLUSTERS_OWN if replication is None else replication,
             config=dict(LETTER_SETTINGS if name in LETTERS else TOPIC_SETTINGS),
         )
-        for name, full in zip((*INPUT_NAMES, *OUTPUTS), names(prefix, output_prefix), strict=True)
+        for name, full in zip(
+            (*INPUT_NAMES, *outputs(shadow=shadow)), names(prefix, output_prefix, shadow=shadow), strict=True
+        )
     ]
     futures = admin.create_topics(wanted, request_timeout=ANSWER_S)
     return [(name, _created(name, future)) for name, future in futures.items()]
@@ -109,9 +121,9 @@ def _created(name: str, future: Future[None]) -> bool:
     return True
 
 
-def check(config: Mapping[str, Any], *, prefix: str = "", output_prefix: str = "") -> list[str]:
+def check(config: Mapping[str, Any], *, prefix: str = "", output_prefix: str = "", shadow: bool = False) -> list[str]:
     """Say what is wrong with the topics, a sentence with the remedy for each trouble; empty when all is well."""
-    wanted = names(prefix, output_prefix)
+    wanted = names(prefix, output_prefix, shadow=shadow)
     admin = clients.admin(config)
     cluster = _cluster(admin, config)
     known = cluster.topics

@@ -111,6 +111,13 @@ class Metrics:
         self.bundles_refused = Counter(
             "skutrend_bundles_refused", "Looks at a bundle that cannot serve, while another one goes on", registry=r
         )
+        self.shadow_loss = Gauge(
+            "skutrend_shadow_relative_loss",
+            "How much higher the shadow's loss is than what is served, as a share: mean, and 95 % interval",
+            ("model", "bound"),
+            registry=r,
+        )
+        self.shadow_windows = Gauge("skutrend_shadow_windows", "Windows over which they are compared", registry=r)
         self.loss = Gauge(
             "skutrend_live_wql",
             "Weighted quantile loss of one-step forecasts, recent windows",

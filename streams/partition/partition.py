@@ -156,6 +156,16 @@ class Partition:
         self._changes.has_any = True
         self._reporter.standing(self._state)
 
+    @property
+    def shadow(self) -> Session | None:
+        """The model that forecasts beside it."""
+        return self.pipeline.shadow
+
+    def change_shadow(self, session: Session | None) -> None:
+        """Let another model, or none, forecast beside the one that serves; can be left to a thread."""
+        with self._changes.wholly():
+            self._state.change_shadow(session)
+
     # ------------------------------------------------------------------ absorb
     def next_offset(self, topic: str) -> int:
         """Give the offset from which an input is to be read: behind all that is absorbed."""

@@ -10,12 +10,13 @@ from features.cadence import LEVELS
 from inference.aggregation import GROUPS, as_metrics
 from inference.alerting import open_counts
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
+from streams.kafka.topics import FORECASTS_SHADOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.admission import Absorbed
-    from inference.pipeline import CorrectedOutputs, WindowOutputs
+    from inference.outputs import CorrectedOutputs, WindowOutputs
     from schemas.alerts import Alert
     from streams.kafka.batch import RecordBatch
     from streams.kafka.output_producer import OutputProducer
@@ -42,6 +43,8 @@ class Publisher:
             self._put("windows", [keys[i] for i in at.tolist()], encode_windows(closed.windows.take(at)))
         if closed.forecasts is not None:
             self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
+        if closed.shadow is not None:
+            self._put(FORECASTS_SHADOW, keys, encode_forecasts(closed.shadow, texts))
         self.publish_alerts(closed.alerts)
 
     def publish_corrected(self, corrected: CorrectedOutputs) -> None:

@@ -14,7 +14,7 @@ from streams.partition.publishing import Reporter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from inference.pipeline import CorrectedOutputs, WindowOutputs
+    from inference.outputs import CorrectedOutputs, WindowOutputs
     from schemas.alerts import Alert
     from streams.observe.metrics import Metrics
     from streams.partition.capture import Capture

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from features.corrections import Corrections
 from features.sku_state import SkuState
 from features.watermark import Watermark
-from inference import pipeline
+from inference import pipeline, shadow, warm_up
 from inference.alerting import AlertRules
 from inference.pipeline import WindowPipeline
+from inference.shadow import ShadowScore
 from streams.kafka.murmur2 import partitions_of
 
 if TYPE_CHECKING:
@@ -55,8 +56,16 @@ class WorkingState:
         before = self.pipeline
         self.sku_state.table.exchange(pipeline.model_columns(self.session), pipeline.model_columns(session))
         self.session = session
-        self.pipeline = WindowPipeline(self.sku_state, session, rules=before.rules)
+        self.pipeline = WindowPipeline(self.sku_state, session, rules=before.rules, shadow=before.shadow)
         self.pipeline.take_over(before)
+
+    def change_shadow(self, session: Session | None) -> None:
+        """Let another net, or none, be the shadow; its state is rebuilt from the ring of every SKU."""
+        before = self.pipeline.shadow
+        self.sku_state.table.exchange(shadow.columns(before), shadow.columns(session))
+        self.pipeline.shadow, self.pipeline.shadow_score = session, ShadowScore()
+        if session is not None:
+            warm_up.warm_up(self.sku_state, session, takes_back=False, into=("shadow_h", "shadow_c"))
 
     @property
     def model(self) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from features.admission import Columns
-    from inference.pipeline import CorrectedOutputs, WindowOutputs
+    from inference.outputs import CorrectedOutputs, WindowOutputs
     from schemas.alerts import Alert
     from streams.partition.partition import Partition
     from streams.seeding.cut import Cut

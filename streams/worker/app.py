@@ -16,6 +16,7 @@ from streams.kafka import clients
 from streams.kafka.faust_app import batch_topic, build_app
 from streams.kafka.topic_ids import CHECK_S
 from streams.worker.environment import Environment
+from streams.worker.models import Watched
 from streams.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import faust
 
     from inference.session import Session
-    from streams.config.bundle_source import BundleSource
     from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,11 @@ def build(
     *,
     partition_count: int,
     letter_limit_bytes: int,
-    bundle: BundleSource | None = None,
-    make_session: Callable[[], Session] | None = None,
+    watched: Watched | None = None,
 ) -> tuple[faust.App, Worker]:
     """Build the app of one worker. partition_count: of each input. letter_limit_bytes: see `Environment`.
 
-    bundle, make_session: see `Models`.
+    watched: see `Models`.
     """
     app = build_app(
         group=settings.group_id,
@@ -53,13 +52,13 @@ def build(
         session_timeout_ms=settings.session_timeout_ms,
     )
     environment = Environment(settings, session, partition_count, tp=TP, letter_limit_bytes=letter_limit_bytes)
-    worker = Worker(environment, bundle=bundle, make_session=make_session)
+    worker = Worker(environment, watched=watched)
     _agents(app, worker, settings)
     _transport(app, worker, settings)
     _group(app, worker)
     _ticks(app, worker)
     _topic_checks(app, worker)
-    if settings.bundle_check_ms and bundle is not None:
+    if settings.bundle_check_ms:
         _bundle_checks(app, worker, every_s=settings.bundle_check_ms / 1000)
     return app, worker
 

@@ -19,9 +19,10 @@ from streams.worker.clocks import monotonic_ms, now_ms
 
 @dataclass
 class Serving:
-    """The model that serves; it may change while the worker runs (models.py)."""
+    """The model that serves, and the one beside it; they may change while the worker runs (models.py)."""
 
     session: Session | None
+    shadow: Session | None = None
 
 
 @dataclass(frozen=True)

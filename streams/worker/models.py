@@ -1,9 +1,12 @@
-"""The model that serves may change while the worker runs: a new bundle is noticed, checked, and taken over.
+"""The model that serves, and its shadow, may change while the worker runs: new bundles are noticed and taken over.
 
 A new bundle is loaded and warmed up beside the old one; where it cannot serve, that is said once and the old one stays.
 Each partition goes over to it between two windows, all of them before the same window as far as this worker owns them:
 those that lag behind close with the old one what the others have closed with it. The state of each SKU is rebuilt from
 its ring in a thread, while the partition's lock is held; other partitions go on.
+
+A shadow is compared over all partitions of this worker. One that is not worse is put in the place of the bundle that
+serves, where that is wished for: then all workers notice it.
 """
 
 from __future__ import annotations
@@ -11,15 +14,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from inference.shadow import verdict
 from schemas.errors import BadSetting, BundleMismatch
+from streams.config.bundle_source import BundleSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inference.session import Session
-    from streams.config.bundle_source import BundleSource
+    from inference.shadow import Verdict
     from streams.partition.partition import Partition
     from streams.worker.environment import Environment
     from streams.worker.open_partitions import OpenPartitions
@@ -27,27 +32,62 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Models:
-    """Looks for new bundles, and brings partitions over. source: of the bundle; None: none, or never looked at again.
+class Watched(NamedTuple):
+    """Bundles that are looked at: that which serves and its shadow, None where there is none or it cannot change.
 
     make: loads and checks what is there now (`BundleMismatch`, `BadSetting`).
     """
 
-    def __init__(
-        self,
-        environment: Environment,
-        opened: OpenPartitions,
-        *,
-        source: BundleSource | None = None,
-        make: Callable[[], Session] | None = None,
-    ) -> None:
-        """Start with the model that the environment has."""
-        self._environment, self._opened = environment, opened
-        self._source, self._make = source, make
+    serving: BundleSource | None
+    shadow: BundleSource | None
+    make: Callable[[BundleSource], Session]
+
+
+class _Look:
+    """What is known of a bundle that is looked at again and again."""
+
+    def __init__(self, source: BundleSource, make: Callable[[BundleSource], Session]) -> None:
+        self.source, self._make = source, make
         self._seen = ""  # what the files were when they were last found to be whole
         self._bad: str | None = None  # what they were when they were last found not to be
         self._said = ""
+
+    async def new(self) -> Session | None:
+        """Load the bundle if it is another one than the last time; None if not. `BundleMismatch` if it cannot serve.
+
+        Not before it stays so: it may still be on its way here.
+        """
+        stamp = ""
+        try:
+            stamp = await asyncio.to_thread(self.source.stamp)
+            if stamp == self._seen:
+                return None
+            session = await asyncio.to_thread(self._make, self.source)
+        except (BundleMismatch, BadSetting) as error:
+            was, self._bad = self._bad, stamp
+            if was == stamp:
+                raise BundleMismatch(str(error)) from error
+            return None
+        self._seen, self._bad, self._said = stamp, None, ""
+        return session
+
+    def is_news(self, why: str) -> bool:
+        """Whether that has not been said of it yet."""
+        is_new, self._said = why != self._said, why
+        return is_new
+
+
+class Models:
+    """Looks for new bundles, and brings partitions over. watched: None where none is looked at."""
+
+    def __init__(self, environment: Environment, opened: OpenPartitions, watched: Watched | None = None) -> None:
+        """Start with the model that the environment has."""
+        self._environment, self._opened = environment, opened
+        serving, shadow, make = watched or (None, None, None)
+        self._serving = None if serving is None or make is None else _Look(serving, make)
+        self._shadow = None if shadow is None or make is None else _Look(shadow, make)
         self._since: int | None = None  # the first window to close with the newest model
+        self._advised = ""
         self.show()
 
     def show(self) -> None:
@@ -58,54 +98,83 @@ class Models:
             gauge.labels(session.model, session.provider).set(1)
 
     async def look(self) -> None:
-        """See whether there is another bundle, and take it over where it can serve."""
-        if self._source is None or self._make is None:
-            return
-        stamp = ""
-        try:
-            stamp = await asyncio.to_thread(self._source.stamp)
-            if stamp == self._seen:
-                return
-            session = await asyncio.to_thread(self._make)
-        except (BundleMismatch, BadSetting) as error:
-            self._refuse(stamp, str(error))
-            return
-        self._seen, self._bad, self._said = stamp, None, ""
-        self._take_over(session)
+        """See whether there are other bundles, take over what can serve, and judge the shadow."""
+        serving = self._environment.serving
+        session = await self._new(self._serving)
+        if session is not None and serving.session is not None and session.model != serving.session.model:
+            self._take_over(session, serving.session)
+        shadow = await self._new(self._shadow)
+        if shadow is not None:
+            log.info("bundle %s is the shadow from now on", shadow.model)
+            serving.shadow = shadow
+        if serving.shadow is not None:
+            await self._judge(serving.shadow)
 
-    def _take_over(self, session: Session) -> None:
-        """Let the partitions go over to a model, if it is another one."""
-        current = self._environment.serving.session
-        if current is None or session.model == current.model:
-            return
-        log.info("bundle %s is there, and will serve in place of %s", session.model, current.model)
+    async def _new(self, look: _Look | None) -> Session | None:
+        """Load a bundle that is another one than before, and say what is wrong with one that cannot serve."""
+        if look is None:
+            return None
+        try:
+            return await look.new()
+        except BundleMismatch as error:
+            self._environment.metrics.bundles_refused.inc()
+            if look.is_news(str(error)):
+                current = self._environment.serving.session
+                log.error("%s; %s goes on serving", error, "nothing" if current is None else current.model)
+            return None
+
+    def _take_over(self, session: Session, before: Session) -> None:
+        """Let the partitions go over to a model."""
+        log.info("bundle %s is there, and will serve in place of %s", session.model, before.model)
         self._environment.serving.session = session
         standing = [partition.sku_state.windows.first_open for partition in self._opened.by_number.values()]
         self._since = max((first for first in standing if first is not None), default=None)
         self.show()
 
-    def _refuse(self, stamp: str, why: str) -> None:
-        """Say what is wrong with a bundle, once, and not before it stays so: it may still be on its way here."""
-        if stamp != self._bad:
-            self._bad = stamp
+    # ------------------------------------------------------------------ the shadow
+    async def _judge(self, shadow: Session) -> None:
+        """Show how the shadow compares, and do what is wished for once it is not worse."""
+        compared = [p.pipeline.shadow_score for p in self._opened.by_number.values() if p.shadow is shadow]
+        found = verdict(compared)
+        self._show_verdict(shadow, found)
+        wish, current = self._environment.settings.shadow_promotion, self._environment.serving.session
+        if found is None or not found.is_not_worse or wish == "off" or self._advised == shadow.model:
             return
-        self._environment.metrics.bundles_refused.inc()
-        if why != self._said:
-            self._said = why
-            current = self._environment.serving.session
-            log.error("%s; %s goes on serving", why, "nothing" if current is None else current.model)
+        self._advised = shadow.model
+        against = "what is served" if current is None else current.model
+        log.warning("shadow %s is not worse than %s: loss %s", shadow.model, against, found)
+        if wish == "automatic" and self._serving is not None:
+            try:
+                await asyncio.to_thread(self._serving.source.put, shadow.bundle.directory)
+            except BundleMismatch as error:
+                log.error("%s; %s goes on serving", error, against)
 
+    def _show_verdict(self, shadow: Session, found: Verdict | None) -> None:
+        metrics = self._environment.metrics
+        metrics.shadow_loss.clear()
+        metrics.shadow_windows.set(0 if found is None else found.windows)
+        if found is not None:
+            for bound in ("low", "mean", "high"):
+                metrics.shadow_loss.labels(shadow.model, bound).set(getattr(found, bound))
+
+    # ------------------------------------------------------------------ partitions
     async def adopt_due(self, partition: Partition) -> None:
-        """Bring a partition over to the newest model, unless windows are to close with the old one; holds its lock."""
-        session, first_open = self._environment.serving.session, partition.sku_state.windows.first_open
-        if session is None or partition.session is session:
-            return
-        if self._since is not None and first_open is not None and first_open < self._since:
-            return
+        """Bring a partition over to the newest models, unless windows are to close with the old; holds its lock."""
+        serving, first_open = self._environment.serving, partition.sku_state.windows.first_open
+        is_behind = self._since is not None and first_open is not None and first_open < self._since
+        if serving.session is not None and partition.session is not serving.session and not is_behind:
+            await self._change(partition, partial(partition.change_model, serving.session), "served", serving.session)
+        same = serving.shadow is None or serving.session is None or serving.shadow.model == serving.session.model
+        wanted = None if same else serving.shadow
+        if partition.session is not None and partition.shadow is not wanted:
+            await self._change(partition, partial(partition.change_shadow, wanted), "shadowed", wanted)
+
+    async def _change(
+        self, partition: Partition, change: Callable[[], None], what: str, session: Session | None
+    ) -> None:
         began_ms = self._environment.monotonic()
-        await self._opened.locks.run_blocking(partial(partition.change_model, session))
+        await self._opened.locks.run_blocking(change)
         took_ms = self._environment.monotonic() - began_ms
         partition.watermark.missed(took_ms)
-        log.info(
-            "partition %d: served by %s from now on (warmed up in %d ms)", partition.number, session.model, took_ms
-        )
+        name = "nobody" if session is None else session.model
+        log.info("partition %d: %s by %s from now on, warmed up in %d ms", partition.number, what, name, took_ms)

@@ -23,7 +23,7 @@ from streams.worker.batches import Batches
 from streams.worker.closing import Closing
 from streams.worker.inputs import Inputs
 from streams.worker.leaving import LEAST_S, Leaving
-from streams.worker.models import Models
+from streams.worker.models import Models, Watched
 from streams.worker.open_partitions import OpenPartitions
 from streams.worker.opening import Opener
 from streams.worker.partition_locks import PartitionLocks, RunBlocking
@@ -33,9 +33,7 @@ from streams.worker.reopening import Reopener
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from inference.session import Session
     from schemas.errors import Broken
-    from streams.config.bundle_source import BundleSource
     from streams.kafka.batch import RecordBatch
     from streams.partition.partition import Partition
     from streams.worker.environment import Environment
@@ -57,12 +55,11 @@ class Worker:
         *,
         opener: Callable[[Environment], Opener] = Opener,
         run_blocking: RunBlocking | None = None,
-        bundle: BundleSource | None = None,
-        make_session: Callable[[], Session] | None = None,
+        watched: Watched | None = None,
     ) -> None:
         """Own nothing yet. opener: makes what opens partitions. run_blocking: see `PartitionLocks`.
 
-        bundle, make_session: see `Models`.
+        watched: see `Models`.
         """
         self.environment = environment
         self.locks = PartitionLocks(environment.partition_count, run_blocking)
@@ -70,7 +67,7 @@ class Worker:
         self.inputs = Inputs(environment)
         self.opened = OpenPartitions(environment.metrics, self.locks)
         self.partitions = self.opened.by_number
-        self.models = Models(environment, self.opened, source=bundle, make=make_session)
+        self.models = Models(environment, self.opened, watched)
         self.closing = Closing(environment, self.opened, self.models)
         self.reopener = Reopener(environment, self.opened, self.opener, self.inputs)
         self.leaving = Leaving(self.opened, self.closing, self.reopener)

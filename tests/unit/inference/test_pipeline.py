@@ -11,7 +11,8 @@ from features.grid import WindowGrid
 from features.sku_state import SkuState
 from inference import aggregation, bundle, ew_nb, scoring
 from inference.live_loss import LiveLoss
-from inference.pipeline import WindowOutputs, WindowPipeline, columns
+from inference.outputs import WindowOutputs
+from inference.pipeline import WindowPipeline, columns
 from inference.session import Session
 from inference.trend import trend
 from schemas.columns import ForecastColumns

@@ -8,14 +8,18 @@ import shutil
 from typing import TYPE_CHECKING
 
 import fsspec
+import msgspec
 import numpy as np
 import pytest
 
 from inference.bundle import MANIFEST, STEP
-from schemas.errors import BundleMismatch
+from inference.shadow import verdict
+from schemas.errors import BadSetting, BundleMismatch
 from schemas.inputs import CLICKS, ORDERS, PRICES
-from streams.commands.serve import make_session, source_of
+from streams.commands.serve import make_session, source_of, watched
 from streams.config.bundle_source import BundleSource
+from streams.settings import load
+from streams.worker.models import Models, Watched
 from tests.support.models import bundle_in
 from tests.support.partitions import DAY_MS, T0, click, open_partition, order, price_change, published, settings_for
 from tests.support.scripted import Bench
@@ -23,6 +27,7 @@ from tests.support.scripted import Bench
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from inference.session import Session
     from streams.settings import Settings
 
 SKUS = ("a", "b", "c")
@@ -60,8 +65,7 @@ def settings(broker: str, tmp_path: Path, served: Path) -> Settings:
 
 @pytest.fixture
 def bench(settings: Settings) -> Bench:
-    session = make_session(settings)
-    return Bench(settings, session=session, bundle=source_of(settings), make_session=lambda: make_session(settings))
+    return Bench(settings, session=make_session(settings), watched=watched(settings))
 
 
 def look(bench: Bench) -> None:
@@ -129,8 +133,7 @@ def test_all_partitions_go_over_before_the_same_window(
         settings,
         partitions=2,
         session=make_session(settings),
-        bundle=source_of(settings),
-        make_session=lambda: make_session(settings),
+        watched=watched(settings),
     )
     for partition in bench.worker.partitions.values():
         partition.sku_state.admission.owns = None  # type: ignore[assignment]  # SKUs wherever the test puts them
@@ -215,10 +218,15 @@ def test_another_net_begins_with_the_weight_of_one_that_is_new(
 
 def test_the_same_files_are_not_loaded_twice(bench: Bench, settings: Settings) -> None:
     loaded = []
-    models = bench.worker.models
-    models._make = lambda: loaded.append(1) or make_session(settings)  # type: ignore[func-returns-value]
+
+    def make(source: BundleSource) -> Session:
+        loaded.append(source)
+        return make_session(settings, source)
+
+    source = source_of(settings.bundle, settings)
+    models = Models(bench.worker.environment, bench.worker.opened, Watched(source, None, make))
     for _ in range(3):
-        look(bench)
+        asyncio.run(models.look())
     assert len(loaded) == 1
     bench.close()
 
@@ -239,3 +247,100 @@ def test_a_bundle_may_lie_behind_a_url(bundles: dict[str, Path], tmp_path: Path)
     assert len(list((tmp_path / "copies").iterdir())) == 2
     with pytest.raises(BundleMismatch, match=r"memory://nowhere cannot be read: step\.onnx: FileNotFoundError"):
         BundleSource("memory://nowhere", copies=tmp_path / "copies").stamp()
+
+
+# ---------------------------------------------------------------------- the shadow
+@pytest.fixture
+def shadowed(settings: Settings, bundles: dict[str, Path]) -> Settings:
+    return msgspec.structs.replace(settings, shadow_bundle=str(bundles["two"]))
+
+
+def test_a_shadow_forecasts_beside_the_model_that_serves_and_changes_nothing(
+    settings: Settings, shadowed: Settings, broker: str, tmp_path: Path
+) -> None:
+    alone = settings_for(broker, tmp_path / "alone", window_ms=DAY_MS, bundle=settings.bundle)
+    made = []
+    for each in (alone, shadowed):
+        bench = Bench(each, session=make_session(each), watched=watched(each))
+        look(bench)
+        bench.tick(after_ms=1_000)
+        for day in range(6):
+            sell(bench, day)
+        bench.flush()
+        bench.close()
+        made.append([{**f, "emitted_ms": 0} for f in published(each, "forecasts")])
+    assert made[0] == made[1]
+    beside = published(shadowed, "forecasts-shadow")
+    assert {f["model"].partition("+")[0] for f in beside} == {"test@2"}
+    assert sorted(f["id"] for f in beside) == sorted(f["id"] for f in made[1])
+    again = open_partition(shadowed, session=make_session(shadowed))
+    assert not again.store.scan.has_models_beside(again.meta.model), "nothing of it is stored"
+    again.close()
+
+
+def test_with_the_net_that_serves_as_its_shadow_it_would_say_the_same(
+    settings: Settings, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    put(bundles, "one", tmp_path / "same")
+    manifest = msgspec.json.decode((tmp_path / "same" / MANIFEST).read_bytes())
+    manifest["created_by"] = "somebody else"
+    (tmp_path / "same" / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    settings = msgspec.structs.replace(settings, shadow_bundle=str(tmp_path / "same"))
+    bench = Bench(settings, session=make_session(settings), watched=watched(settings))
+    look(bench)
+    for day in range(20):
+        sell(bench, day)
+    bench.flush()
+    served, beside = published(settings, "forecasts"), published(settings, "forecasts-shadow")
+    names = ("id", "quantiles", "mean", "sums", "trend", "source")
+    of_served = {f["id"]: [f[name] for name in names] for f in served}
+    assert len(beside) >= 18 * len(SKUS)
+    for forecast in beside:
+        assert [forecast[name] for name in names] == of_served[forecast["id"]]
+    found = verdict([bench.partition.pipeline.shadow_score])
+    assert found is not None
+    assert (found.windows, found.mean, found.high) == (14, 0, 0)
+    bench.close()
+
+
+@pytest.mark.parametrize("wish", ["off", "advise", "automatic"])
+def test_a_shadow_that_is_not_worse_is_advised_or_put_in_the_place_of_what_serves(
+    shadowed: Settings, bundles: dict[str, Path], served: Path, caplog: pytest.LogCaptureFixture, wish: str
+) -> None:
+    settings = msgspec.structs.replace(shadowed, shadow_promotion=wish)
+    bench = Bench(settings, session=make_session(settings), watched=watched(settings))
+    look(bench)
+    bench.tick(after_ms=1_000)
+    for day in range(8):
+        sell(bench, day)
+    look(bench)
+    assert "is not worse" not in caplog.text
+    score = bench.partition.pipeline.shadow_score
+    score.by_window = {number: np.array([9.0 + number % 2 / 10, 10, 30]) for number in range(14)}
+    for _ in range(3):
+        look(bench)
+    bounds = bench.worker.environment.metrics.shadow_loss.collect()[0].samples
+    assert {s.labels["bound"]: round(s.value, 2) for s in bounds} == {"low": -0.1, "mean": -0.1, "high": -0.09}
+    said = [line for line in caplog.messages if "is not worse" in line]
+    assert len(said) == (wish != "off")
+    assert all(line.endswith("-9.5% (-9.8% to -9.2%) over 14 windows") for line in said)
+    for day in range(8, 10):
+        sell(bench, day)
+    bench.flush()
+    serves = {"test@2"} if wish == "automatic" else {"test@1"}
+    assert models_by_day(settings)[8] == serves
+    same = (served / MANIFEST).read_bytes() == (bundles["two"] / MANIFEST).read_bytes()
+    assert same == (wish == "automatic")
+    if wish == "automatic":
+        assert bench.partition.shadow is None, "it is no shadow any more"
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "wish", "said"),
+    [("none", "advise", "nothing to compare it with"), ("shipped", "automatic", "a directory of your own")],
+)
+def test_settings_that_leave_a_shadow_nothing_to_do_are_refused(bundle: str, wish: str, said: str) -> None:
+    env = {"BUNDLE": bundle, "SHADOW_BUNDLE": "x", "SHADOW_PROMOTION": wish}
+    with pytest.raises(BadSetting, match=said):
+        load(environment={f"SKUTREND_{name}": value for name, value in env.items()})
