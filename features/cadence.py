@@ -5,7 +5,8 @@ len(LEVELS)), `mean` float32 (n, HORIZON), `sums` float32 (n, len(SUM_WINDOWS), 
 (sums: units per span), never negative and ascending along the levels. A model bundle made for other numbers is refused.
 
 Below, a `Cadence` for windows shorter than a day, of a day, of a week and of a month. All its numbers are windows, so
-that no day hides in them. Memories were tuned on day windows; those of the others are the same until measured.
+that no day hides in them. Memories were tuned on day windows, those of the plain forecast on hours, too; the others are
+the same until measured.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Cadence:
 
     phases: of one season; None: as many as there are windows in a day, up to 48. memories: how far the four running
     means of a SKU's units look back (fast, weekly, scale, slow); a mean of memory m takes 1/m of the newest window in.
-    views_memory, price_memory: the same of views and of the usual price. prior_windows: weight of the partition's
+    views_memory, price_memory: the same of views and of the usual price; plain_memories, plain_spread_memory: of the
+    levels and the spread of the plain forecast, in open windows. prior_windows: weight of the partition's
     typical scale against a young SKU's own windows. mature_after: open windows from which a SKU's scale tells what is
     typical. alert_age: windows a SKU must have lived before more than a giant spike is told of it. calm_windows: in a
     row, after which an alert ends.
@@ -56,6 +58,8 @@ class Cadence:
     memories: tuple[float, float, float, float] = (2.5, 7, 28, 90)
     views_memory: float = 14
     price_memory: float = 28
+    plain_memories: tuple[float, float] = (28, 10)
+    plain_spread_memory: float = 56
     prior_windows: float = 5
     mature_after: int = 28
     alert_age: int = 28
@@ -66,7 +70,7 @@ FAST, WEEKLY, SCALE, SLOW = range(4)
 """Positions in `Cadence.memories`."""
 
 DAY: Final = Cadence("day", phases=7)
-HOUR: Final = replace(DAY, name="hour", phases=None)
+HOUR: Final = replace(DAY, name="hour", phases=None, plain_memories=(200, 40), plain_spread_memory=200)
 WEEK: Final = replace(DAY, name="week", phases=1)
 MONTH: Final = replace(DAY, name="month", phases=1)
 

@@ -60,12 +60,13 @@ def learn_late(
     table["last_sale_ms"][slots[sold]] = np.maximum(table["last_sale_ms"][slots[sold]], starts_ms[sold])
     demand = {phase: sku_state.season.level_demand(phase) for phase in range(sku_state.season.length)}
     here = np.array([demand[sku_state.grid.phase(number)] for number in numbers.tolist()])
-    for which, memory in enumerate(ew_nb.MEMORIES):
+    cadence = sku_state.grid.cadence
+    for which, memory in enumerate(cadence.plain_memories):
         gain = 1 / memory
-        level = ew_nb.levels({"plain_level": table["plain_level"][slots]}, table["opens"][slots], which)
+        level = ew_nb.levels({"plain_level": table["plain_level"][slots]}, table["opens"][slots], cadence, which)
         expected = level.astype(np.float64) * here
         squares = ((new - expected) ** 2 - (old - expected) ** 2) / here
-        felt = np.power(1 - 1 / ew_nb.SPREAD_MEMORY, later) / ew_nb.SPREAD_MEMORY
+        felt = np.power(1 - 1 / cadence.plain_spread_memory, later) / cadence.plain_spread_memory
         spread = table["plain_spread"][slots, which] + (felt * squares).astype(np.float32)
         table["plain_spread"][slots, which] = np.maximum(spread, 0)
         table["plain_level"][slots, which] += (gain * np.power(1 - gain, later) * (new - old) / here).astype(np.float32)

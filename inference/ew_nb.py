@@ -21,13 +21,13 @@ from inference.arrays import as_float32
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from features.cadence import Cadence
     from features.season import Context
     from inference.arrays import Floats, Rows
 
-MEMORIES: Final = (28.0, 10.0)
-"""Open windows that the slow and the fast level look back."""
+LEVELS_KEPT: Final = 2
+"""The slow and the fast level; how many open windows they look back says `Cadence.plain_memories`."""
 
-SPREAD_MEMORY: Final = 56.0
 PRIOR_WINDOWS: Final = 3.0
 """Weight of what is typical, in windows, against a young SKU's own."""
 
@@ -40,8 +40,8 @@ FRACTION: Final = 0.1
 LEAST_MEAN: Final = 1e-3
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
-    ("plain_level", "<f4", (len(MEMORIES),), 0.0),  # EW mean of units / season, not yet corrected for age
-    ("plain_spread", "<f4", (len(MEMORIES),), 0.0),  # EW mean of squared errors / season, likewise, units^2
+    ("plain_level", "<f4", (LEVELS_KEPT,), 0.0),  # EW mean of units / season, not yet corrected for age
+    ("plain_spread", "<f4", (LEVELS_KEPT,), 0.0),  # EW mean of squared errors / season, likewise, units^2
 )
 
 
@@ -63,17 +63,19 @@ def update(
         return {}
     here = np.float32(context.demand)
     sold = cap_squarable(cap_units(np.asarray(units, np.float32), nu)).astype(np.float32)[:, None]
-    gain = (1 / np.array(MEMORIES)).astype(np.float32)
+    cadence = context.cadence
+    gain = (1 / np.array(cadence.plain_memories)).astype(np.float32)
     level = rows["plain_level"] + gain * (sold / here - rows["plain_level"])
-    means = np.stack([levels({"plain_level": level}, opens, at) for at in range(len(MEMORIES))], axis=1)
+    means = np.stack([levels({"plain_level": level}, opens, cadence, at) for at in range(LEVELS_KEPT)], axis=1)
     error = sold - means * here
-    spread = rows["plain_spread"] + np.float32(1 / SPREAD_MEMORY) * (error * error / here - rows["plain_spread"])
+    spread_gain = np.float32(1 / cadence.plain_spread_memory)
+    spread = rows["plain_spread"] + spread_gain * (error * error / here - rows["plain_spread"])
     return {"plain_level": as_float32(level), "plain_spread": as_float32(spread)}
 
 
-def levels(rows: Rows, opens: NDArray[np.int32], which: int = 0) -> NDArray[np.float32]:
+def levels(rows: Rows, opens: NDArray[np.int32], cadence: Cadence, which: int = 0) -> NDArray[np.float32]:
     """Give a level, float32 (n,), units per average open window: the slow one says how fast a SKU sells."""
-    return corrected(rows["plain_level"][:, which], opens, 1 / MEMORIES[which])
+    return corrected(rows["plain_level"][:, which], opens, 1 / cadence.plain_memories[which])
 
 
 def forecast(
@@ -87,10 +89,10 @@ def forecast(
 ) -> Forecast:
     """Forecast all steps and sums with one of the levels; a window in which the shop is closed sells nothing.
 
-    rows: columns of `COLUMNS`. which: position in `MEMORIES`. prior_nu: typical units per open window of the shop.
-    fractional: bool (n,), rows of SKUs that are sold in fractions.
+    rows: columns of `COLUMNS`. which: position in `Cadence.plain_memories`. prior_nu: typical units per open window of
+    the shop. fractional: bool (n,), rows of SKUs that are sold in fractions.
     """
-    level, spread = _shrunk(rows, which, opens, prior_nu)
+    level, spread = _shrunk(rows, which, opens, prior_nu, context.cadence)
     ahead = context.demand_next
     factors, back = np.unique(
         np.concatenate([ahead, [ahead[:span].sum() for span in SUM_WINDOWS]]), return_inverse=True
@@ -107,10 +109,10 @@ def forecast(
     return Forecast(found[:, back], (level[:, None] * ahead).astype(np.float32))
 
 
-def _shrunk(rows: Rows, which: int, opens: NDArray[np.int32], prior_nu: float) -> tuple[Any, Any]:
+def _shrunk(rows: Rows, which: int, opens: NDArray[np.int32], prior_nu: float, cadence: Cadence) -> tuple[Any, Any]:
     """Give level and spread, drawn towards what is typical while a SKU is young; float32 (n,) each."""
     seen, prior = opens.astype(np.float32), np.float32(PRIOR_WINDOWS)
-    level = (seen * levels(rows, opens, which) + prior * np.float32(prior_nu)) / (seen + prior)
-    spread = corrected(rows["plain_spread"][:, which], opens, 1 / SPREAD_MEMORY)
+    level = (seen * levels(rows, opens, cadence, which) + prior * np.float32(prior_nu)) / (seen + prior)
+    spread = corrected(rows["plain_spread"][:, which], opens, 1 / cadence.plain_spread_memory)
     usual = level * (np.float32(PRIOR_SIZES) + level)
     return level, (seen * spread + prior * usual) / (seen + prior)

@@ -68,7 +68,7 @@ class Experts:
             yield name, self.forecast(expert, slice(None))
 
     def plain(self, which: int, at: At) -> ew_nb.Forecast:
-        """Ask a plain forecast for some SKUs. which: position in `ew_nb.MEMORIES`."""
+        """Ask a plain forecast for some SKUs. which: position in `Cadence.plain_memories`."""
         return ew_nb.forecast(
             {name: self.rows[name][at] for name in OF_PLAIN},
             which,

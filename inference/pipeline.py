@@ -121,7 +121,7 @@ class WindowPipeline:
         first = table["first_number"][:count]
         live = first < number
         columns = {name: table[name][:count][live] for name, *_ in ew_nb.COLUMNS}
-        levels = ew_nb.levels(columns, table["opens"][:count][live])
+        levels = ew_nb.levels(columns, table["opens"][:count][live], self.sku_state.grid.cadence)
         self.aggregation.begin(levels, newcomers=int((first == number).sum()))
 
     def _nothing_expected(self, chunk: ClosingChunk) -> closing.Rows:
@@ -181,7 +181,7 @@ class WindowPipeline:
         rows = {name: table[name][chunk.slots] for name in _LEARNT}
         x = encode(chunk.after, chunk.facts, chunk.context)
         out = self._step(chunk, session, x, (rows["h"], rows["c"]))
-        levels = ew_nb.levels(rows, chunk.after["opens"])
+        levels = ew_nb.levels(rows, chunk.after["opens"], chunk.context.cadence)
         experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
         outside_panel = np.ones(len(levels), np.float32)
         served = self._serve(chunk, rows, experts, levels, outside_panel)
@@ -213,7 +213,7 @@ class WindowPipeline:
         x = encode(chunk.after, chunk.facts, chunk.context)
         out = self._step(chunk, session, x, (before["h"], before["c"]))
         rows["h"], rows["c"] = out.h, out.c
-        levels = ew_nb.levels(rows, chunk.after["opens"])
+        levels = ew_nb.levels(rows, chunk.after["opens"], chunk.context.cadence)
         experts = Experts(chunk.context, chunk.after, rows, out, self.sku_state.prior_nu)
         rows["draw"] = _drawn(rows["draw"], chunk.skus)
         served = self._serve(chunk, rows, experts, levels, rows["draw"])

@@ -245,6 +245,12 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - clic
     multiple=True,
     help="Hold these beside ours, too (repeat it for both). Needs the `references` extra, and minutes.",
 )
+@click.option(
+    "--window-ms",
+    "length_ms",
+    type=click.IntRange(1),
+    help="Window length, as SKUTREND_WINDOW_MS (default: the bundle's; of others there are plain forecasts only).",
+)
 @click.option("--scores", type=click.Path(dir_okay=False, path_type=Path), help="JSON file for every measure.")
 @_shop_days
 @click.pass_context
@@ -252,8 +258,9 @@ def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Forecast at rolling origins with the code that serves, offline."""
     from streams.commands.backtest import run  # noqa: PLC0415
 
+    window_ms = options.pop("length_ms")
     with event_files(options) as files:
-        run(files, money=_settings(ctx).money, **_days_of(ctx, options))
+        run(files, money=_settings(ctx).money, window_ms=window_ms, **_days_of(ctx, options))
 
 
 @cli.group()

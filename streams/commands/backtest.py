@@ -1,9 +1,10 @@
 """The `backtest` command: what live would have served, at rolling origins, from event files.
 
 The same SKU state, model, live scoring and choice of source as in the worker; only Kafka, RocksDB and the clock are
-missing; windows are those that the bundle has learnt. An origin is the start of the first forecast window; the forecast
-there is made when the window before it closes, from that and earlier windows alone. Which days the shop is closed is
-known in advance, as the calendar is. What came true is held against it, as far as the events reach.
+missing; windows are those that the bundle has learnt, if no others are wished for. An origin is the start of the first
+forecast window; the forecast there is made when the window before it closes, from that and earlier windows alone. Which
+days the shop is closed is known in advance, as the calendar is. What came true is held against it, as far as the events
+reach.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     count: int,
     horizon: int,
     grid: WindowGrid,
+    window_ms: int | None = None,
     references: Sequence[str] = (),
     scores: Path | None = None,
     money: ShopCurrency | None = None,
 ) -> None:
     """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made).
 
+    window_ms: None: those that the bundle has learnt; of others there are plain forecasts, without the net.
     references: of `references.NAMES`, to be held beside ours. scores: JSON file for every measure.
     """
     if not out.parent.is_dir():
@@ -78,7 +81,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     if scores is not None:
         directories.probe(scores.parent, what=f"the directory {scores.parent} (--scores)", error=BadInput)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
-    grid = replace(grid, window_ms=session.bundle.manifest.window_ms)
+    grid = replace(grid, window_ms=window_ms or session.bundle.manifest.window_ms)
     events = event_tables.load_with_progress(files)
     money = money or ShopCurrency()
     sku_state = SkuState(grid, extra_columns=columns(session), money=money)

@@ -115,4 +115,5 @@ def test_a_customer_is_found_in_the_inputs_only(
         service.await_closed(FIRST_MS + 6 * DAY_MS)
         service.stop("w")
     sold = {w["window_start_ms"]: w["units"] for w in values(kafka.bootstrap, f"{topic_prefix}windows") if w["units"]}
-    assert sold == {FIRST_MS: 1.0, FIRST_MS + 3 * DAY_MS: 1.0, FIRST_MS + 5 * DAY_MS: 4.0}
+    on_time = {FIRST_MS: 1.0, FIRST_MS + 3 * DAY_MS: 1.0, FIRST_MS + 5 * DAY_MS: 4.0}
+    assert sold == on_time | {FIRST_MS + DAY_MS: 1.0}, "the late one has corrected its window"

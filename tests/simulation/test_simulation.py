@@ -9,9 +9,9 @@ import pytest
 from tests.simulation.runs import run
 
 FEW = 4
-SEEDS = 100
+SEEDS = 130
 MUST_HAVE_HAPPENED = (
-    *("folded", "duplicate", "late", "rejected", "windows published", "commits"),
+    *("folded", "duplicate", "late", "rejected", "windows published", "windows corrected", "commits"),
     *("fail_before", "fail_after", "fenced", "zombies", "flush of a zombie", "moved", "killed"),
     *("disks lost", "compacted", "scale moved"),
     *("refused by offset", "refused as stale"),

@@ -67,6 +67,19 @@ def test_a_bundle_for_hours_is_trained_checked_measured_and_served(orders: Path,
     assert origins == [FIRST_MS + (4 * 24 + 6 * i) * HOUR_MS for i in range(3)], "six hours apart, not six days"
 
 
+def test_hours_are_backtested_with_a_bundle_of_days_by_plain_forecasts(orders: Path, tmp_path: Path) -> None:
+    out, scores = tmp_path / "forecasts.parquet", tmp_path / "scores.json"
+    where = ("--first-origin", "2011-03-18", "--every", "6", "--count", "3", "--out", str(out))
+    skutrend("backtest", "--orders", str(orders), "--window-ms", str(HOUR_MS), *where, "--scores", str(scores))
+    origins = sorted(set(pq.read_table(out)["origin_ms"].to_pylist()))
+    assert origins == [FIRST_MS + (4 * 24 + 6 * i) * HOUR_MS for i in range(3)]
+    loss = {
+        row["source"]: row["wql"] for row in json.loads(scores.read_bytes()) if row["class"] == row["steps"] == "all"
+    }
+    assert loss["served"] <= 1.02 * loss["ewnb"]
+    assert loss["ewnb"] < loss["seasonal_naive"]
+
+
 def test_a_length_that_is_no_window_is_a_sentence(orders: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
         cli, ["train", "--orders", str(orders), "--out", str(tmp_path / "b"), "--window-ms", "7000000"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.cadence import HORIZON
+from features.cadence import DAY, HORIZON
 from features.grid import WindowGrid
 from features.season import Context, SeasonProfile, context
 from inference import ew_nb
@@ -54,10 +54,10 @@ def forecast(rows: dict[str, NDArray[Any]], found: Context, opens: int, which: i
 def test_a_level_is_the_weighted_mean_of_what_was_sold() -> None:
     units = [[float(day % 5)] for day in range(40)]
     rows, _ = learnt(units)
-    for at, memory in enumerate(ew_nb.MEMORIES):
+    for at, memory in enumerate(DAY.plain_memories):
         weights = (1 - 1 / memory) ** np.arange(39, -1, -1)
         wanted = np.average([day % 5 for day in range(40)], weights=weights)
-        level, _ = ew_nb._shrunk(rows, at, np.array([40_000], np.int32), 1.0)  # noqa: SLF001 - no prior left
+        level, _ = ew_nb._shrunk(rows, at, np.array([40_000], np.int32), 1.0, DAY)  # noqa: SLF001 - no prior left
         corrected = rows["plain_level"][0, at] / (1 - (1 - 1 / memory) ** 40)
         assert corrected == pytest.approx(wanted, rel=1e-4)
         assert level[0] == pytest.approx(rows["plain_level"][0, at], rel=1e-3)
@@ -67,7 +67,7 @@ def test_quantiles_are_those_of_the_law_and_sums_of_their_own() -> None:
     dice = np.random.default_rng(4)
     rows, found = learnt(dice.poisson(6, (200, 1)).astype(float).tolist())
     made = forecast(rows, found, 200)
-    level, spread = ew_nb._shrunk(rows, 0, np.array([200], np.int32), 1.0)  # noqa: SLF001
+    level, spread = ew_nb._shrunk(rows, 0, np.array([200], np.int32), 1.0, DAY)  # noqa: SLF001
     demand = found.demand_next
     for at, factor in ((0, demand[0]), (13, demand[13]), (HORIZON, demand[:7].sum()), (HORIZON + 1, demand.sum())):
         mean, variance = level * factor, spread * factor
@@ -111,7 +111,7 @@ def test_what_is_sold_in_fractions_is_forecast_in_tenths() -> None:
 
 def test_a_giant_order_moves_a_level_by_what_outliers_count() -> None:
     rows, _ = learnt([[10.0]] * 50 + [[1e12]])
-    assert rows["plain_level"][0, 0] < 10.0 + 200.0 / ew_nb.MEMORIES[0]
+    assert rows["plain_level"][0, 0] < 10.0 + 200.0 / DAY.plain_memories[0]
 
 
 def test_a_day_on_which_the_shop_is_closed_says_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.cadence import DAY_MS, HOUR_MS, LEVELS
+from features.cadence import DAY, DAY_MS, HOUR_MS, LEVELS
 from features.encoding import fingerprint
 from features.grid import WindowGrid
 from features.sku_state import SkuState
@@ -132,7 +132,7 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
     np.testing.assert_array_equal(found.actual_units, [sold(29)[sku] for sku in found.sku])
     last7 = np.array([sum(sold(day)[sku] for day in range(23, 30)) for sku in found.sku])
     table = pipeline.sku_state.table
-    levels = ew_nb.levels({name: table[name][:3] for name, *_ in ew_nb.COLUMNS}, table["opens"][:3])
+    levels = ew_nb.levels({name: table[name][:3] for name, *_ in ew_nb.COLUMNS}, table["opens"][:3], DAY)
     slope = slopes[aggregation.class_of(levels)]
     usual7 = levels * pipeline.sku_state.season.demand(np.arange(7)).sum()
     expected = trend(
