@@ -44,8 +44,9 @@ DORMANT_WINDOWS: Final = 10_000
 class Cadence:
     """What one family of windows needs; every number is a count of windows.
 
-    phases: of one season; None: as many as there are windows in a day, up to 48. memories: how far the four running
-    means of a SKU's units look back (fast, weekly, scale, slow); a mean of memory m takes 1/m of the newest window in.
+    phases: of one season, a week's days, or one; None: as many as there are windows in a day, up to 48, on each day of
+    the week. memories: how far the four running means of a SKU's units look back (fast, weekly, scale, slow); a mean of
+    memory m takes 1/m of the newest window in.
     views_memory, price_memory: the same of views and of the usual price; plain_memories, plain_spread_memory: of the
     levels and the spread of the plain forecast, in open windows. prior_windows: weight of the partition's
     typical scale against a young SKU's own windows. mature_after: open windows from which a SKU's scale tells what is

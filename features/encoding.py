@@ -111,7 +111,8 @@ def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
     x[:, 18] = np.log1p(cap_clicks(happened.carts))
     x[:, 19] = scaled(happened.returned_units)
     x[:, 20] = rows["fractional"] == 0
-    angle = 2 * np.pi * context.phase / max(context.season_length, 1)
+    position, length = context.turn
+    angle = 2 * np.pi * position / length
     x[:, 21], x[:, 22] = np.sin(angle), np.cos(angle)
     x[:, 23] = context.season_next[0] - 1
     known = context.known[0]

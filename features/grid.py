@@ -28,6 +28,9 @@ from schemas.errors import BadSetting
 
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00Z: an older event time is a broken clock
 _LAST_YEAR = 2100
+_MOST_DAY_PHASES = 48
+_WEEK_DAYS = 7
+_EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 LATEST_MS = 4_102_358_400_000  # 2099-12-31T00:00Z: the calendar ends with the year, in every time zone
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -169,21 +172,37 @@ class WindowGrid:
 
     @property
     def season_length(self) -> int:
-        """How many phases one season has: a week's days, at most 48 of a day of anything shorter, else one."""
+        """How many phases one season has: a week's days, at most 48 of each of them of anything shorter, else one."""
         phases = self.cadence.phases
-        return min(DAY_MS // self.window_ms, 48) if phases is None else phases
+        return self.day_phases * self.season_days if phases is None else phases
+
+    @property
+    def day_phases(self) -> int:
+        """How many phases a day has: at most 48."""
+        return min(DAY_MS // self.window_ms, _MOST_DAY_PHASES) if self.is_fixed else 1
+
+    @property
+    def season_days(self) -> int:
+        """How many days with phases of their own a season has: of windows below a day those of a week, else one."""
+        return _WEEK_DAYS if self.is_fixed else 1
 
     @property
     def season_windows(self) -> int:
-        """How many windows later the same phase comes again."""
+        """How many windows later about the same is to be expected: a day of windows below a day, else a season."""
         return DAY_MS // self.window_ms if self.is_fixed else self.season_length
 
     def phase(self, number: int) -> int:
-        """Give the position of a window in its season, 0 <= phase < season_length (day windows: Monday is 0)."""
+        """Give the position of a window in its season, 0 <= phase < season_length (Monday comes first)."""
         if not self.is_fixed:
             return int(self._windows[1][number]) if self.window_ms == DAY_MS else 0
+        return int(self._phases(np.array([number], np.int64))[0])
+
+    def _phases(self, numbers: Int64) -> Int64:
+        """Give those of windows below a day, (n,)."""
         per_day = DAY_MS // self.window_ms
-        return int((number % per_day) * self.season_length // per_day)
+        day, window = np.divmod(numbers, per_day)
+        phases: Int64 = (day + _EPOCH_WEEKDAY) % _WEEK_DAYS * self.day_phases + window * self.day_phases // per_day
+        return phases
 
     def phase_counts(self, first: int, stop: int) -> Int64:
         """Count the windows from `first` up to `stop` (without it) by phase; int64 (season,)."""
@@ -191,11 +210,11 @@ class WindowGrid:
             return np.bincount(self._windows[1][first:stop], minlength=self.season_length)
         if not self.is_fixed:
             return np.array([stop - first], np.int64)
-        per_day = self.season_windows
-        days, rest = divmod(stop - first, per_day)
-        phases = np.arange(per_day) * self.season_length // per_day
-        found: Int64 = days * np.bincount(phases, minlength=self.season_length)
-        return found + np.bincount(phases[(first + np.arange(rest)) % per_day], minlength=self.season_length)
+        per_week = self.season_windows * _WEEK_DAYS
+        weeks, rest = divmod(stop - first, per_week)
+        phases = self._phases(first + np.arange(min(per_week, stop - first)))
+        found: Int64 = np.bincount(phases[:rest], minlength=self.season_length)
+        return found + weeks * np.bincount(phases, minlength=self.season_length) if weeks else found
 
     @property
     def signature(self) -> str:

@@ -22,6 +22,7 @@ _LEVEL_GAIN = 1 / 28  # of the level against which a phase's demand is held
 _RATIO_GAIN = 0.12
 _MOST_RATIO = 4.0
 _LEAST_DEMAND = 0.2
+_FEW_VISITS = 2  # of a phase on one of several days, that say little
 
 
 @dataclass
@@ -32,10 +33,13 @@ class SeasonProfile:
     holidays in a row. fast, slow, slower: shop level in units per open window, season taken out. ratio: float64 (m,),
     units of a phase by the shop's running mean of units per open window; level, weight: that mean, not yet corrected
     for its start, and what corrects it. Where the shop grows all ratios lie above one, by as much as a running mean
-    lags.
+    lags. days: into so many the phases fall; one that has hardly been seen is taken to be as the others at its time of
+    day. level_gain: of that running mean.
     """
 
     length: int
+    days: int = 1
+    level_gain: float = _LEVEL_GAIN
     lines: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     units: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     visits: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -75,6 +79,8 @@ class SeasonProfile:
             self._move_level(units)
             usual = self.level / self.weight
             held = min(units / usual, _MOST_RATIO) if usual > 0 else 0.0
+            if self.days > 1 and self.lines[phase] <= _NEVER_SELLS_LINES:
+                self.ratio[phase] = self._at_that_time(self.ratio)[phase]
             self.ratio[phase] += max(_RATIO_GAIN, 1 / (self.visits[phase] + 2)) * (held - self.ratio[phase])
         self.missed[phase] = 0 if was_open else self.missed[phase] + 1
         # a holiday says nothing about its weekday, many in a row do; a phase that never sold may start to
@@ -120,8 +126,8 @@ class SeasonProfile:
         self.slower += max(_SLOWER, 1 / self.open_windows) * (level - self.slower)
 
     def _move_level(self, units: float) -> None:
-        self.level += _LEVEL_GAIN * (units - self.level)
-        self.weight += _LEVEL_GAIN * (1.0 - self.weight)
+        self.level += self.level_gain * (units - self.level)
+        self.weight += self.level_gain * (1.0 - self.weight)
 
     def index(self, phases: NDArray[np.int64]) -> Float32:
         """Give the demand of phases relative to the average open one, float32 (n,): 0 where closed, 1 where unknown."""
@@ -131,9 +137,14 @@ class SeasonProfile:
         if usual <= 0:
             return np.ones(len(phases), np.float32)
         trust = self.visits / (self.visits + _SHRINK_VISITS)
-        index = np.clip(1 + trust * (self.units / usual - 1), 0.2, 5.0)
+        before = 1.0 if self.days == 1 else self._at_that_time(self.units / usual)
+        index = np.clip(before + trust * (self.units / usual - before), 0.2, 5.0)
         index[~is_open] = 0.0
-        index[~known] = 1.0
+        if self.days == 1:
+            index[~known] = 1.0
+        else:
+            hardly = self.visits < _FEW_VISITS
+            index[hardly] = self._at_that_time(np.where(is_open, self.units / usual, 0.0))[hardly]
         found: Float32 = index[phases].astype(np.float32)
         return found
 
@@ -142,8 +153,23 @@ class SeasonProfile:
 
         0 where the shop is closed, 1 where nothing is known.
         """
-        found: Float32 = np.where(self.index(phases) > 0, self.ratio[phases], 0.0).astype(np.float32)
+        ratio = self.ratio
+        if self.days > 1:
+            ratio = np.where(self.lines > _NEVER_SELLS_LINES, ratio, self._at_that_time(ratio))
+        found: Float32 = np.where(self.index(phases) > 0, ratio[phases], 0.0).astype(np.float32)
         return found
+
+    def _at_that_time(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Average values of phases, (m,), over the days on which the shop has sold at their time of day; (m,).
+
+        1 at a time at which it has on none, and is not known to be closed; 0 where it is.
+        """
+        shape = (self.days, self.length // self.days)
+        by_day, sold = values.reshape(shape), (self.lines > _NEVER_SELLS_LINES).reshape(shape)
+        count = sold.sum(axis=0)
+        mean = np.where(sold, by_day, 0.0).sum(axis=0) / np.maximum(count, 1)
+        is_closed = (self.visits > 0).reshape(shape).any(axis=0)
+        return np.tile(np.where(count > 0, mean, np.where(is_closed, 0.0, 1.0)), self.days)
 
     def level_demand(self, phase: int) -> float:
         """Give what a phase sells relative to the average open one, at least 0.2."""
@@ -169,7 +195,8 @@ class SeasonProfile:
 class Context:
     """One closed window as the whole shop saw it, and the calendar of the windows to come.
 
-    season_length: phases; season_windows: windows until the same phase comes again.
+    season_length: phases; season_windows: windows until about the same is to be expected. turn: which phase of these it
+    has, and of how many.
     season_next: float32 (HORIZON,), index of the following windows; season_sums: float32 (S,), its sums. demand: of
     this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones. known:
     what is known in advance of this window and the following ones.
@@ -182,6 +209,7 @@ class Context:
     cadence: Cadence
     season_length: int
     season_windows: int
+    turn: tuple[int, int]
     is_open: bool
     index: float
     trend: float
@@ -191,6 +219,11 @@ class Context:
     demand: float
     demand_next: Float32
     known: tuple[KnownWindow, ...]
+
+
+def profile_of(grid: WindowGrid) -> SeasonProfile:
+    """Make that of a partition with these windows, before the first."""
+    return SeasonProfile(grid.season_length, days=grid.season_days, level_gain=1 / grid.cadence.plain_memories[0])
 
 
 def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bool) -> Context:
@@ -209,6 +242,7 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
         cadence=grid.cadence,
         season_length=season.length,
         season_windows=grid.season_windows,
+        turn=(phase % grid.day_phases, grid.day_phases) if grid.is_fixed else (phase, max(season.length, 1)),
         is_open=is_open,
         index=float(season.index(np.array([phase]))[0]),
         trend=season.trend,

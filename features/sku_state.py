@@ -51,7 +51,7 @@ class SkuState:
         self.table = SkuTable((*closing.COLUMNS, *extra_columns))
         self.windows = OpenWindows()
         self.seen = tuple(SeenIds() for _ in INPUTS)
-        self.season = season.SeasonProfile(grid.season_length)
+        self.season = season.profile_of(grid)
         self.prior_nu = 1.0
         self.money = money or ShopCurrency()
         self.admission = Admission(grid, owns=owns, max_ahead_ms=max_ahead_ms, money=self.money)

@@ -116,10 +116,12 @@ def season_state(sku_state: SkuState) -> SeasonState:
 def restore_season(sku_state: SkuState, stored: SeasonState) -> None:
     """Put a stored season back."""
     s = sku_state.season
-    s.lines, s.units = np.array(stored.lines), np.array(stored.units)
-    s.visits, s.missed = np.array(stored.visits, np.int64), np.array(stored.missed, np.int64)
+    # of windows below a day earlier versions had one day for all
+    times = s.length // len(stored.lines) if stored.lines and s.length % len(stored.lines) == 0 else 1
+    s.lines, s.units = np.tile(stored.lines, times), np.tile(stored.units, times)
+    s.visits, s.missed = (np.tile(np.array(each, np.int64), times) for each in (stored.visits, stored.missed))
     s.fast, s.slow, s.open_windows = stored.fast, stored.slow, stored.open_windows
-    s.ratio, s.level, s.weight = np.array(stored.ratio), stored.level, stored.weight
+    s.ratio, s.level, s.weight = np.tile(stored.ratio, times), stored.level, stored.weight
     s.slower = stored.slow if stored.slower is None else stored.slower
 
 

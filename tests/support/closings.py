@@ -49,7 +49,8 @@ def happened(units: ArrayLike, **other: ArrayLike) -> WindowFacts:
 def window_context(window: int, *, is_open: bool = True, **other: Any) -> Context:  # noqa: ANN401 - fields of Context
     """What the shop is like in the `window`-th window."""
     number = FIRST + window
-    return dataclasses.replace(_QUIET, number=number, phase=GRID.phase(number), is_open=is_open, **other)
+    phase = GRID.phase(number)
+    return dataclasses.replace(_QUIET, number=number, phase=phase, turn=(phase, 7), is_open=is_open, **other)
 
 
 def step(rows: Rows, facts: WindowFacts, context: Context, *, prior_nu: float = 1.0) -> NDArray[np.float32]:

@@ -18,9 +18,9 @@ from inference.alerting import AlertRules
 @pytest.mark.parametrize(
     ("window_ms", "expected", "season_length"),
     [
-        (5 * MINUTE_MS, HOUR, 48),
-        (HOUR_MS, HOUR, 24),
-        (6 * HOUR_MS, HOUR, 4),
+        (5 * MINUTE_MS, HOUR, 7 * 48),
+        (HOUR_MS, HOUR, 7 * 24),
+        (6 * HOUR_MS, HOUR, 7 * 4),
         (DAY_MS, DAY, 7),
         (WEEK_MS, WEEK, 1),
         (28 * DAY_MS, MONTH, 1),

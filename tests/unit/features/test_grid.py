@@ -153,26 +153,28 @@ def test_a_grid_that_cannot_tile_the_calendar_is_refused_by_setting_and_value(
 @pytest.mark.parametrize(
     ("window_ms", "season", "season_windows"),
     [
-        (MINUTE_MS, 48, 1440),
-        (30 * MINUTE_MS, 48, 48),
-        (HOUR_MS, 24, 24),
-        (12 * HOUR_MS, 2, 2),
+        (MINUTE_MS, 7 * 48, 1440),
+        (30 * MINUTE_MS, 7 * 48, 48),
+        (HOUR_MS, 7 * 24, 24),
+        (12 * HOUR_MS, 7 * 2, 2),
         (DAY_MS, 7, 7),
         (WEEK_MS, 1, 1),
     ],
 )
-def test_a_season_is_a_day_of_short_windows_or_a_week_of_days(window_ms: int, season: int, season_windows: int) -> None:
+def test_a_season_is_a_week_of_short_windows_or_of_days(window_ms: int, season: int, season_windows: int) -> None:
     grid = WindowGrid(window_ms=window_ms)
     assert (grid.season_length, grid.season_windows) == (season, season_windows)
     first = grid.number(utc_ms("2024-03-10"))
-    phases = [grid.phase(first + i) for i in range(season_windows)]
+    phases = [grid.phase(first + i) for i in range(7 * season_windows if grid.is_fixed else season_windows)]
     assert sorted(set(phases)) == list(range(season))
     assert len({phases.count(phase) for phase in range(season)}) == 1
 
 
-def test_hours_have_the_phase_of_their_place_in_the_utc_day() -> None:
+def test_hours_have_the_phase_of_their_place_in_the_utc_week() -> None:
     grid = WindowGrid(window_ms=HOUR_MS)
-    assert [grid.phase(grid.number(utc_ms(f"2024-03-10T{hour:02d}:30"))) for hour in range(24)] == list(range(24))
+    for weekday, day in enumerate(range(4, 11)):  # 4 March 2024 is a Monday
+        phases = [grid.phase(grid.number(utc_ms(f"2024-03-{day:02d}T{hour:02d}:30"))) for hour in range(24)]
+        assert phases == list(range(24 * weekday, 24 * weekday + 24))
 
 
 @pytest.mark.parametrize("timezone", ["Europe/London", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kolkata"])

@@ -9,7 +9,7 @@ import pytest
 
 from features.cadence import HORIZON, HOUR_MS, SUM_WINDOWS
 from features.grid import WindowGrid
-from features.season import SeasonProfile, context
+from features.season import SeasonProfile, context, profile_of
 from tests.support.closings import FIRST, GRID
 
 WEEK = np.arange(7)
@@ -131,7 +131,42 @@ def test_the_context_looks_ahead_over_the_next_windows_and_their_sums() -> None:
     assert (around.season_length, around.season_windows) == (7, 7)
 
 
-def test_hours_have_a_season_of_a_day() -> None:
+def test_hours_have_a_season_of_a_week_and_come_again_after_a_day() -> None:
     grid = WindowGrid(window_ms=HOUR_MS)
-    around = context(grid, SeasonProfile(grid.season_length), grid.number(1_299_456_000_000), is_open=False)
-    assert (around.season_length, around.season_windows, around.phase, around.is_open) == (24, 24, 0, False)
+    tuesday_6 = grid.number(1_299_456_000_000) + 30
+    around = context(grid, profile_of(grid), tuesday_6, is_open=False)
+    assert (around.season_length, around.season_windows, around.phase) == (7 * 24, 24, 30)
+    assert (around.turn, around.is_open) == ((6, 24), False)
+
+
+def shop_by_hours(weeks: int, *, sundays: float = 0.0, from_week: int = 0) -> SeasonProfile:
+    """A shop that sells 10 units an hour from 8 to 20, on Sundays another share of that."""
+    season = profile_of(WindowGrid(window_ms=HOUR_MS))
+    for phase in range(7 * 24):
+        for week in range(weeks):
+            day, hour = divmod(phase, 24)
+            sold = 10.0 * (8 <= hour < 20) * (sundays if day == 6 else 1)
+            if week >= from_week:
+                season.observe(phase=phase, lines=sold, units=sold)
+    return season
+
+
+def test_hours_of_a_day_that_is_new_are_as_those_of_the_others() -> None:
+    season = profile_of(WindowGrid(window_ms=HOUR_MS))
+    for phase in range(3 * 24):
+        sold = 10.0 * (8 <= phase % 24 < 20)
+        season.observe(phase=phase, lines=sold, units=sold)
+    thursday = np.arange(3 * 24, 4 * 24)
+    index, demand = season.index(thursday), season.demand(thursday)
+    assert index.tolist() == [1.0 * (8 <= hour < 20) for hour in range(24)]
+    assert (demand > 0).tolist() == (index > 0).tolist()
+
+
+def test_hours_of_a_day_off_are_known_after_some_weeks() -> None:
+    season = shop_by_hours(5)
+    sunday, monday = np.arange(6 * 24, 7 * 24), np.arange(24)
+    assert not season.index(sunday).any()
+    assert not season.demand(sunday).any()
+    assert season.index(monday)[8:20].min() > 0.9
+    half = shop_by_hours(12, sundays=0.5)
+    assert 0.4 < half.index(sunday)[12] / half.index(monday)[12] < 0.65
