@@ -142,8 +142,10 @@ class Models:
             return
         self._advised = shadow.model
         against = "what is served" if current is None else current.model
-        log.warning("shadow %s is not worse than %s: loss %s", shadow.model, against, found)
-        if wish == "automatic" and self._serving is not None:
+        is_promoted = wish == "automatic" and self._serving is not None
+        what = "it is put in its place" if is_promoted else "put it in the place of SKUTREND_BUNDLE, if you wish"
+        log.warning("shadow %s is not worse than %s: loss %s; %s", shadow.model, against, found, what)
+        if is_promoted and self._serving is not None:
             try:
                 await asyncio.to_thread(self._serving.source.put, shadow.bundle.directory)
             except BundleMismatch as error:

@@ -323,7 +323,8 @@ def test_a_shadow_that_is_not_worse_is_advised_or_put_in_the_place_of_what_serve
     assert {s.labels["bound"]: round(s.value, 2) for s in bounds} == {"low": -0.1, "mean": -0.1, "high": -0.09}
     said = [line for line in caplog.messages if "is not worse" in line]
     assert len(said) == (wish != "off")
-    assert all(line.endswith("-9.5% (-9.8% to -9.2%) over 14 windows") for line in said)
+    assert all("loss -9.5% (-9.8% to -9.2%) over 14 windows; " in line for line in said)
+    assert all(line.endswith("put in its place") == (wish == "automatic") for line in said)
     for day in range(8, 10):
         sell(bench, day)
     bench.flush()
