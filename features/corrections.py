@@ -47,6 +47,7 @@ CLOSED: Final = np.dtype(
 )
 """What a SKU had in a closed window; also its binary layout in the store (little-endian)."""
 
+NOWHERE: Final = -(1 << 62)
 _SUMS: Final = list(FOLDED.names or ())
 Rows = dict[bytes, bytes]
 
@@ -113,6 +114,7 @@ class Corrections:
     def __init__(self, grid: WindowGrid, *, within_ms: int, stored: Stored | None = None) -> None:
         """Start where nothing has been corrected."""
         self.grid, self.within_ms, self.stored = grid, within_ms, stored or Nothing()
+        self.floor = NOWHERE  # window before which nothing is ever corrected
         self.forecasts = False
         self.moved_units: Callable[..., None] = lambda *_: None  # what else is learnt from units, see `_move`
         self._rows: dict[int, Rows] = {}  # not yet taken to be stored
@@ -127,7 +129,8 @@ class Corrections:
         """Give the oldest window that an event can still change; `first_open` where none can be."""
         if self.within_ms <= 0:
             return first_open
-        return min(self.grid.number(self.grid.start_ms(first_open) - self.within_ms), first_open)
+        first = self.grid.number(self.grid.start_ms(first_open) - self.within_ms)
+        return min(max(first, self.floor), first_open)
 
     # ------------------------------------------------------------------ close
     def closed(self, window: OpenWindow, chunk: ClosingChunk, table: SkuTable) -> None:

@@ -216,6 +216,13 @@ class Partition:
         self._note_currency()
         return outcome
 
+    def end_history(self, first_live: int) -> None:
+        """Take note that windows before `first_live` are of a history: what a topic tells of them is told already."""
+        self.meta.corrected_from = first_live
+        if self.sku_state.corrections is not None:
+            self.sku_state.corrections.floor = first_live
+        self._changes.has_any = True
+
     def _note_currency(self) -> None:
         """Keep the currency of the money seen, and warn where it was only taken to be the shop's."""
         if self.sku_state.currency != self.meta.currency:

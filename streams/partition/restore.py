@@ -37,6 +37,8 @@ def restore(store: Store, state: WorkingState) -> Meta | None:
     stored.restore_first_open(sku_state, meta.first_open)
     metas.restore_season(sku_state, meta.season)
     sku_state.prior_nu = meta.prior_nu
+    if sku_state.corrections is not None and meta.corrected_from is not None:
+        sku_state.corrections.floor = meta.corrected_from
     _restore_model(store, state, meta)
     _restore_open_windows(store, state, meta.first_open)
     state.watermark.value_ms = meta.watermark_ms

@@ -121,6 +121,7 @@ def fold(
     close_before(cut.first_open)
     for number in filled[len(before) :]:
         _absorb(partition, events, by_input, number, tally, now_ms=now_ms)
+    partition.end_history(cut.first_open)
     return tally
 
 

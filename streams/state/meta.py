@@ -71,7 +71,8 @@ class Meta(msgspec.Struct, omit_defaults=True):
     input, its newest event time; windows_closed: also those without any live SKU, which are closed many at a time;
     skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
     as brokers gave one. model: whose state is beside the SKU rows, `Bundle.id` or "none"; live: how good its forecasts
-    were; None where that is not known; blend: how its experts are weighted and calibrated.
+    were; None where that is not known; blend: how its experts are weighted and calibrated. corrected_from: window
+    before which late events change nothing, because a history has told its events under other ids.
     """
 
     format: int
@@ -93,6 +94,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     topic_ids: dict[str, str] = {}
     live: LiveState | None = None
     blend: bytes = b""
+    corrected_from: int | None = None
 
 
 def season_state(sku_state: SkuState) -> SeasonState:

@@ -227,3 +227,24 @@ def test_the_newest_forecast_is_made_again_and_counts_its_late_events(broker: st
     newest = [f for f in published(settings, "forecasts") if f["window_start_ms"] == T0 + 40 * DAY_MS]
     assert {f["revision"] for f in newest} == {0}, "a new window starts anew"
     partition.close()
+
+
+def test_what_a_history_has_told_is_not_counted_again_when_the_bus_tells_it(settings: Settings) -> None:
+    """An export and a bus know the same order under different ids."""
+    partition = open_partition(settings)
+    take(partition, ORDERS, order("exported", "a", T0))
+    reach(partition, T0 + 2 * HOUR_MS)
+    first_open = partition.sku_state.windows.first_open
+    assert first_open is not None
+    partition.end_history(first_open)
+    partition.flush(now_ms=NOW_MS)
+    partition.close()
+    partition = open_partition(settings)
+    take(partition, ORDERS, order("on the bus", "a", T0))
+    take(partition, ORDERS, order("2", "a", T0 + HOUR_MS))
+    reach(partition, T0 + 3 * HOUR_MS + 10 * MINUTE_MS)
+    take(partition, ORDERS, order("3", "a", T0 + HOUR_MS + MINUTE_MS), order("4", "a", T0 + 2 * HOUR_MS))
+    assert [w["revision"] for w in told(partition, "a", 0)] == [0]
+    assert [(w["revision"], w["units"]) for w in told(partition, "a", 1)] == [(0, 1), (1, 2)]
+    assert [(w["revision"], w["units"]) for w in told(partition, "a", 2)] == [(0, 0), (1, 1)]
+    partition.close()

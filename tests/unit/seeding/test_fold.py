@@ -92,12 +92,15 @@ def history_of(events: list[Event]) -> dict[int, Any]:
     }
 
 
+_OF_RECORDS = {"offsets", "counts", "sequence", "corrected_from"}
+
+
 def stands(partition: Partition) -> tuple[dict[str, Any], dict[bytes, bytes], dict[bytes, bytes]]:
-    """Flush, and give what is stored but for what tells of records."""
+    """Flush, and give what is stored but for what tells of records, or of a history."""
     partition.flush(now_ms=NOW_MS)
     meta = partition.store.meta()
     assert meta is not None
-    told = {k: v for k, v in msgspec.structs.asdict(meta).items() if k not in {"offsets", "counts", "sequence"}}
+    told = {k: v for k, v in msgspec.structs.asdict(meta).items() if k not in _OF_RECORDS}
     scan = partition.store.scan
     rows = [scan.sku_rows(), scan.model_rows(meta.model)]
     skus, models = ({s: r for keys, packed in part for s, r in zip(keys, packed, strict=True)} for part in rows)
