@@ -156,6 +156,11 @@ def usual_views(rows: Rows, cadence: Cadence) -> Float32:
     return corrected(rows["ew_views"], rows["age"], 1 / cadence.views_memory)
 
 
+def was_open(ring: Float32, number: int) -> bool:
+    """Tell whether the shop was open in a window that the ring, (n, RING), still has."""
+    return bool(np.isfinite(ring[:, number % RING]).any())
+
+
 def last_windows(rows: Rows, number: int, count: int) -> Float32:
     """Return units of the `count` windows up to `number`, oldest first, float32 (n, count); NaN: not live or closed."""
     at = np.arange(number - count + 1, number + 1) % RING

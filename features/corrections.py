@@ -23,6 +23,7 @@ from features.duplicates import contents
 from features.id_table import HASH_BYTES, as_hashes, entries
 from features.open_windows import BLANK, FOLDED, NO_PRICE_CHANGE_MS, OpenWindows
 from features.outliers import cap_clicks, cap_squarable, cap_units
+from features.table import cut
 from schemas.columns import OrderColumns, PriceColumns, take
 
 if TYPE_CHECKING:
@@ -135,8 +136,6 @@ class Corrections:
     # ------------------------------------------------------------------ close
     def closed(self, window: OpenWindow, chunk: ClosingChunk, table: SkuTable) -> None:
         """Keep what some SKUs had in a window that closes. table: as it was before."""
-        if self.within_ms <= 0:
-            return
         at = np.flatnonzero(chunk.eventful)
         slots = chunk.slots[at]
         rows = np.zeros(len(at), CLOSED)
@@ -145,7 +144,7 @@ class Corrections:
             rows[name] = folded[name]
         rows["price_before"], rows["price_before_ms"] = chunk.facts.price_before[at], table["price_ms"][slots]
         into = self._rows.setdefault(chunk.context.number, {})
-        into.update(zip([table.keys[slot] for slot in slots.tolist()], _cut(rows), strict=True))
+        into.update(zip([table.keys[slot] for slot in slots.tolist()], cut(rows), strict=True))
 
     def forget_before(self, first_open: int) -> None:
         """Let go of the windows that are out of reach once all before `first_open` have closed."""
@@ -162,7 +161,7 @@ class Corrections:
         """Fold the late rows of a batch whose window is within reach and whose id is new; returns which these are."""
         columns, numbers, late = admitted.columns, admitted.numbers, np.flatnonzero(admitted.late)
         first_open = state.windows.first_open
-        if first_open is None or self.within_ms <= 0:
+        if first_open is None:
             return late[:0]
         late = late[numbers[late] >= self.first_in_reach(first_open)]
         if not len(late):
@@ -255,7 +254,7 @@ class Corrections:
         self._to_forecast.update(dict.fromkeys(keys))
 
     def _put(self, numbers: NDArray[np.int64], keys: list[bytes], rows: NDArray[Any]) -> None:
-        for number, key, row in zip(numbers.tolist(), keys, _cut(rows), strict=True):
+        for number, key, row in zip(numbers.tolist(), keys, cut(rows), strict=True):
             self._rows.setdefault(number, {})[key] = row
 
     def rows(self, number: int, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -397,8 +396,3 @@ def _move(state: SkuState, slots: Slots, numbers: NDArray[np.int64], before: NDA
     table["nu"][slots] = closing.scale(rows, cadence, prior_nu=state.prior_nu)
     if state.corrections is not None:
         state.corrections.moved_units(state, slots, numbers, later, (old, new))
-
-
-def _cut(rows: NDArray[Any]) -> list[bytes]:
-    size, raw = rows.dtype.itemsize, rows.tobytes()
-    return [raw[i : i + size] for i in range(0, len(raw), size)]

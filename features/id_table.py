@@ -94,29 +94,28 @@ class IdTable:
 
     def differ(self, hashes: Hashes) -> Flags:
         """Tell which entries have another content than the one that is there with their id; bool (n,)."""
-        first, second = np.maximum(hashes[:, 0], np.uint64(1)), hashes[:, 1]
-        differ = np.zeros(len(hashes), np.bool_)
-        rows, at, step = np.arange(len(hashes)), self._home(first), 0
-        while len(rows):
-            found, apart = self._first.take(at), self._second.take(at) ^ second.take(rows)
-            is_it = (found == first.take(rows)) & (apart <= _CONTENT)
-            differ[rows[is_it]] = apart[is_it] != 0
-            left, step = np.flatnonzero(~is_it & (found != 0)), _step_after(step)
-            rows, at = rows.take(left), (at.take(left) + step) % len(self._first)
+        at = self._find(hashes)
+        differ: Flags = (at >= 0) & (self._second.take(at) != hashes[:, 1])
         return differ
 
     def holds(self, hashes: Hashes) -> Flags:
         """Tell which ids are those of an event of an open window; bool (n,)."""
+        at = self._find(hashes)
+        held: Flags = (at >= 0) & (self._windows.take(at) >= self.first_open)
+        return held
+
+    def _find(self, hashes: Hashes) -> Places:
+        """Give the place of every id, also of one that is forgotten and still there; -1 where there is none."""
         first, second = np.maximum(hashes[:, 0], np.uint64(1)), hashes[:, 1]
-        held = np.zeros(len(hashes), np.bool_)
+        places = np.full(len(hashes), -1, np.intp)
         rows, at, step = np.arange(len(hashes)), self._home(first), 0
         while len(rows):
             found = self._first.take(at)
             is_it = (found == first.take(rows)) & ((self._second.take(at) ^ second.take(rows)) <= _CONTENT)
-            held[rows[is_it]] = self._windows.take(at[is_it]) >= self.first_open
+            places[rows[is_it]] = at[is_it]
             left, step = np.flatnonzero(~is_it & (found != 0)), _step_after(step)
             rows, at = rows.take(left), (at.take(left) + step) % len(self._first)
-        return held
+        return places
 
     def forget_before(self, window: int) -> None:
         """Let the ids of every window with a smaller number be absent from now on."""

@@ -107,3 +107,9 @@ class SkuTable:
         self.skus = [self.skus[slot] for slot in kept]
         self.keys = [self.keys[slot] for slot in kept]
         self.index = dict(zip(self.skus, range(len(kept)), strict=True))
+
+
+def cut(packed: Array) -> list[bytes]:
+    """Cut a structured array into the bytes of its rows."""
+    size, raw = packed.dtype.itemsize, packed.tobytes()
+    return [raw[i : i + size] for i in range(0, len(raw), size)]

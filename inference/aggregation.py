@@ -62,7 +62,7 @@ _MOST_OFFSET: Final = np.float32(np.log(3.0))
 _KEEP: Final = np.float32(2 ** (-1 / HALF_LIFE))
 _PRIOR: Final = np.log(np.array([1.0 if at == PLAIN else 0.005 for at in range(len(EXPERTS))], np.float32))
 _OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
-_GROUP_OF: Final = np.array([0] + [1] * 4 + [2] * 4 + [3] * 5 + [4, 5])  # of each step and sum
+GROUP_OF: Final = np.array([0] + [1] * 4 + [2] * 4 + [3] * 5 + [4, 5])  # of each step and sum
 _TRIED: Final = np.array([0, 2, 6, 13, 14, 15])  # the step or sum that stands for its group
 _SPANS: Final = (1, 3, 7, 14, *SUM_WINDOWS)  # windows until it has come true
 _SHAPE: Final = (len(GROUPS), len(CLASSES), len(LEVELS), len(EXPERTS))
@@ -395,8 +395,8 @@ class Aggregation:
             found[found.sum(axis=-1) == 0, PLAIN] = 1
             found /= found.sum(axis=-1, keepdims=True)
             parts.append(found)
-        plain = np.concatenate(parts, axis=1)[_GROUP_OF].swapaxes(0, 1)
-        served = np.concatenate([part * factors for part in parts], axis=1)[_GROUP_OF].swapaxes(0, 1)
+        plain = np.concatenate(parts, axis=1)[GROUP_OF].swapaxes(0, 1)
+        served = np.concatenate([part * factors for part in parts], axis=1)[GROUP_OF].swapaxes(0, 1)
         takes_part = plain.max(axis=(1, 2)) > 0
         source = np.where(takes_part.sum(axis=1) == 1, takes_part.argmax(axis=1), BLEND).astype(np.int8)
         return _Weights(np.ascontiguousarray(served), plain[:, :HORIZON].mean(axis=2), source)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features import closing, season
-from features.cadence import RING
 from inference import ew_nb
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ class Reopened:
         """Look at the SKUs of `found`, which must be of the newest closed window."""
         table = sku_state.table
         slots = table.slots(found.skus)
-        ring = table["ring"][: len(table), found.number % RING]
-        is_open = bool(np.isfinite(ring).any())
+        is_open = closing.was_open(table["ring"][: len(table)], found.number)
         context = season.context(sku_state.grid, sku_state.season, found.number, is_open=is_open)
         after = {name: table[name][slots] for name in closing.NAMES}
         return cls(slots, found.skus, context, found.facts(), after)

@@ -36,7 +36,7 @@ def warm_up(
     table = sku_state.table
     ring = table["ring"][: len(table)]
     # by window of the ring, oldest first; that a SKU sold nothing may be because the shop was closed, or not yet there
-    opened = [bool(np.isfinite(ring[:, number % RING]).any()) for number in range(end - RING, end)]
+    opened = [closing.was_open(ring, number) for number in range(end - RING, end)]
     for low in range(0, len(table), _SKUS):
         some = slice(low, min(low + _SKUS, len(table)))
         x = replay_inputs(sku_state, some, end, opened)

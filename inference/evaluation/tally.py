@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from features.cadence import LEVELS
-from inference.aggregation import CLASSES, GROUPS, hits
+from inference.aggregation import CLASSES, GROUP_OF, GROUPS, hits
 from inference.scoring import pinball
 
 if TYPE_CHECKING:
@@ -144,23 +144,8 @@ def steps_of(group: str) -> slice:
     >>> [(steps_of(group).start, steps_of(group).stop) for group in ("1", "10-14", "sum7")]
     [(0, 1), (9, 14), (14, 15)]
     """
-    return _COLUMNS[group]
-
-
-def _columns() -> dict[str, slice]:
-    found, sums = {}, 0
-    last = max(int(group.split("-")[-1]) for group in GROUPS if group[0].isdigit())
-    for group in GROUPS:
-        if group[0].isdigit():
-            low, _, high = group.partition("-")
-            found[group] = slice(int(low) - 1, int(high or low))
-        else:
-            found[group] = slice(last + sums, last + sums + 1)
-            sums += 1
-    return found
-
-
-_COLUMNS: Final = _columns()
+    at = np.flatnonzero(GROUP_OF == GROUPS.index(group))
+    return slice(int(at[0]), int(at[-1]) + 1)
 
 
 def _ratio(part: float, whole: float) -> float:

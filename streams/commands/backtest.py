@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 
-from features import dates, season
+from features import closing, dates, season
 from features.admission import Columns
-from features.cadence import LEVELS, RING, SUM_WINDOWS
+from features.cadence import LEVELS, SUM_WINDOWS
 from features.currency import ShopCurrency
 from features.encoding import fingerprint
 from features.grid import WindowGrid
@@ -168,7 +168,7 @@ def _observe(
 ) -> None:
     """Let what errors are measured by, and the references, take a chunk of a closed window in."""
     table = sku_state.table
-    is_open = bool(np.isfinite(table["ring"][closed.slots, number % RING]).any())
+    is_open = closing.was_open(table["ring"][closed.slots], number)
     trial.scales.observe(table, closed.slots, number)
     for reference in others.values():
         reference.observe(table, closed.slots, number, is_open=is_open)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from features.cadence import HORIZON
 from inference.aggregation import CLASSES, GROUPS
 from inference.evaluation.tally import steps_of
 
@@ -29,17 +30,18 @@ _NAMES = {
     "lightgbm": "LightGBM",
 }
 _MEASURES = ("WQL", "/ plain", "WAPE", "MAE", "RMSE", "RMSSE", "MASE", "sMAPE", "R2", "bias", "in 80 %", "below 90 %")
+_STEPS = slice(0, HORIZON)
 _PLAIN = ("ewnb", "window_quantiles")  # the better of them is what has to be beaten
 
 
 def tables(origins: Origins) -> Iterator[Table]:
     """Give the tables to print: all measures, then WQL by velocity class, then by step."""
-    overall = {source: origins.tally.measures(source, steps=_days()) for source in origins.tally.sources}
+    overall = {source: origins.tally.measures(source, steps=_STEPS) for source in origins.tally.sources}
     if not any(made.cells for made in overall.values()):
         return
     yield _all(overall)
     kinds = {
-        kind: {source: origins.tally.measures(source, kind=kind, steps=_days()) for source in overall}
+        kind: {source: origins.tally.measures(source, kind=kind, steps=_STEPS) for source in overall}
         for kind in CLASSES
     }
     yield _wql("WQL by velocity class", kinds)
@@ -55,32 +57,15 @@ def scores(origins: Origins) -> list[dict[str, Any]]:
     for source in origins.tally.sources:
         for kind in (None, *CLASSES):
             for group in (None, *GROUPS):
-                steps = _days() if group is None else steps_of(group)
+                steps = _STEPS if group is None else steps_of(group)
                 made = origins.tally.measures(source, kind=kind, steps=steps)
                 found.append({"source": source, "class": kind or "all", "steps": group or "all", **made.as_dict()})
     return found
 
 
-def _days() -> slice:
-    return slice(0, steps_of(GROUPS[3]).stop)
-
-
 def _all(overall: dict[str, Measures]) -> Table:
     table = _table("all steps")
-    for name in (
-        "WQL",
-        "/ plain",
-        "WAPE",
-        "MAE",
-        "RMSE",
-        "RMSSE",
-        "MASE",
-        "sMAPE",
-        "R2",
-        "bias",
-        "in 80 %",
-        "below 90 %",
-    ):
+    for name in _MEASURES:
         table.add_column(name, justify="right")
     plain = min((overall[name].wql for name in _PLAIN if overall[name].cells), default=float("nan"))
     for source, made in overall.items():

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from inference.bundle import MANIFEST, REPLAY, SHIPPED, STEP
 from schemas.errors import BundleMismatch
-
-if TYPE_CHECKING:
-    pass
 
 _FILES: Final = (STEP, REPLAY, MANIFEST)  # the manifest last: it says that the others are whole
 _KEPT: Final = 2  # copies: the one that serves, and the one that may be served next
@@ -58,9 +55,7 @@ class BundleSource:
             for name in _FILES:
                 content = (folder / name).read_bytes()
                 if "://" in self.where:
-                    import fsspec  # noqa: PLC0415 - only for those who keep bundles elsewhere
-
-                    fs, root = fsspec.core.url_to_fs(self.where.rstrip("/"))
+                    fs, root = self._elsewhere()
                     fs.pipe_file(f"{root}/{name}", content)
                 else:
                     new = Path(self.where) / f".{name}.new"
@@ -76,15 +71,20 @@ class BundleSource:
                 return (self.local() / name).read_bytes()
             except OSError as error:
                 raise self._unreadable(name, error.strerror or str(error)) from error
-        import fsspec  # noqa: PLC0415 - only for those who keep bundles elsewhere
-
         try:
-            fs, root = fsspec.core.url_to_fs(self.where.rstrip("/"))
+            fs, root = self._elsewhere()
             fs.invalidate_cache()
             content: bytes = fs.cat_file(f"{root}/{name}")
         except Exception as error:
             raise self._unreadable(name, _said(error)) from error
         return content
+
+    def _elsewhere(self) -> tuple[Any, str]:
+        """Give the file system of a URL, and the path in it."""
+        import fsspec  # noqa: PLC0415 - only for those who keep bundles elsewhere
+
+        fs, root = fsspec.core.url_to_fs(self.where.rstrip("/"))
+        return fs, root
 
     def _unreadable(self, name: str, why: str) -> BundleMismatch:
         return BundleMismatch(
@@ -94,5 +94,5 @@ class BundleSource:
 
 
 def _said(error: Exception) -> str:
-    text: Any = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

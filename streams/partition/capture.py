@@ -8,9 +8,10 @@ import numpy as np
 
 from features import stored
 from features.id_table import HASH_BYTES, as_hashes
+from features.table import cut
 from streams.state.flush_record import Flush
 from streams.state.meta import season_state
-from streams.state.rows import SKU_ROW, RowLayout, cut, model_row
+from streams.state.rows import SKU_ROW, RowLayout, model_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

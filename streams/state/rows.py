@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from features.open_windows import FOLDED
+from features.table import cut
 from inference import pipeline
 from schemas.errors import StateCorrupt
 
@@ -80,9 +81,3 @@ SKU_ROW: Final = RowLayout(pipeline.ROW_COLUMNS)
 def model_row(session: Session | None) -> RowLayout:
     """Lay the recurrent state of a SKU in a model out; of nothing without a model."""
     return RowLayout(pipeline.model_columns(session))
-
-
-def cut(packed: np.ndarray) -> list[bytes]:
-    """Cut a structured array into the bytes of its rows."""
-    size, raw = packed.dtype.itemsize, packed.tobytes()
-    return [raw[i : i + size] for i in range(0, len(raw), size)]

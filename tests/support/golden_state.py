@@ -17,10 +17,11 @@ import numpy as np
 
 from features.grid import WindowGrid
 from features.sku_state import SkuState
+from features.table import cut
 from inference import pipeline
 from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.state import meta as metas
-from streams.state.rows import SKU_ROW, cut
+from streams.state.rows import SKU_ROW
 from tests.support.sku_states import Click, Order, Price, close_due, columns, day_ms
 
 STATE = Path(__file__).parents[1] / "golden" / "state"
