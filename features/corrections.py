@@ -216,7 +216,8 @@ class Corrections:
         before = rows.copy()
         windows = OpenWindows()
         window, own = windows.get(0), np.arange(n, dtype=np.int32)
-        window.folded[window.rows(own)] = rows[_SUMS].astype(FOLDED)
+        into = window.rows(own)  # before `folded` is looked at: a new row may need a longer one
+        window.folded[into] = rows[_SUMS].astype(FOLDED)
         zero = np.zeros(n, np.int64)
         if isinstance(events, OrderColumns):
             folds.fold_orders(windows, zero, own, events.quantity, events.unit_price)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +23,7 @@ from streams.state.flush_record import Flush
 from streams.state.store import Store
 from tests.support.hostile import GOOD, Hostile, order, unusable
 from tests.support.kafka_broker import ROOT, configure
-from tests.support.service import COMMAND, Service, environment, read_topic, skutrend, values
+from tests.support.service import Service, environment, read_topic, skutrend, values
 from tests.support.shop import send
 from tests.support.workers import wait_for
 
@@ -35,6 +37,24 @@ pytestmark = pytest.mark.kafka
 DAY_MS = 86_400_000
 FIRST_MS = 1_300_060_800_000  # 2011-03-14 UTC
 PARTITIONS = 2
+
+KILLED_AFTER = """
+import os, signal
+from streams.cli import main
+from streams.kafka.output_producer import OutputProducer as Producer
+
+put_one, done = Producer.put_one, []
+
+def put_and_die(self, *record):
+    put_one(self, *record)
+    done.append(record)
+    if len(done) == {}:
+        self._producer.flush(60)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Producer.put_one = put_and_die
+main()
+"""  # the command, killed when so many records are written, before it commits them
 
 
 def line(event_id: str, *, day: int, **changes: Any) -> bytes:  # noqa: ANN401  # JSON values
@@ -217,25 +237,23 @@ def test_a_replay_that_is_killed_and_run_again_sends_each_letter_once(
         """Count all that is in the topic, also what committed readers do not see."""
         return sum(watching.get_watermark_offsets(TopicPartition(topic, n), 10)[1] for n in range(PARTITIONS))
 
-    for _ in range(2):
+    for records in (count // 2, 2 * count):  # amid its letters; when all of them and their markers are written
         before = written()
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [*COMMAND, "dead-letters", "replay", str(file)],
+        killed = subprocess.run(  # noqa: S603  # our own command
+            [sys.executable, "-c", KILLED_AFTER.format(records), "dead-letters", "replay", str(file)],
             env=environment(**settings),
             cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=False,
         )
-        while written() == before and process.poll() is None:
-            pass
-        process.kill()
-        process.wait()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert written() - before >= records // 2, "what was killed had written something"
     for _ in range(2):
         said = skutrend("dead-letters", "replay", str(file), settings=settings).stdout
         sent, skipped = (int(word.replace(",", "")) for word in re.findall(r"[\d,]+(?= s[ek])", said))
         assert sent + skipped == count
     assert (sent, skipped) == (0, count)
-    assert written() - count > 2 * PARTITIONS, "what was killed had written something that nobody sees"
     watching.close()
     found = [msgspec.json.decode(m.value() or b"")["event_id"] for m in read_topic(kafka.bootstrap, topic)]
     assert sorted(found) == sorted(f"e{n}" for n in range(count))

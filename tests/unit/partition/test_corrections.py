@@ -63,6 +63,18 @@ def test_a_late_order_is_told_as_the_next_revision_of_its_window(settings: Setti
     partition.close()
 
 
+def test_one_batch_corrects_any_number_of_skus(settings: Settings) -> None:
+    skus = [f"sku{n}" for n in range(300)]
+    partition = open_partition(settings)
+    take(partition, ORDERS, *(order(f"1{sku}", sku, T0) for sku in skus))
+    reach(partition, T0 + 2 * HOUR_MS)
+    take(partition, ORDERS, *(order(f"2{sku}", sku, T0, quantity=1 + n) for n, sku in enumerate(skus)))
+    partition.flush(now_ms=NOW_MS)
+    last = [told(partition, sku, 0)[-1] for sku in (skus[0], skus[150], skus[299])]
+    assert [(w["revision"], w["units"]) for w in last] == [(1, 2), (1, 152), (1, 301)]
+    partition.close()
+
+
 def test_late_events_say_whether_they_have_changed_their_window(settings: Settings) -> None:
     metrics = Metrics()
     partition = open_partition(settings, metrics=metrics)
