@@ -3,10 +3,12 @@
 Holidays are those of the `holidays` package: public ones, and where it has them unofficial ones (Mother's Day), which
 weigh half. A row of days off weighs more than a single one, and a day that such a row and a weekend enclose counts as
 half a holiday. Moving festivals (Easter, the Chinese New Year) come with the calendars of the countries that keep them.
+The days around a public holiday are named after it, so that they are known again: `features.festivals`.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,21 +26,36 @@ EVES: Final = 5
 LONG_HOLIDAY: Final = 3
 """Days off in a row that count fully; fewer weigh half."""
 
+DAYS_BEFORE: Final = 7
+"""Days before a festival that are named after it; those of the next one come before those after the last."""
+
+DAYS_AFTER: Final = 3
+
 _SATURDAY: Final = 5
 _WEEK: Final = 7
+_ENGLISH: Final = "en_US"
+_ADDED: Final = re.compile(r" \((observed|estimated|observed, estimated)\)")
+
+
+class Festival(NamedTuple):
+    """A day of a festival or near it. day: days since the first one of this name in a row, below 0 before it."""
+
+    name: str
+    day: int
 
 
 class KnownWindow(NamedTuple):
     """What is known of a window before it comes.
 
     is_closed: the shop does not sell on any of its days. holiday, eve: the most that one of its days is, 0 to 1. year:
-    where its first day lies in the year, 0 to 1.
+    where its first day lies in the year, 0 to 1. festival: near which it lies, of windows of a day.
     """
 
     is_closed: bool
     holiday: float
     eve: float
     year: float
+    festival: Festival | None = None
 
 
 @lru_cache(maxsize=4_096)
@@ -55,6 +72,7 @@ def known(grid: WindowGrid, number: int) -> KnownWindow:
         holiday=max(_holiday(grid.country, day) for day in days),
         eve=max(_eve(grid.country, day) for day in days),
         year=(first.timetuple().tm_yday - 1) / 365.25,
+        festival=_festival(grid.country, first) if grid.window_ms == DAY_MS else None,
     )
 
 
@@ -72,6 +90,26 @@ def _holiday(country: str, day: date) -> float:
         in_a_row = 1 + _days_off(country, day, step=-1) + _days_off(country, day, step=1)
         return 1.0 if in_a_row >= LONG_HOLIDAY else 0.5
     return max(weight, 0.5 * _is_bridge(country, day))
+
+
+@lru_cache(maxsize=4_096)
+def _festival(country: str, day: date) -> Festival | None:
+    """Name the festival on a day; if there is none the next, and if that is far the last one."""
+    for ahead in range(DAYS_BEFORE + 1):
+        if name := _name(country, day + timedelta(days=ahead)):
+            return Festival(name, -ahead if ahead else _days_of(country, name, before=day))
+    for back in range(1, DAYS_AFTER + 1):
+        if name := _name(country, last := day - timedelta(days=back)):
+            return Festival(name, back + _days_of(country, name, before=last))
+    return None
+
+
+def _days_of(country: str, name: str, *, before: date) -> int:
+    """Count the days of a name in a row that end before a day."""
+    back = 0
+    while back < _WEEK and _name(country, before - timedelta(days=back + 1)) == name:
+        back += 1
+    return back
 
 
 @lru_cache(maxsize=4_096)
@@ -101,6 +139,24 @@ def _is_bridge(country: str, day: date) -> bool:
 def _weight(country: str, day: date) -> float:
     """Weigh a day by what the calendar says: 1 = public holiday, 0.5 = unofficial one, 0 = neither."""
     return _calendar(country, day.year).get(day, 0.0) if country else 0.0
+
+
+def _name(country: str, day: date) -> str:
+    """Name the public holiday on a day; "" where there is none, or one that stands for a day on which people work."""
+    return _names(country, day.year).get(day, "") if country else ""
+
+
+@cache
+def _names(country: str, year: int) -> dict[date, str]:
+    """Read the names of a year's public holidays; of a festival's days all have one name."""
+    import holidays  # noqa: PLC0415 - see `_calendar`
+
+    code, _, part = country.partition("-")
+    every: Any = holidays.country_holidays(code, subdiv=part or None, years=year)
+    if _ENGLISH in every.supported_languages:
+        every = holidays.country_holidays(code, subdiv=part or None, years=year, language=_ENGLISH)
+    named = {day: _ADDED.sub("", min(name.split("; "))) for day, name in every.items()}
+    return {day: name for day, name in named.items() if "substituted" not in name}
 
 
 @cache

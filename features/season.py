@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cadence import HORIZON, SUM_WINDOWS, Cadence
+from features.festivals import Festivals
 from features.grid import WindowGrid
-from features.known_days import KnownWindow, known
+from features.known_days import Festival, KnownWindow, known
 
 Float32 = NDArray[np.float32]
 _PHASE_GAIN = 1 / 6  # a phase (a weekday) forgets with a half-life of about four seasons
@@ -34,7 +35,7 @@ class SeasonProfile:
     units of a phase by the shop's running mean of units per open window; level, weight: that mean, not yet corrected
     for its start, and what corrects it. Where the shop grows all ratios lie above one, by as much as a running mean
     lags. days: into so many the phases fall; one that has hardly been seen is taken to be as the others at its time of
-    day. level_gain: of that running mean.
+    day. level_gain: of that running mean. festivals: what they do; all else is learnt with that taken out.
     """
 
     length: int
@@ -51,6 +52,7 @@ class SeasonProfile:
     ratio: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     level: float = 0.0
     weight: float = 0.0
+    festivals: Festivals = field(default_factory=Festivals)
 
     def __post_init__(self) -> None:
         """Give every phase its place."""
@@ -68,9 +70,12 @@ class SeasonProfile:
         usual = float(self.lines[phase])
         return lines > 0 or (self.visits[phase] > 0 and _NEVER_SELLS_LINES < usual < _MUST_SELL_LINES)
 
-    def observe(self, *, phase: int, lines: float, units: float) -> bool:
+    def observe(self, *, phase: int, lines: float, units: float, festival: Festival | None = None) -> bool:
         """Take a closed window of the whole partition in; returns whether it was open."""
         was_open = self.is_open(phase=phase, lines=lines)
+        if was_open:
+            self._observe_festival(festival, phase=phase, units=units)
+        units /= self.festivals.effect(festival)
         if was_open:
             index = max(float(self.index(np.array([phase]))[0]), 0.2)
             self.open_windows += 1
@@ -90,6 +95,13 @@ class SeasonProfile:
             self.lines[phase] += gain * (lines - self.lines[phase])
             self.units[phase] += gain * (units - self.units[phase])
         return was_open
+
+    def _observe_festival(self, festival: Festival | None, *, phase: int, units: float) -> None:
+        """Hold what was sold against the shop's level, once that is known."""
+        if units > 0 and self.level > 0 and self.open_windows * self.level_gain >= 1:
+            usual = self.level / self.weight
+            expected = usual * max(float(self.demand(np.array([phase]))[0]), _LEAST_DEMAND)
+            self.festivals.observe(festival, sold=units, expected=expected)
 
     def observe_silence(self, windows: NDArray[np.int64]) -> None:
         """Take in closed windows in which nothing happened, so many of each phase, int64 (m,).
@@ -198,8 +210,8 @@ class Context:
     season_length: phases; season_windows: windows until about the same is to be expected. turn: which phase of these it
     has, and of how many.
     season_next: float32 (HORIZON,), index of the following windows; season_sums: float32 (S,), its sums. demand: of
-    this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones. known:
-    what is known in advance of this window and the following ones.
+    this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones. All of
+    these with the effect of festivals. known: what is known in advance of this window and the following ones.
     """
 
     number: int
@@ -231,8 +243,9 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
     phase = grid.phase(number)
     ahead = np.array([grid.phase(number + k) for k in range(1, HORIZON + 1)])
     days = tuple(known(grid, number + k) for k in range(HORIZON + 1))
-    opens = np.array([not day.is_closed for day in days[1:]], np.float32)
-    season_next = season.index(ahead) * opens
+    effect, *later = (season.festivals.effect(day.festival) for day in days)
+    factors = np.array([0.0 if day.is_closed else later[k] for k, day in enumerate(days[1:])], np.float32)
+    season_next = season.index(ahead) * factors
     sums = np.array([season_next[:n].sum() for n in SUM_WINDOWS], np.float32)
     return Context(
         number=number,
@@ -244,12 +257,12 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
         season_windows=grid.season_windows,
         turn=(phase % grid.day_phases, grid.day_phases) if grid.is_fixed else (phase, max(season.length, 1)),
         is_open=is_open,
-        index=float(season.index(np.array([phase]))[0]),
+        index=float(season.index(np.array([phase]))[0]) * effect,
         trend=season.trend,
         slow_trend=season.slow_trend,
         season_next=season_next,
         season_sums=sums,
-        demand=season.level_demand(phase),
-        demand_next=season.demand(ahead) * opens,
+        demand=season.level_demand(phase) * effect,
+        demand_next=season.demand(ahead) * factors,
         known=days,
     )

@@ -19,6 +19,7 @@ from features.corrections import Corrections
 from features.currency import ShopCurrency
 from features.duplicates import SeenIds
 from features.grid import EARLIEST_MS, WindowGrid
+from features.known_days import known
 from features.open_windows import OpenWindow, OpenWindows
 from features.table import Column, SkuTable, Slots
 from features.watermark import NEVER_MS
@@ -184,8 +185,12 @@ class SkuState:
     def _observe(self, window: OpenWindow, number: int) -> season.Context:
         """Let the shop's season take the window in."""
         folded = window.folded[: window.count]
-        lines = float(folded["order_lines"].sum())
-        is_open = self.season.observe(phase=self.grid.phase(number), lines=lines, units=float(folded["units"].sum()))
+        is_open = self.season.observe(
+            phase=self.grid.phase(number),
+            lines=float(folded["order_lines"].sum()),
+            units=float(folded["units"].sum()),
+            festival=known(self.grid, number).festival,
+        )
         return season.context(self.grid, self.season, number, is_open=is_open)
 
     def _renew_prior(self, live: NDArray[np.bool_]) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
+from features.festivals import Festivals, Seen
+from features.known_days import Festival
 from features.watermark import NEVER_MS
 from inference.live_state import LiveState
 from schemas.errors import StateCorrupt, StateMismatch
@@ -48,6 +50,14 @@ class Counts(msgspec.Struct):
         return self.records - self.folded - self.duplicate - self.late - self.rejected
 
 
+class FestivalsState(msgspec.Struct):
+    """`features.festivals.Festivals`, as it is stored; seen: by name, (day, times, mean)."""
+
+    seen: dict[str, list[tuple[int, int, float]]]
+    bias: float
+    square: float
+
+
 class SeasonState(msgspec.Struct):
     """`season.Season`, as it is stored."""
 
@@ -61,7 +71,9 @@ class SeasonState(msgspec.Struct):
     ratio: list[float]
     level: float
     weight: float
-    slower: float | None = None  # None: stored by a version that did not keep it
+    # None: stored by a version that did not keep it
+    slower: float | None = None
+    festivals: FestivalsState | None = None
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
@@ -112,7 +124,15 @@ def season_state(sku_state: SkuState) -> SeasonState:
         level=s.level,
         weight=s.weight,
         slower=s.slower,
+        festivals=_festivals_state(s.festivals),
     )
+
+
+def _festivals_state(festivals: Festivals) -> FestivalsState:
+    seen: dict[str, list[tuple[int, int, float]]] = {}
+    for (name, day), what in festivals.seen.items():
+        seen.setdefault(name, []).append((day, *what))
+    return FestivalsState(seen, festivals.bias, festivals.square)
 
 
 def restore_season(sku_state: SkuState, stored: SeasonState) -> None:
@@ -125,6 +145,11 @@ def restore_season(sku_state: SkuState, stored: SeasonState) -> None:
     s.fast, s.slow, s.open_windows = stored.fast, stored.slow, stored.open_windows
     s.ratio, s.level, s.weight = np.tile(stored.ratio, times), stored.level, stored.weight
     s.slower = stored.slow if stored.slower is None else stored.slower
+    if (known := stored.festivals) is not None:
+        seen = {
+            Festival(name, day): Seen(times, mean) for name, days in known.seen.items() for day, times, mean in days
+        }
+        s.festivals = Festivals(seen, known.bias, known.square)
 
 
 def fresh_meta(sku_state: SkuState, *, model: str) -> Meta:

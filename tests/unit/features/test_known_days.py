@@ -10,7 +10,7 @@ import pytest
 from features.cadence import HOUR_MS, WEEK_MS
 from features.encoding import CALENDAR, encode_calendar
 from features.grid import WindowGrid
-from features.known_days import KnownWindow, check_country, known
+from features.known_days import Festival, KnownWindow, check_country, known
 from features.season import SeasonProfile, context
 from schemas.errors import BadSetting
 
@@ -53,6 +53,40 @@ def test_a_working_day_between_a_holiday_and_a_weekend_is_half_of_one() -> None:
 
 def test_unofficial_days_weigh_half() -> None:
     assert day(WindowGrid(country="US"), 2015, 5, 10).holiday == 0.5  # mother's day
+
+
+def test_days_near_a_festival_are_named_after_it_wherever_it_lies_in_the_year() -> None:
+    china = WindowGrid(timezone="Asia/Shanghai", country="CN")
+    spring = "Chinese New Year (Spring Festival)"
+    # 11 and 17 February 2021 were days off only, for days on which people worked; in a row were the 12th to the 16th
+    for first, last, before in (
+        ((2021, 2, 12), (2021, 2, 16), (2021, 2, 5)),
+        ((2022, 2, 1), (2022, 2, 3), (2022, 1, 25)),
+    ):
+        assert day(china, *first, 3).festival == Festival(spring, 0)
+        assert day(china, *last, 3).festival == Festival(spring, last[2] - first[2])
+        assert day(china, last[0], last[1], last[2] + 3, 3).festival == Festival(spring, last[2] - first[2] + 3)
+        assert day(china, last[0], last[1], last[2] + 4, 3).festival is None
+        assert day(china, *before, 3).festival == Festival(spring, -7)
+        assert day(china, before[0], before[1], before[2] - 1, 3).festival is None
+
+
+def test_between_two_festivals_the_next_one_counts() -> None:
+    britain = WindowGrid(country="GB")
+    names = [day(britain, 2011, 12, of_month).festival for of_month in (24, 25, 26, 27, 28, 31)]
+    assert names == [
+        ("Christmas Day", -1), ("Christmas Day", 0), ("Boxing Day", 0), ("Christmas Day", 0), ("New Year's Day", -4),
+        ("New Year's Day", -1),
+    ]  # fmt: skip
+
+
+def test_windows_that_are_no_days_have_no_festivals() -> None:
+    for window_ms in (HOUR_MS, WEEK_MS):
+        assert day(WindowGrid(country="GB", window_ms=window_ms), 2011, 12, 25).festival is None
+
+
+def test_a_country_whose_holidays_have_no_english_names_has_those_of_its_own() -> None:
+    assert all(day(WindowGrid(country=code), 2026, 1, 1).festival for code in ("DE", "FR", "JP", "BR", "AU", "ES-MD"))
 
 
 def test_without_a_country_there_are_only_the_days_the_shop_names() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from features.cadence import DAY_MS
+from features.festivals import Festivals
 from features.grid import WindowGrid
+from features.known_days import Festival
 from features.open_windows import FOLDED
 from features.sku_state import SkuState
 from features.table import Column, SkuTable
@@ -75,6 +77,20 @@ def test_a_season_stored_without_its_slowest_level_goes_on_from_the_slow_one() -
     sku_state = SkuState(WindowGrid(timezone=TIMEZONE))
     metas.restore_season(sku_state, meta.season)
     assert sku_state.season.slower == sku_state.season.slow == meta.season.slow > 0
+
+
+def test_festivals_are_stored_and_one_may_do_without_them() -> None:
+    sku_state, again = (SkuState(WindowGrid(timezone=TIMEZONE)) for _ in range(2))
+    festivals = sku_state.season.festivals
+    for sold, festival in ((3.0, Festival("Diwali", -1)), (1.5, None), (0.1, Festival("Diwali", 2))):
+        festivals.observe(festival, sold=sold, expected=1.0)
+    meta = msgspec.to_builtins(metas.fresh_meta(sku_state, model="none"))
+    metas.restore_season(again, metas.read_meta(msgspec.msgpack.encode(meta), where="here").season)
+    assert again.season.festivals == festivals
+    del meta["season"]["festivals"]
+    earlier = SkuState(WindowGrid(timezone=TIMEZONE))
+    metas.restore_season(earlier, metas.read_meta(msgspec.msgpack.encode(meta), where="here").season)
+    assert earlier.season.festivals == Festivals()
 
 
 @pytest.mark.parametrize("folder", FORMATS[:-1], ids=lambda folder: folder.name)
