@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from features.known_days import Festival
 
-_MOST = 1.5  # a factor of 4.5 is as much as any day may do
+_MOST = 1.5  # beyond a factor of 4.5, either way, a day says no more
 _FORGET_AFTER = 3  # times that the mean of a festival's day is of
 _FIRST_SQUARE = 0.09
 _SQUARE_GAIN, _BIAS_GAIN = 1 / 60, 1 / 10

@@ -149,12 +149,9 @@ def _name(country: str, day: date) -> str:
 @cache
 def _names(country: str, year: int) -> dict[date, str]:
     """Read the names of a year's public holidays; of a festival's days all have one name."""
-    import holidays  # noqa: PLC0415 - see `_calendar`
-
-    code, _, part = country.partition("-")
-    every: Any = holidays.country_holidays(code, subdiv=part or None, years=year)
+    every = _read(country, year)
     if _ENGLISH in every.supported_languages:
-        every = holidays.country_holidays(code, subdiv=part or None, years=year, language=_ENGLISH)
+        every = _read(country, year, language=_ENGLISH)
     named = {day: _ADDED.sub("", min(name.split("; "))) for day, name in every.items()}
     return {day: name for day, name in named.items() if "substituted" not in name}
 
@@ -162,15 +159,11 @@ def _names(country: str, year: int) -> dict[date, str]:
 @cache
 def _calendar(country: str, year: int) -> dict[date, float]:
     """Read the holidays of a year, {date: weight}; `BadSetting` for an unknown country."""
-    import holidays  # noqa: PLC0415 - only where a country is set: it takes a tenth of a second
-
-    code, _, part = country.partition("-")
     try:
-        every: Any = holidays.country_holidays(code, subdiv=part or None, years=year)
+        every = _read(country, year)
         found = dict.fromkeys(every, 1.0)
         if "unofficial" in every.supported_categories:
-            other: Any = holidays.country_holidays(code, subdiv=part or None, years=year, categories=("unofficial",))
-            found = dict.fromkeys(other, 0.5) | found
+            found = dict.fromkeys(_read(country, year, categories=("unofficial",)), 0.5) | found
     except NotImplementedError as error:
         msg = (
             f"SKUTREND_COUNTRY is {country!r}, whose holidays are not known ({error}); set an ISO 3166 code such as GB "
@@ -178,3 +171,11 @@ def _calendar(country: str, year: int) -> dict[date, float]:
         )
         raise BadSetting(msg) from error
     return found
+
+
+def _read(country: str, year: int, **how: Any) -> Any:  # noqa: ANN401 - untyped
+    """Read a year of a country's calendar; `NotImplementedError` where there is none."""
+    import holidays  # noqa: PLC0415 - only where a country is set: it takes a tenth of a second
+
+    code, _, part = country.partition("-")
+    return holidays.country_holidays(code, subdiv=part or None, years=year, **how)

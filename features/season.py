@@ -75,8 +75,7 @@ class SeasonProfile:
         was_open = self.is_open(phase=phase, lines=lines)
         if was_open:
             self._observe_festival(festival, phase=phase, units=units)
-        units /= self.festivals.effect(festival)
-        if was_open:
+            units /= self.festivals.effect(festival)
             index = max(float(self.index(np.array([phase]))[0]), 0.2)
             self.open_windows += 1
             level = units / index
@@ -243,8 +242,8 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
     phase = grid.phase(number)
     ahead = np.array([grid.phase(number + k) for k in range(1, HORIZON + 1)])
     days = tuple(known(grid, number + k) for k in range(HORIZON + 1))
-    effect, *later = (season.festivals.effect(day.festival) for day in days)
-    factors = np.array([0.0 if day.is_closed else later[k] for k, day in enumerate(days[1:])], np.float32)
+    effect = season.festivals.effect
+    factors = np.array([0.0 if day.is_closed else effect(day.festival) for day in days[1:]], np.float32)
     season_next = season.index(ahead) * factors
     sums = np.array([season_next[:n].sum() for n in SUM_WINDOWS], np.float32)
     return Context(
@@ -257,12 +256,12 @@ def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bo
         season_windows=grid.season_windows,
         turn=(phase % grid.day_phases, grid.day_phases) if grid.is_fixed else (phase, max(season.length, 1)),
         is_open=is_open,
-        index=float(season.index(np.array([phase]))[0]) * effect,
+        index=float(season.index(np.array([phase]))[0]) * effect(days[0].festival),
         trend=season.trend,
         slow_trend=season.slow_trend,
         season_next=season_next,
         season_sums=sums,
-        demand=season.level_demand(phase) * effect,
+        demand=season.level_demand(phase) * effect(days[0].festival),
         demand_next=season.demand(ahead) * factors,
         known=days,
     )
