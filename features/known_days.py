@@ -34,7 +34,8 @@ DAYS_AFTER: Final = 3
 _SATURDAY: Final = 5
 _WEEK: Final = 7
 _ENGLISH: Final = "en_US"
-_ADDED: Final = re.compile(r" \((observed|estimated|observed, estimated)\)")
+_ESTIMATED: Final = " (estimated)"
+_STANDS_IN: Final = re.compile(r"substitut|observed|\bin lieu\b|\bday off\b|^bridge|^transfer", re.IGNORECASE)
 
 
 class Festival(NamedTuple):
@@ -142,18 +143,22 @@ def _weight(country: str, day: date) -> float:
 
 
 def _name(country: str, day: date) -> str:
-    """Name the public holiday on a day; "" where there is none, or one that stands for a day on which people work."""
+    """Name the public holiday on a day; "" where there is none, or one that stands in for another day."""
     return _names(country, day.year).get(day, "") if country else ""
 
 
 @cache
 def _names(country: str, year: int) -> dict[date, str]:
-    """Read the names of a year's public holidays; of a festival's days all have one name."""
+    """Read the names of a year's public holidays; of a festival's days all have one name.
+
+    A day off for a holiday that lies on a weekend, or for a day on which people worked, is no festival: on it people
+    rest as on another, and its own festival would be taken to come twice.
+    """
     every = _read(country, year)
     if _ENGLISH in every.supported_languages:
         every = _read(country, year, language=_ENGLISH)
-    named = {day: _ADDED.sub("", min(name.split("; "))) for day, name in every.items()}
-    return {day: name for day, name in named.items() if "substituted" not in name}
+    names = {day: [name for name in text.split("; ") if not _STANDS_IN.search(name)] for day, text in every.items()}
+    return {day: min(some).removesuffix(_ESTIMATED) for day, some in names.items() if some}
 
 
 @cache

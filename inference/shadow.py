@@ -1,7 +1,7 @@
 """A second net beside the one that serves: it is shown every window, blended in the other's place, and held to it.
 
-Its forecasts go to a topic of their own, and nobody is served by them. Nothing of it is stored: after a restart its
-state is rebuilt from the ring of each SKU, and the comparison starts anew.
+Its forecasts go to a topic of their own, and nobody is served by them. Its state and the comparison are stored with the
+partition, so that restarts and rebalances do not make it begin again.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ class ShadowScore:
         row += [*losses, units.sum(dtype=np.float64)]
         for old in sorted(self.by_window)[:-WINDOWS]:
             del self.by_window[old]
+
+    def rows(self) -> list[tuple[int, float, float, float]]:
+        """Write it down: (window, loss of the shadow, loss of what was served, units sold), ascending."""
+        return [(number, *map(float, self.by_window[number])) for number in sorted(self.by_window)]  # type: ignore[misc]
+
+    def restore(self, rows: Iterable[tuple[int, float, float, float]]) -> None:
+        """Go on where `rows` stood."""
+        self.by_window = {number: np.array(losses) for number, *losses in rows}
 
 
 def verdict(scores: Iterable[ShadowScore]) -> Verdict | None:

@@ -30,6 +30,7 @@ _SHOWN = 8
 _TREND_MIN_UNITS = 10.0
 _SKU_WIDTH = 10
 _GROUPED_BELOW = 9_999.5
+_SHIFTS = {"up": "▲", "down": "▼", None: ""}
 
 
 @dataclass(frozen=True)
@@ -158,18 +159,31 @@ def _table(*columns: str) -> Table:
 
 
 def _show_trending(console: Console, seen: Collector) -> None:
-    table = _table("SKU", f"last {_HISTORY} days | next {_WEEK}", "7 days > next", "90 % band", "P(up)", "worth")
+    table = _table("SKU", f"last {_HISTORY} days | next {_WEEK}", "7 days→next", "90 % band", "usual", "P(up)", "worth")
     for forecast, history in trending(seen):
         band = forecast.sums["7"]
         table.add_row(
             printable(forecast.sku, _SKU_WIDTH),
             f"{sparkline(history)}|{sparkline(np.array(forecast.mean[:_WEEK]))}",
-            f"{short(float(np.nansum(history[-_WEEK:])))} > {short(band[_MEDIAN])}",
-            f"{short(band[0])} to {short(band[-1])}",
+            f"{short(float(np.nansum(history[-_WEEK:])))}→{short(band[_MEDIAN])}",
+            f"{short(band[0])}-{short(band[-1])}",
+            _usual(forecast),
             f"{forecast.trend.probability:.2f}",
             "" if forecast.trend.change_money is None else short(forecast.trend.change_money),
         )
     console.print(table)
+    console.print(
+        "usual: what 7 such days sell on the SKU's usual level; ▲ or ▼: for two weeks it has sold on another one. "
+        "worth: the expected change against the last 7 days, in money.",
+        highlight=False,
+    )
+
+
+def _usual(forecast: Forecast) -> str:
+    """Say what the next week would sell on the SKU's usual level, and whether it has left that."""
+    more = forecast.trend.usual_change_units
+    usual = "" if more is None else short(max(sum(forecast.mean[:_WEEK]) - more, 0.0))
+    return usual + _SHIFTS[forecast.trend.shift]
 
 
 def _show_alerts(console: Console, alerts: list[dict[str, Any]]) -> None:

@@ -10,8 +10,8 @@ from features import stored
 from features.id_table import HASH_BYTES, as_hashes
 from features.table import cut
 from streams.state.flush_record import Flush
-from streams.state.meta import season_state
-from streams.state.rows import SKU_ROW, RowLayout, model_row
+from streams.state.meta import ShadowState, season_state
+from streams.state.rows import SKU_ROW, RowLayout, model_row, shadow_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +43,10 @@ class Capture:
     def changed_model(self) -> None:
         """Let the next flush write the state of another model, in place of the one before."""
         self._model_row = model_row(self._state.session)
+        self.has_closed = self._drops_models = True
+
+    def changed_shadow(self) -> None:
+        """Let the next flush write the state of the shadow of now, and remove that of the one before."""
         self.has_closed = self._drops_models = True
 
     def drop_models(self) -> None:
@@ -82,10 +86,13 @@ class Capture:
             meta.skus, meta.model = len(live), self._state.model
             meta.live = None if pipeline.session is None else pipeline.live.state()
             meta.blend = b"" if pipeline.session is None else pipeline.aggregation.packed()
+            if pipeline.shadow is not None:
+                windows = pipeline.shadow_score.rows()
+                meta.shadow = ShadowState(pipeline.shadow.model, meta.first_open or 0, windows)
         return Flush(
             meta=meta,
             skus=self._rows(SKU_ROW, rows),
-            models=None if pipeline.session is None else self._rows(self._model_row, live),
+            models=self._model_rows(live),
             closed=() if corrections is None else list(corrections.take_rows()),
             folded={number: (skus, cut(sums)) for number, skus, sums in stored.take_folded(sku_state)},
             ids=stored.take_ids(sku_state),
@@ -125,6 +132,14 @@ class Capture:
         order = np.array(self._by_key, np.int32)
         live: list[int] = order[table["first_number"][order] < (first or 0)].tolist()
         return live
+
+    def _model_rows(self, live: list[int]) -> dict[str, Iterator[tuple[list[bytes], list[bytes]]]]:
+        """Give the rows of these slots in each model."""
+        session, shadow = self._state.session, self._state.pipeline.shadow
+        rows = {} if session is None else {session.model: self._rows(self._model_row, live)}
+        if shadow is not None and shadow.model not in rows:
+            rows[shadow.model] = self._rows(shadow_row(shadow), live)
+        return rows
 
     def _rows(self, layout: RowLayout, live: list[int]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Give the rows of these slots, part by part."""

@@ -129,7 +129,10 @@ class Partition:
         meta = restore(self.store, self._state)
         if meta is None:
             return metas.fresh_meta(self.sku_state, model=self._state.model)
-        if self.store.scan.has_models_beside(self._state.model):
+        if not self.settings.shadow_bundle:
+            meta.shadow = None
+        kept = () if meta.shadow is None else (meta.shadow.model,)
+        if self.store.scan.has_models_beside(self._state.model, *kept):
             self._capture.drop_models()
         self._reporter.standing(self._state)
         log.info("partition %d: %d SKUs restored from %s", self.number, len(self.sku_state.table), self.store.path)
@@ -162,9 +165,16 @@ class Partition:
         return self.pipeline.shadow
 
     def change_shadow(self, session: Session | None) -> None:
-        """Let another model, or none, forecast beside the one that serves; can be left to a thread."""
+        """Let another model, or none, forecast beside the one that serves; can be left to a thread.
+
+        One whose state is stored goes on where that stands.
+        """
         with self._changes.wholly():
-            self._state.change_shadow(session)
+            is_back = self._state.change_shadow(session, meta=self.meta, rows=self.store.scan.model_rows)
+            if not is_back:
+                self.meta.shadow = None
+                self._capture.changed_shadow()
+        self._changes.has_any = self._changes.has_any or not is_back
 
     # ------------------------------------------------------------------ absorb
     def next_offset(self, topic: str) -> int:

@@ -66,7 +66,7 @@ class FlushChannel:
             yield from self._store.scan.closed_keys(start, max(stop, start), families=families)
         yield from record.retired_keys()
         if record.drops_models:
-            yield from self._store.scan.model_keys_beside(record.meta.model)
+            yield from self._store.scan.model_keys_beside(*record.meta.models)
 
     def commit(self) -> None:
         """Wait until the brokers have all of it: all waiting, no work, so that it can be left to a thread.

@@ -11,7 +11,7 @@ from streams.state import keys
 from streams.state.keys import IDS_PART_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from streams.state.meta import Meta
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 class Flush:
     """All that one flush writes; consumed once.
 
-    skus: (SKUs, rows) parts, ascending over all of them; models: the same of their state in the model that the meta
-    record names, None without a model; closed: (window, SKUs, rows) of closed windows; folded: SKUs and rows of each
-    open window; ids: hashes of 16 bytes each, by (window, input). pending: forecasts of the panel by (window, group).
-    retired: SKUs that are forgotten. closed_before: number of the first window still open; out_of_reach_before: of the
-    first that late events can change. drops_models: whether the state that other models have left is removed. bulk:
-    whether there are many SKU rows.
+    skus: (SKUs, rows) parts, ascending over all of them; models: the same of their state, by the model; closed:
+    (window, SKUs, rows) of closed windows; folded: SKUs and rows of each open window; ids: hashes of 16 bytes each, by
+    (window, input). pending: forecasts of the panel by (window, group). retired: SKUs that are forgotten.
+    closed_before: number of the first window still open; out_of_reach_before: of the first that late events can change.
+    drops_models: whether the state that is left of models which the meta record does not name is removed. bulk: whether
+    there are many SKU rows.
     """
 
     meta: Meta
     skus: Rows = ()
-    models: Rows | None = None
+    models: Mapping[str, Rows] = field(default_factory=dict)
     closed: Iterable[tuple[int, Sequence[bytes], Sequence[bytes]]] = ()
     folded: dict[int, tuple[Sequence[bytes], Sequence[bytes]]] = field(default_factory=dict)
     ids: dict[tuple[int, int], bytes] = field(default_factory=dict)
@@ -52,8 +52,8 @@ class Flush:
             parts = keys.ids_keys(number, source, sequence=self.meta.sequence, size_bytes=len(hashes))
             for part, key in enumerate(parts):
                 yield key, hashes[part * IDS_PART_BYTES : (part + 1) * IDS_PART_BYTES]
-        if self.models is not None:
-            yield from _prefixed(keys.model_prefix(self.meta.model), self.models)
+        for prefix, model in sorted((keys.model_prefix(model), model) for model in self.models):
+            yield from _prefixed(prefix, self.models[model])
         yield keys.META, msgspec.msgpack.encode(self.meta)
         for number in sorted(self.folded):
             yield from _prefixed(keys.OPEN + keys.window_bytes(number), [self.folded[number]])
@@ -70,11 +70,13 @@ class Flush:
 
     def retired_keys(self) -> Iterator[bytes]:
         """Give the keys of what is removed with the SKUs that are forgotten."""
-        model = keys.model_prefix(self.meta.model)
+        shadow = self.meta.shadow
+        models = {*self.models, *([] if shadow is None else [shadow.model])}
+        of_models = [keys.model_prefix(model) for model in sorted(models)]
         for sku in self.retired:
             yield keys.sku_key(sku)
-            if self.models is not None:
-                yield model + sku
+            for prefix in of_models:
+                yield prefix + sku
 
 
 def _prefixed(prefix: bytes, parts: Rows) -> Iterator[tuple[bytes, bytes]]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from features.id_table import HASH_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CLOSED: Final = b"c"
 IDS: Final = b"d"
@@ -82,6 +82,19 @@ def pending_key(number: int, group: int) -> bytes:
 def model_prefix(model: str) -> bytes:
     """Give what the keys of a model's state begin with."""
     return MODEL + model.encode() + _NUL
+
+
+def beside_models(models: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
+    r"""Give the ranges of keys, the upper bound not included, of the state in all models but these.
+
+    >>> list(beside_models(["b", "a"]))
+    [(b'h', b'ha\x00'), (b'ha\x01', b'hb\x00'), (b'hb\x01', b'i')]
+    """
+    low = MODEL
+    for own in sorted(map(model_prefix, models)):
+        yield low, own
+        low = after(own)
+    yield low, after(MODEL)
 
 
 def after(prefix: bytes) -> bytes:

@@ -76,6 +76,17 @@ class SeasonState(msgspec.Struct):
     festivals: FestivalsState | None = None
 
 
+class ShadowState(msgspec.Struct):
+    """The bundle beside the one that serves, `Bundle.id`, and how it compares: see `ShadowScore.rows`.
+
+    first_open: number of the oldest window that was not closed when the state of the SKUs in it was written.
+    """
+
+    model: str
+    first_open: int
+    windows: list[tuple[int, float, float, float]]
+
+
 class Meta(msgspec.Struct, omit_defaults=True):
     """The record that makes a flush whole: what the rows beside it have absorbed.
 
@@ -84,7 +95,8 @@ class Meta(msgspec.Struct, omit_defaults=True):
     skus: how many SKU rows there are beside it; topic_ids: per input, the id of the topic that its offset is of, as far
     as brokers gave one. model: whose state is beside the SKU rows, `Bundle.id` or "none"; live: how good its forecasts
     were; None where that is not known; blend: how its experts are weighted and calibrated. corrected_from: window
-    before which late events change nothing, because a history has told its events under other ids.
+    before which late events change nothing, because a history has told its events under other ids. shadow: what is
+    compared with that model; None: nothing.
     """
 
     format: int
@@ -107,6 +119,12 @@ class Meta(msgspec.Struct, omit_defaults=True):
     live: LiveState | None = None
     blend: bytes = b""
     corrected_from: int | None = None
+    shadow: ShadowState | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Name the models whose state is stored, ascending as in `keys`: that which serves, and its shadow."""
+        return tuple(sorted({self.model} | ({self.shadow.model} if self.shadow else set())))
 
 
 def season_state(sku_state: SkuState) -> SeasonState:

@@ -1,7 +1,8 @@
 """The stored form of what is kept per SKU: binary rows, little-endian.
 
 A row is some columns of the SKU table one after the other, without padding: those of `SKU_ROW` in the row of a SKU,
-those of `model_row` in its state in a model. A row of an open window is `open_windows.FOLDED`.
+those of `model_row` in its state in a model, of `shadow_row` in that of a shadow. A row of an open window is
+`open_windows.FOLDED`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from features.open_windows import FOLDED
 from features.table import cut
-from inference import pipeline
+from inference import pipeline, shadow
 from schemas.errors import StateCorrupt
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class RowLayout:
 
 
 SKU_ROW: Final = RowLayout(pipeline.ROW_COLUMNS)
+
+
+def shadow_row(session: Session | None) -> RowLayout:
+    """Lay the state of a SKU in a shadow out, with what that would have served; of nothing without a shadow."""
+    return RowLayout(shadow.columns(session))
 
 
 def model_row(session: Session | None) -> RowLayout:

@@ -57,17 +57,15 @@ class Scan:
         """Read the state of one SKU in one model."""
         return self._db.get(keys.model_prefix(model) + sku.encode())
 
-    def has_models_beside(self, model: str) -> bool:
-        """Tell whether there is state of any other model."""
-        own, end = keys.model_prefix(model), keys.after(keys.MODEL)
-        return self._db.first(keys.MODEL, own) is not None or self._db.first(keys.after(own), end) is not None
+    def has_models_beside(self, *models: str) -> bool:
+        """Tell whether there is state of any model but these."""
+        return any(self._db.first(low, high) is not None for low, high in keys.beside_models(models))
 
-    def model_keys_beside(self, model: str) -> Iterator[bytes]:
-        """Go through the keys of the state in all other models."""
-        own = keys.model_prefix(model)
-        for part in self._db.parts(keys.MODEL, _AT_ONCE):
-            for key, _ in part:
-                if not key.startswith(own):
+    def model_keys_beside(self, *models: str) -> Iterator[bytes]:
+        """Go through the keys of the state in all models but these."""
+        for low, high in keys.beside_models(models):
+            for part in self._db.between(low, high, _AT_ONCE):
+                for key, _ in part:
                     yield key
 
     def open_rows(self) -> Iterator[OpenRows]:

@@ -166,9 +166,8 @@ def _remove_ranges(batch: WriteBatch, flush: Flush) -> None:
         for family in families:
             batch.delete_range(family + keys.window_bytes(0), family + keys.window_bytes(max(stop, 0)))
     if flush.drops_models:
-        own = keys.model_prefix(flush.meta.model)
-        batch.delete_range(keys.MODEL, own)
-        batch.delete_range(keys.after(own), keys.after(keys.MODEL))
+        for low, high in keys.beside_models(flush.meta.models):
+            batch.delete_range(low, high)
 
 
 def _with_removals(

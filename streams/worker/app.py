@@ -105,6 +105,8 @@ def _group(app: faust.App, worker: Worker) -> None:
     @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
     async def recover(app: faust.App, **_: Any) -> None:  # noqa: ANN401
         try:
+            if worker.assignment.generation < 0:
+                await worker.models.begin()
             numbers = {tp.partition for tp in app.consumer.assignment()}
             await worker.assign(numbers, lambda: int(app.consumer_generation_id))
         except Broken as error:

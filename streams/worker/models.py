@@ -97,18 +97,25 @@ class Models:
         if session is not None:
             gauge.labels(session.model, session.provider).set(1)
 
+    async def begin(self) -> None:
+        """Load the shadow before the first partition is opened, so that none closes a window without it."""
+        await self._look_for_shadow()
+
     async def look(self) -> None:
         """See whether there are other bundles, take over what can serve, and judge the shadow."""
         serving = self._environment.serving
         session = await self._new(self._serving)
         if session is not None and serving.session is not None and session.model != serving.session.model:
             self._take_over(session, serving.session)
+        await self._look_for_shadow()
+        if serving.shadow is not None:
+            await self._judge(serving.shadow)
+
+    async def _look_for_shadow(self) -> None:
         shadow = await self._new(self._shadow)
         if shadow is not None:
             log.info("bundle %s is the shadow from now on", shadow.model)
-            serving.shadow = shadow
-        if serving.shadow is not None:
-            await self._judge(serving.shadow)
+            self._environment.serving.shadow = shadow
 
     async def _new(self, look: _Look | None) -> Session | None:
         """Load a bundle that is another one than before, and say what is wrong with one that cannot serve."""

@@ -47,7 +47,14 @@ def forecast(sku: str, day: int, **changes: Any) -> bytes:  # noqa: ANN401 - any
         "quantiles": [[float((day + step) % 7)] * len(LEVELS) for step in range(1, HORIZON + 1)],
         "mean": [2.0] * HORIZON,
         "sums": {"7": [21.0] * len(LEVELS), "14": [42.0] * len(LEVELS)},
-        "trend": {"direction": "up", "change_pct": 12.0, "probability": 0.9, "change_units": 2.0, "change_money": 5.5},
+        "trend": {
+            "direction": "up",
+            "change_pct": 12.0,
+            "probability": 0.9,
+            "change_units": 2.0,
+            "change_money": 5.5,
+            "usual_change_units": -5.0,
+        },
         "source": "lstm",
         "model": "m",
         "provider": "CPU",
@@ -195,7 +202,10 @@ def test_every_line_fits_80_columns_whatever_the_skus_and_numbers(
     sums = {"7": [9.0, 99.0, 999.0, 98_765.4, 987_654.0, 8_765_432.0, 9_876_543.0], "14": [1.0] * len(LEVELS)}
     for n, sku in enumerate(["SKU-with-a-very-long-name", "\x1b[31mred", "X" * 500, "short"]):
         for day in range(DAYS):
-            trend = {"direction": "up", "change_pct": 1.0, "probability": 0.9, "change_money": 98_765_432.1}
+            trend = {
+                "direction": "up", "change_pct": 1.0, "probability": 0.9, "change_money": 98_765_432.1,
+                "usual_change_units": -98_765_432.1, "shift": "up",
+            }  # fmt: skip
             units = {"actual_units": 12_345.0 * 10**n, "mean": [12_345.0] * HORIZON, "sums": sums, "trend": trend}
             forecasts.append(forecast(sku, day, **units))
     collector = collected(tmp_path, forecasts, last_day=DAYS - 1)
@@ -205,7 +215,14 @@ def test_every_line_fits_80_columns_whatever_the_skus_and_numbers(
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "\N{HORIZONTAL ELLIPSIS}" in line], "no cell was cut"
-    assert [line for line in lines if "SKU-wit..." in line and line.split()[-2:] == ["0.90", "98.8M"]]
+    assert [line for line in lines if "SKU-wit..." in line and line.split()[-3:] == ["98.9M▲", "0.90", "98.8M"]]
+
+
+def test_the_usual_level_is_said_where_it_is_known(seen: Collector) -> None:
+    table = io.StringIO()
+    show(Console(file=table, width=80), seen, out=Path("x"), trained_until_ms=start_ms(14), throughput="")
+    (row,) = [line for line in table.getvalue().splitlines() if line.startswith("sku-a")]
+    assert row.split()[-4:] == ["21-21", "19", "0.90", "6"], "14 expected are 5 below the usual week"
 
 
 @given(st.floats(0, 9.99e8))

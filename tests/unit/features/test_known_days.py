@@ -58,9 +58,9 @@ def test_unofficial_days_weigh_half() -> None:
 def test_days_near_a_festival_are_named_after_it_wherever_it_lies_in_the_year() -> None:
     china = WindowGrid(timezone="Asia/Shanghai", country="CN")
     spring = "Chinese New Year (Spring Festival)"
-    # 11 and 17 February 2021 were days off only, for days on which people worked; in a row were the 12th to the 16th
+    # 11 and 17 February 2021 were days off only, for days on which people worked, and the 15th and 16th for a weekend
     for first, last, before in (
-        ((2021, 2, 12), (2021, 2, 16), (2021, 2, 5)),
+        ((2021, 2, 12), (2021, 2, 14), (2021, 2, 5)),
         ((2022, 2, 1), (2022, 2, 3), (2022, 1, 25)),
     ):
         assert day(china, *first, 3).festival == Festival(spring, 0)
@@ -75,8 +75,12 @@ def test_between_two_festivals_the_next_one_counts() -> None:
     britain = WindowGrid(country="GB")
     names = [day(britain, 2011, 12, of_month).festival for of_month in (24, 25, 26, 27, 28, 31)]
     assert names == [
-        ("Christmas Day", -1), ("Christmas Day", 0), ("Boxing Day", 0), ("Christmas Day", 0), ("New Year's Day", -4),
+        ("Christmas Day", -1), ("Christmas Day", 0), ("Boxing Day", 0), ("New Year's Day", -5), ("New Year's Day", -4),
         ("New Year's Day", -1),
+    ]  # fmt: skip
+    # Christmas Day on a Saturday: the 27th and 28th are days off for it and for Boxing Day, no second ones
+    assert [day(britain, 2021, 12, of_month).festival for of_month in (25, 26, 27)] == [
+        ("Christmas Day", 0), ("Boxing Day", 0), ("New Year's Day", -5),
     ]  # fmt: skip
 
 

@@ -272,7 +272,7 @@ def test_the_changelog_is_reported_what_goes_with_another_model(settings: Settin
     meta = msgspec.structs.replace(other.meta, model=session.model)
     size = model_row(session).dtype.itemsize
     rows = [([b"a"], [bytes(size)])]
-    channel.begin(Flush(meta, models=rows, retired=[b"b"], drops_models=True), within_s=10)
+    channel.begin(Flush(meta, models={session.model: rows}, retired=[b"b"], drops_models=True), within_s=10)
     channel.end()
     own = keys.model_prefix(session.model)
     assert len(old) == len(SKUS)

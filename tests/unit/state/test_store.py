@@ -157,11 +157,11 @@ def test_wherever_finishing_a_flush_dies_skus_are_those_its_meta_record_counts(
     """The rows of retired SKUs went after the table file: what was left was taken for damage at every start."""
     store = Store(path)
     described = meta(1, first_open=3, model="net")
-    store.write(Flush(described, skus=[part("a", "b", "c", "d")], models=[part("a", "b", "c", "d")]))
+    store.write(Flush(described, skus=[part("a", "b", "c", "d")], models={"net": [part("a", "b", "c", "d")]}))
     after = Flush(
         meta(2, first_open=4, model="net"),
         skus=[part("b")],
-        models=[part("b")],
+        models={"net": [part("b")]},
         retired=[b"d", b"a"],
         closed_before=4,
         bulk=bulk,

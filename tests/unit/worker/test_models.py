@@ -19,9 +19,21 @@ from schemas.inputs import CLICKS, ORDERS, PRICES
 from streams.commands.serve import make_session, source_of, watched
 from streams.config.bundle_source import BundleSource
 from streams.settings import load
+from streams.state import keys
 from streams.worker.models import Models, Watched
 from tests.support.models import bundle_in
-from tests.support.partitions import DAY_MS, T0, click, open_partition, order, price_change, published, settings_for
+from tests.support.partitions import (
+    DAY_MS,
+    T0,
+    click,
+    close_all,
+    open_partition,
+    order,
+    price_change,
+    published,
+    settings_for,
+    take,
+)
 from tests.support.scripted import Bench
 
 if TYPE_CHECKING:
@@ -273,9 +285,6 @@ def test_a_shadow_forecasts_beside_the_model_that_serves_and_changes_nothing(
     beside = published(shadowed, "forecasts-shadow")
     assert {f["model"].partition("+")[0] for f in beside} == {"test@2"}
     assert sorted(f["id"] for f in beside) == sorted(f["id"] for f in made[1])
-    again = open_partition(shadowed, session=make_session(shadowed))
-    assert not again.store.scan.has_models_beside(again.meta.model), "nothing of it is stored"
-    again.close()
 
 
 def test_with_the_net_that_serves_as_its_shadow_it_would_say_the_same(
@@ -301,6 +310,85 @@ def test_with_the_net_that_serves_as_its_shadow_it_would_say_the_same(
     assert found is not None
     assert (found.windows, found.mean, found.high) == (14, 0, 0)
     bench.close()
+
+
+def test_a_restart_changes_nothing_of_what_the_shadow_says_nor_of_the_comparison(
+    shadowed: Settings, broker: str, tmp_path: Path
+) -> None:
+    """A worker that is deployed daily would never compare enough windows, were it to begin anew."""
+    told, scores = [], []
+    for folder, restarts in (("through", ()), ("restarted", (4, 5, 9))):
+        settings = settings_for(
+            broker, tmp_path / folder, window_ms=DAY_MS, bundle=shadowed.bundle, shadow_bundle=shadowed.shadow_bundle
+        )
+        bench = begun(settings)
+        for day in range(12):
+            sell(bench, day)
+            if day in restarts:
+                bench.flush()
+                bench.close()
+                bench = begun(settings, after=bench)
+        bench.flush()
+        told.append([{**f, "emitted_ms": 0} for f in published(settings, "forecasts-shadow")])
+        scores.append(bench.partition.pipeline.shadow_score.rows())
+        model = bench.partition.meta.model
+        bench.close()
+        assert settings.shadow_bundle
+        again = open_partition(settings, session=make_session(settings))
+        assert again.store.scan.has_models_beside(model)
+        again.close()
+        without = msgspec.structs.replace(settings, shadow_bundle="")
+        bench = begun(without, after=bench)
+        sell(bench, 12)
+        bench.flush()
+        assert bench.partition.meta.shadow is None
+        assert not bench.partition.store.scan.has_models_beside(model), "a shadow that is gone leaves nothing"
+        bench.close()
+    assert told[0] == told[1]
+    assert len(told[0]) == 11 * len(SKUS)
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 10
+
+
+def begun(settings: Settings, *, after: Bench | None = None) -> Bench:
+    """A worker that has its shadow from before its first partition; after: the one whose place it takes."""
+    bench = Bench(settings, session=make_session(settings), watched=watched(settings))
+    asyncio.run(bench.worker.models.begin())
+    if after is not None:
+        bench.now_ms = after.now_ms
+    bench.tick(after_ms=1_000)
+    return bench
+
+
+@pytest.mark.parametrize("stale", ["closed without it", "a row is missing", "cut rows"])
+def test_what_is_stored_of_a_shadow_and_does_not_fit_is_built_anew(shadowed: Settings, stale: str) -> None:
+    bench = begun(shadowed)
+    for day in range(6):
+        sell(bench, day)
+    bench.flush()
+    bench.close()
+    shadow = make_session(shadowed, source_of(shadowed.shadow_bundle, shadowed))
+    partition = open_partition(shadowed, session=make_session(shadowed))
+    stored = next(partition.store.scan.model_rows(shadow.model))
+    key = keys.model_prefix(shadow.model) + stored[0][0].encode()
+    if stale == "a row is missing":
+        partition.store.apply({key: None})
+    elif stale == "cut rows":
+        partition.store.apply({key: b"short"})
+    else:
+        later_ms = T0 + 8 * DAY_MS
+        for source, value in (
+            (ORDERS, order("a8", "a", later_ms)), (CLICKS, click("c8", "a", later_ms)),
+            (PRICES, price_change("p8", "a", later_ms, 2.0)),
+        ):  # fmt: skip
+            take(partition, source, value, now_ms=later_ms)
+        close_all(partition, now_ms=later_ms)
+    partition.change_shadow(shadow)
+    table = partition.sku_state.table
+    assert np.isnan(table["shadow_next"][: len(SKUS)]).all(), "what it would have served is not known any more"
+    assert np.abs(table["shadow_h"][: len(SKUS)]).max() > 0
+    assert len(partition.pipeline.shadow_score.rows()) == 4, "the comparison goes on all the same"
+    partition.close()
 
 
 @pytest.mark.parametrize("wish", ["off", "advise", "automatic"])
