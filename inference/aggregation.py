@@ -149,11 +149,13 @@ Ask = Callable[[int, "NDArray[np.intp]"], "Forecast"]
 class _Weights:
     """By class, and again by class where the net may not serve, 2 x C in all.
 
-    served: (2C, K + S, Q, experts), calibrated; means: (2C, K, experts); source: (2C,).
+    served: (experts, 2C, K + S, Q), calibrated; means: (experts, 2C, K); takes_part: (2C, experts), whether an expert
+    has any weight; source: (2C,).
     """
 
     served: NDArray[np.float32]
     means: NDArray[np.float32]
+    takes_part: NDArray[np.bool_]
     source: NDArray[np.int8]
 
 
@@ -212,7 +214,7 @@ class Aggregation:
         panel = np.flatnonzero(draw < self._chance[classes])
         weights = self._now
         kind = classes + np.where(net_ok, 0, len(CLASSES)).astype(np.int8)
-        takes_part = weights.served.max(axis=(1, 2)) > 0  # (2 x classes, experts)
+        takes_part = weights.takes_part
         quantiles = np.zeros((n, _OUTPUTS, len(LEVELS)), np.float32)
         mean = np.zeros((n, HORIZON), np.float32)
         kept = np.empty((len(panel), len(GROUPS), len(LEVELS), len(EXPERTS) + 1), np.float32)
@@ -224,15 +226,17 @@ class Aggregation:
                 continue
             found = ask(expert, rows)
             kept[..., expert] = found.quantiles[is_panel[rows]][:, _TRIED]
-            for one in np.flatnonzero(takes_part[:, expert]).tolist():
-                used = kind[rows] == one
-                into: Any = rows[used]
-                if not len(into):
-                    continue
-                if len(into) == n:  # slices make no copies
-                    into, used = slice(None), slice(None)
-                quantiles[into] += weights.served[one, :, :, expert] * found.quantiles[used]
-                mean[into] += weights.means[one, :, expert] * found.mean[used]
+            used: Any = takes_part[kind[rows], expert]
+            into: Any = rows[used]
+            own = kind[into]
+            if len(into) == n:  # slices make no copies
+                into, used = slice(None), slice(None)
+            for total, of_kind, said in (
+                (quantiles, weights.served[expert], found.quantiles), (mean, weights.means[expert], found.mean)
+            ):  # fmt: skip
+                part = of_kind.take(own, axis=0)
+                part *= said[used]
+                total[into] += part
         for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
             np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
         _round(quantiles, fractional)
@@ -399,7 +403,9 @@ class Aggregation:
         served = np.concatenate([part * factors for part in parts], axis=1)[GROUP_OF].swapaxes(0, 1)
         takes_part = plain.max(axis=(1, 2)) > 0
         source = np.where(takes_part.sum(axis=1) == 1, takes_part.argmax(axis=1), BLEND).astype(np.int8)
-        return _Weights(np.ascontiguousarray(served), plain[:, :HORIZON].mean(axis=2), source)
+        means = plain[:, :HORIZON].mean(axis=2)
+        served, means = (np.ascontiguousarray(np.moveaxis(each, -1, 0)) for each in (served, means))
+        return _Weights(served, means, takes_part, source)
 
 
 def family(model: str) -> str:

@@ -105,8 +105,9 @@ def forecast(
     found = nb_quantiles.quantiles(mean.ravel(), size.ravel()).reshape(*mean.shape, -1)
     if fractional.any():
         found *= unit[:, :, None]
-    found *= (factors > 0)[None, :, None]
-    return Forecast(found[:, back], (level[:, None] * ahead).astype(np.float32))
+    if (factors <= 0).any():
+        found *= (factors > 0)[None, :, None]
+    return Forecast(found.take(back, axis=1), (level[:, None] * ahead).astype(np.float32))
 
 
 def _shrunk(rows: Rows, which: int, opens: NDArray[np.int32], prior_nu: float, cadence: Cadence) -> tuple[Any, Any]:

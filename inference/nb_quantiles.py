@@ -29,9 +29,13 @@ _LARGEST: Final = np.float32(1e30)  # mean, so that no quantile is infinite
 
 
 class _Table(NamedTuple):
-    """ln x, float32 (means * sizes, levels), and where the logarithms of mean and size begin, with their steps."""
+    """ln x, and where the logarithms of mean and size begin, with their steps.
 
-    log_x: NDArray[np.float32]
+    corners: float32 (means * sizes, 4 levels), at a mean and size, with the next size, with the next mean, with both:
+    what is interpolated lies in one place. In the last row and column, which nobody asks for, there are zeros.
+    """
+
+    corners: NDArray[np.float32]
     first: tuple[float, float]
     step: tuple[float, float]
 
@@ -51,9 +55,12 @@ def _table() -> _Table:
         middle = (low + high) / 2
         is_below = betainc(size, np.exp(middle), p) < np.asarray(LEVELS)
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    found = ((low + high) / 2).astype(np.float32).reshape(-1, len(LEVELS))
+    log_x = ((low + high) / 2).astype(np.float32)
+    corners = np.zeros((_MEANS, _SIZES, 4, len(LEVELS)), np.float32)
+    corners[:-1, :-1] = np.stack([log_x[:-1, :-1], log_x[:-1, 1:], log_x[1:, :-1], log_x[1:, 1:]], axis=2)
     first = float(log_mean[0]), float(log_size[0])
-    return _Table(found, first, (float(log_mean[1]) - first[0], float(log_size[1]) - first[1]))
+    step = float(log_mean[1]) - first[0], float(log_size[1]) - first[1]
+    return _Table(corners.reshape(_MEANS * _SIZES, -1), first, step)
 
 
 def _logs(bounds: tuple[float, float], count: int) -> NDArray[np.float64]:
@@ -77,17 +84,20 @@ def quantiles(mean: NDArray[np.float32], size: NDArray[np.float32]) -> NDArray[n
     column = _place(size, table.first[1], table.step[1], _SIZES)
     i, j = row.astype(np.int32), column.astype(np.int32)
     up, right = (row - i.astype(np.float32))[:, None], (column - j.astype(np.float32))[:, None]
-    at = i * np.int32(_SIZES) + j
-    x = table.log_x
-    low = x[at] * (1 - right) + x[at + 1] * right
-    high = x[at + _SIZES] * (1 - right) + x[at + _SIZES + 1] * right
-    found = np.exp(low + (high - low) * up)
+    here, next_size, next_mean, both = np.split(table.corners.take(i * np.int32(_SIZES) + j, axis=0), 4, axis=1)
+    left = 1 - right
+    low, high = here * left, next_mean * left  # arrays of their own: what follows runs through whole memory
+    low += next_size * right
+    high += both * right
+    high -= low
+    high *= up
+    low += high
+    found: NDArray[np.float32] = np.exp(low, out=low)
     np.ceil(found, out=found)
     found -= 1
     np.maximum(found, 0, out=found)
     found *= beyond[:, None]
-    whole: NDArray[np.float32] = found
-    return whole
+    return found
 
 
 def _place(values: NDArray[np.float32], first: float, step: float, count: int) -> NDArray[np.float32]:

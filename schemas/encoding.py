@@ -30,16 +30,19 @@ _SHIFT_TEXTS: Final = [_encode(shift) for shift in SHIFTS]
 _SOURCE_TEXTS: Final = [_encode(source) for source in SOURCES]
 
 
-def sku_texts(skus: Sequence[str]) -> list[bytes]:
-    """JSON text of each SKU, for those who encode several records of the same ones."""
-    return [_encode(sku) for sku in skus]
+def openings(c: WindowColumns | ForecastColumns) -> list[bytes]:
+    """Write how the record of each SKU begins: one for those who encode windows and forecasts of the same close."""
+    ids = b'/%d/%d","sku":' % (c.window_start_ms, c.revision)
+    rest = _constants(window_start_ms=c.window_start_ms, window_end_ms=c.window_end_ms, revision=c.revision)
+    skus = [_encode(sku) for sku in c.sku]
+    return [b"".join((b'{"id":', sku[:-1], ids, sku, rest)) for sku in skus]
 
 
-def encode_windows(c: WindowColumns, texts: list[bytes] | None = None) -> list[bytes]:
-    """One value of topic `windows` per SKU, in order of the columns. texts: `sku_texts(c.sku)`, if at hand."""
+def encode_windows(c: WindowColumns, opened: list[bytes] | None = None) -> list[bytes]:
+    """One value of topic `windows` per SKU, in order of the columns. opened: `openings(c)`, if at hand."""
     n = len(c.sku)
-    parts = [
-        *_opening(c, texts),
+    parts: list[Part] = [
+        openings(c) if opened is None else opened,
         *(b',"order_lines":', _numbers("order_lines", c.order_lines, n)),
         *(b',"units":', _numbers("units", c.units, n)),
         *(b',"revenue":', _numbers("revenue", c.revenue, n)),
@@ -54,16 +57,16 @@ def encode_windows(c: WindowColumns, texts: list[bytes] | None = None) -> list[b
     return _records(parts)
 
 
-def encode_forecasts(c: ForecastColumns, texts: list[bytes] | None = None) -> list[bytes]:
-    """One value of topic `forecasts` per SKU, in order of the columns. texts: `sku_texts(c.sku)`, if at hand."""
+def encode_forecasts(c: ForecastColumns, opened: list[bytes] | None = None) -> list[bytes]:
+    """One value of topic `forecasts` per SKU, in order of the columns. opened: `openings(c)`, if at hand."""
     n, steps, levels = len(c.sku), c.quantiles.shape[1:2], len(c.quantile_levels)
     if steps != (len(c.step_starts_ms),):
         message = f"step_starts_ms must have one start for each of {list(steps)} steps, found {len(c.step_starts_ms)}"
         raise ValueError(message)
     direction = _texts("direction", c.direction, n, texts=_DIRECTION_TEXTS, first=-1)
     source = _texts("source", c.source, n, texts=_SOURCE_TEXTS, first=0)
-    parts = [
-        *_opening(c, texts),
+    parts: list[Part] = [
+        openings(c) if opened is None else opened,
         *(b',"actual_units":', _numbers("actual_units", c.actual_units, n)),
         _constants(step_ms=c.step_ms, step_starts_ms=c.step_starts_ms, quantile_levels=c.quantile_levels),
         *(b',"quantiles":', _arrays("quantiles", c.quantiles, (n, *steps, levels))),
@@ -103,15 +106,6 @@ def _refuse_unsayable(alert: Alert) -> None:
         if number is not None and not math.isfinite(number):
             message = f"{name} of alert {alert.id!r} is {number}, which JSON cannot say"
             raise ValueError(message)
-
-
-def _opening(c: WindowColumns | ForecastColumns, texts: list[bytes] | None) -> list[Part]:
-    skus = sku_texts(c.sku) if texts is None else texts
-    return [
-        *(b'{"id":', [sku[:-1] for sku in skus], b'/%d/%d"' % (c.window_start_ms, c.revision)),
-        *(b',"sku":', skus),
-        _constants(window_start_ms=c.window_start_ms, window_end_ms=c.window_end_ms, revision=c.revision),
-    ]
 
 
 def _sums(c: ForecastColumns, n: int) -> list[Part]:
@@ -156,9 +150,9 @@ def _check(name: str, column: AnyArray, shape: tuple[int, ...], *, nan_is_null: 
     if column.shape != shape:
         message = f"{name} must have the shape {shape}, found {column.shape}"
         raise ValueError(message)
-    unsayable = np.isinf(column) if nan_is_null else ~np.isfinite(column)
-    if unsayable.any():
-        place = tuple(int(i) for i in np.argwhere(unsayable)[0])
+    sayable = ~np.isinf(column) if nan_is_null else np.isfinite(column)
+    if not sayable.all():
+        place = tuple(int(i) for i in np.argwhere(~sayable)[0])
         message = f"{name}{list(place)} is {column[place]}, which JSON cannot say here"
         raise ValueError(message)
 

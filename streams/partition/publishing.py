@@ -9,7 +9,7 @@ import numpy as np
 from features.cadence import LEVELS
 from inference.aggregation import GROUPS, as_metrics
 from inference.alerting import open_counts
-from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
+from schemas.encoding import encode_alert, encode_forecasts, encode_windows, openings
 from streams.kafka.topics import FORECASTS_SHADOW
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ class Publisher:
 
     def publish(self, closed: WindowOutputs, keys: Sequence[bytes]) -> None:
         """Put the outputs of some SKUs of a closed window. keys: of these SKUs, (n,)."""
-        texts = sku_texts(closed.windows.sku)
+        opened = openings(closed.windows)
         if self._settings.silent_windows == "publish":
-            self._put("windows", keys, encode_windows(closed.windows, texts))
+            self._put("windows", keys, encode_windows(closed.windows, opened))
         elif closed.eventful.any():
             at = np.flatnonzero(closed.eventful)
             self._put("windows", [keys[i] for i in at.tolist()], encode_windows(closed.windows.take(at)))
         if closed.forecasts is not None:
-            self._put("forecasts", keys, encode_forecasts(closed.forecasts, texts))
+            self._put("forecasts", keys, encode_forecasts(closed.forecasts, opened))
         if closed.shadow is not None:
-            self._put(FORECASTS_SHADOW, keys, encode_forecasts(closed.shadow, texts))
+            self._put(FORECASTS_SHADOW, keys, encode_forecasts(closed.shadow, opened))
         self.publish_alerts(closed.alerts)
 
     def publish_corrected(self, corrected: CorrectedOutputs) -> None:

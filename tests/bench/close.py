@@ -12,7 +12,7 @@ from features.sku_state import SkuState
 from inference import bundle
 from inference.pipeline import WindowPipeline
 from inference.session import Session
-from schemas.encoding import encode_alert, encode_forecasts, encode_windows, sku_texts
+from schemas.encoding import encode_alert, encode_forecasts, encode_windows, openings
 from tests.bench.shop import FIRST_MS, session, sku_state_of
 
 SKUS = 100_000
@@ -26,8 +26,8 @@ def close(sku_state: SkuState, pipeline: WindowPipeline, day: int) -> tuple[floa
     started = time.perf_counter()
     for closed in pipeline.close(sku_state.grid.number(FIRST_MS + day * DAY_MS), emitted_ms=0):
         assert closed.forecasts is not None  # there is a model
-        texts = sku_texts(closed.windows.sku)
-        records = [encode_windows(closed.windows, texts), encode_forecasts(closed.forecasts, texts)]
+        opened = openings(closed.windows)
+        records = [encode_windows(closed.windows, opened), encode_forecasts(closed.forecasts, opened)]
         records.append([encode_alert(alert) for alert in closed.alerts])
         seconds += time.perf_counter() - started
         size += sum(len(value) for part in records for value in part)
