@@ -70,7 +70,7 @@ CALENDAR = (
     *YEAR,
 )
 NOISE = FEATURES.index("noise")
-_REVISION = 3  # raise when a formula changes and its name does not
+_REVISION = 4  # raise when a formula changes and its name does not
 
 
 def fingerprint(cadence: Cadence = DAY) -> str:
