@@ -1,8 +1,8 @@
 """What depends on how long a window is, and how far forecasts look, in one place.
 
-Every forecast of every source has these shapes, whatever the windows are: `quantiles` float32 (n, HORIZON,
-len(LEVELS)), `mean` float32 (n, HORIZON), `sums` float32 (n, len(SUM_WINDOWS), len(LEVELS)), all in units per window
-(sums: units per span), never negative and ascending along the levels. A model bundle made for other numbers is refused.
+Every forecast of every source has these shapes: `quantiles` float32 (n, K, Q), `mean` float32 (n, K), `sums` float32
+(n, S, Q), with K = `Cadence.horizon`, S = `len(Cadence.spans)` and Q = `len(LEVELS)`; all in units per window (sums:
+units per span), never negative and ascending along the levels. A model bundle made for other numbers is refused.
 
 Below, a `Cadence` for windows shorter than a day, of a day, of a week and of a month. All its numbers are windows, so
 that no day hides in them. Memories were tuned on day windows, those of the plain forecast on hours, too; the others are
@@ -21,7 +21,12 @@ WEEK_MS: Final = 7 * DAY_MS
 MONTH_MS: Final = 30 * DAY_MS
 
 HORIZON: Final = 14
-"""Windows forecast at each close; step k (1-based) is the k-th window after the one that closed."""
+"""Windows of a day or longer that are forecast at each close; step k (1-based) is the k-th after the closed one."""
+
+HOURS: Final = 24
+"""The same of windows below a day, unless more are asked for."""
+
+MOST_HOURS: Final = 168
 
 LEVELS: Final[tuple[float, ...]] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Quantile levels, ascending, symmetric about the median."""
@@ -29,7 +34,7 @@ LEVELS: Final[tuple[float, ...]] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 SUM_WINDOWS: Final[tuple[int, ...]] = (7, 14)
 """Spans, in windows from the first forecast one, whose total demand has a distribution of its own: quantiles of
 single windows do not add up to quantiles of a sum. Windows in which the shop is closed count towards the span
-and add nothing."""
+and add nothing. Horizons beyond them add spans of 24 and 168 windows."""
 
 RING: Final = 56
 """Windows of a SKU that are kept as they were; part of the layout of stored rows."""
@@ -51,7 +56,7 @@ class Cadence:
     levels and the spread of the plain forecast, in open windows. prior_windows: weight of the partition's
     typical scale against a young SKU's own windows. mature_after: open windows from which a SKU's scale tells what is
     typical. alert_age: windows a SKU must have lived before more than a giant spike is told of it. calm_windows: in a
-    row, after which an alert ends.
+    row, after which an alert ends. horizon: windows that are forecast.
     """
 
     name: Literal["hour", "day", "week", "month"]
@@ -65,23 +70,42 @@ class Cadence:
     mature_after: int = 28
     alert_age: int = 28
     calm_windows: int = 3
+    horizon: int = HORIZON
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Give the spans whose sums are forecast: those of `SUM_WINDOWS`, a day and a week of hours in reach."""
+        return spans_of(self.horizon)
+
+    @property
+    def outputs(self) -> int:
+        """Count what is forecast of a SKU, K + S."""
+        return self.horizon + len(self.spans)
+
+
+def spans_of(horizon: int) -> tuple[int, ...]:
+    """Give the spans whose sums go with a horizon.
+
+    >>> [spans_of(steps) for steps in (14, 24, 168)]
+    [(7, 14), (7, 14, 24), (7, 14, 24, 168)]
+    """
+    return (*SUM_WINDOWS, *(span for span in (HOURS, MOST_HOURS) if span <= horizon))
 
 
 FAST, WEEKLY, SCALE, SLOW = range(4)
 """Positions in `Cadence.memories`."""
 
 DAY: Final = Cadence("day", phases=7)
-HOUR: Final = replace(DAY, name="hour", phases=None, plain_memories=(200, 40), plain_spread_memory=200)
+HOUR: Final = replace(DAY, name="hour", phases=None, plain_memories=(200, 40), plain_spread_memory=200, horizon=HOURS)
 WEEK: Final = replace(DAY, name="week", phases=1)
 MONTH: Final = replace(DAY, name="month", phases=1)
 
 
-def cadence_of(window_ms: int) -> Cadence:
-    """Find the cadence of windows of a length, ms: below a day all are as hours are.
+def cadence_of(window_ms: int, horizon: int | None = None) -> Cadence:
+    """Find the cadence of windows of a length, ms: below a day all are as hours are. horizon: None: the usual one.
 
     >>> [cadence_of(length).name for length in (900_000, DAY_MS, WEEK_MS, 28 * DAY_MS)]
     ['hour', 'day', 'week', 'month']
     """
-    if window_ms < DAY_MS:
-        return HOUR
-    return {DAY_MS: DAY, WEEK_MS: WEEK}.get(window_ms, MONTH)
+    found = HOUR if window_ms < DAY_MS else {DAY_MS: DAY, WEEK_MS: WEEK}.get(window_ms, MONTH)
+    return found if horizon in {None, found.horizon} else replace(found, horizon=horizon)

@@ -62,13 +62,20 @@ FEATURES = (
     *(f"profile_{k}" for k in range(1, PROFILE + 1)),  # ln(own index of the window k ahead / that of the shop)
 )
 YEAR = ("year_sin", "year_cos", "half_year_sin", "half_year_cos")
-CALENDAR = (
-    *(f"index_{k}" for k in range(1, PROFILE + 1)),  # the shop's index of the window k ahead, less 1
-    *(f"open_{k}" for k in range(1, HORIZON + 1)),
-    *(f"holiday_{k}" for k in range(1, HORIZON + 1)),
-    *(f"eve_{k}" for k in range(1, HORIZON + 1)),
-    *YEAR,
-)
+
+
+def calendar_names(horizon: int) -> tuple[str, ...]:
+    """Name what `encode_calendar` says of so many windows to come."""
+    return (
+        *(f"index_{k}" for k in range(1, PROFILE + 1)),  # the shop's index of the window k ahead, less 1
+        *(f"open_{k}" for k in range(1, horizon + 1)),
+        *(f"holiday_{k}" for k in range(1, horizon + 1)),
+        *(f"eve_{k}" for k in range(1, horizon + 1)),
+        *YEAR,
+    )
+
+
+CALENDAR = calendar_names(HORIZON)
 NOISE = FEATURES.index("noise")
 _REVISION = 4  # raise when a formula changes and its name does not
 
@@ -125,7 +132,7 @@ def encode(rows: Rows, happened: WindowFacts, context: Context) -> Float32:
 
 
 def encode_calendar(context: Context) -> Float32:
-    """Encode what is known of the windows to come: float32 (len(CALENDAR),), finite."""
+    """Encode what is known of the windows to come: float32 (C,), as `calendar_names` of the horizon; finite."""
     season_next, ahead = context.season_next, context.known[1:]
     angle = 2 * np.pi * context.known[0].year
     turns = [np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)]

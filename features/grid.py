@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cadence import DAY_MS, MINUTE_MS, WEEK_MS, Cadence, cadence_of
+from features.cadence import DAY_MS, HORIZON, MINUTE_MS, MOST_HOURS, WEEK_MS, Cadence, cadence_of
 from schemas.errors import BadSetting
 
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00Z: an older event time is a broken clock
@@ -49,7 +49,7 @@ class WindowGrid:
     a day. day_start: shop-local time, HH:MM, at which days (and the first days of weeks and months) start. week_start:
     the weekday on which weeks start. country: ISO 3166 code (`GB`, `DE-BY`) whose holidays the shop keeps; "": none.
     closing_days: local dates on which it does not sell. These two say what is known of windows, not where they lie:
-    `features.known_days` reads them.
+    `features.known_days` reads them. horizon: windows to be forecast, None for as many as these usually have.
 
     >>> from features.cadence import HOUR_MS
     >>> grid = WindowGrid(window_ms=DAY_MS, timezone="Europe/London")
@@ -65,6 +65,7 @@ class WindowGrid:
     week_start: str = WEEKDAYS[0]
     country: str = ""
     closing_days: frozenset[date] = frozenset()
+    horizon: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not tile the calendar, and what these windows could not heed (`BadSetting`)."""
@@ -93,6 +94,14 @@ class WindowGrid:
             msg = (
                 f"window of {self.window_ms} ms: above a day only 604,800,000 (week) and 28 to 31 days (month) are "
                 "windows; set SKUTREND_WINDOW_MS"
+            )
+            raise BadSetting(msg)
+
+        most = MOST_HOURS if self.window_ms < DAY_MS else HORIZON
+        if self.horizon is not None and not HORIZON <= self.horizon <= most:
+            msg = (
+                f"a horizon of {self.horizon} windows of {self.window_ms} ms: expected {HORIZON}, or below a day up to "
+                f"{MOST_HOURS}; set SKUTREND_HORIZON"
             )
             raise BadSetting(msg)
 
@@ -168,7 +177,7 @@ class WindowGrid:
     @property
     def cadence(self) -> Cadence:
         """What windows of this length need."""
-        return cadence_of(self.window_ms)
+        return cadence_of(self.window_ms, self.horizon)
 
     @property
     def season_length(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cadence import HORIZON, SUM_WINDOWS, Cadence
+from features.cadence import Cadence
 from features.festivals import Festivals
 from features.grid import WindowGrid
 from features.known_days import Festival, KnownWindow, known
@@ -208,8 +208,8 @@ class Context:
 
     season_length: phases; season_windows: windows until about the same is to be expected. turn: which phase of these it
     has, and of how many.
-    season_next: float32 (HORIZON,), index of the following windows; season_sums: float32 (S,), its sums. demand: of
-    this window by `SeasonProfile.level_demand`; demand_next: float32 (HORIZON,), `demand` of the following ones. All of
+    season_next: float32 (K,), index of the following windows; season_sums: float32 (S,), its sums. demand: of
+    this window by `SeasonProfile.level_demand`; demand_next: float32 (K,), `demand` of the following ones. All of
     these with the effect of festivals. known: what is known in advance of this window and the following ones.
     """
 
@@ -239,19 +239,19 @@ def profile_of(grid: WindowGrid) -> SeasonProfile:
 
 def context(grid: WindowGrid, season: SeasonProfile, number: int, *, is_open: bool) -> Context:
     """Describe window `number`, after `season` has observed it."""
-    phase = grid.phase(number)
-    ahead = np.array([grid.phase(number + k) for k in range(1, HORIZON + 1)])
-    days = tuple(known(grid, number + k) for k in range(HORIZON + 1))
+    phase, cadence = grid.phase(number), grid.cadence
+    ahead = np.array([grid.phase(number + k) for k in range(1, cadence.horizon + 1)])
+    days = tuple(known(grid, number + k) for k in range(cadence.horizon + 1))
     effect = season.festivals.effect
     factors = np.array([0.0 if day.is_closed else effect(day.festival) for day in days[1:]], np.float32)
     season_next = season.index(ahead) * factors
-    sums = np.array([season_next[:n].sum() for n in SUM_WINDOWS], np.float32)
+    sums = np.array([season_next[:n].sum() for n in cadence.spans], np.float32)
     return Context(
         number=number,
         start_ms=grid.start_ms(number),
         end_ms=grid.end_ms(number),
         phase=phase,
-        cadence=grid.cadence,
+        cadence=cadence,
         season_length=season.length,
         season_windows=grid.season_windows,
         turn=(phase % grid.day_phases, grid.day_phases) if grid.is_fixed else (phase, max(season.length, 1)),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from features import closing
-from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import DAY, LEVELS, RING, SUM_WINDOWS, Cadence
 from inference.arrays import as_float32
 from inference.scoring import pinball
 from inference.trend import chance, exceeds, odds
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 NET, PLAIN, FAST, WINDOWS, NAIVE = range(5)
 EXPERTS: Final = ("lstm", "ewnb", "ewnb_fast", "window_quantiles", "seasonal_naive")
-GROUPS: Final = ("1", "2-5", "6-9", "10-14", "sum7", "sum14")
-"""Groups of steps and sums that have weights of their own."""
-
 CLASSES: Final = ("slow", "medium", "fast")
 CLASS_LIMITS: Final = (0.5, 3.0)
 """Units per open window from which a SKU is of the next class."""
@@ -61,11 +59,9 @@ CALIBRATION_RATE: Final = (0.01, 0.02)
 _MOST_OFFSET: Final = np.float32(np.log(3.0))
 _KEEP: Final = np.float32(2 ** (-1 / HALF_LIFE))
 _PRIOR: Final = np.log(np.array([1.0 if at == PLAIN else 0.005 for at in range(len(EXPERTS))], np.float32))
-_OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
-GROUP_OF: Final = np.array([0] + [1] * 4 + [2] * 4 + [3] * 5 + [4, 5])  # of each step and sum
-_TRIED: Final = np.array([0, 2, 6, 13, 14, 15])  # the step or sum that stands for its group
-_SPANS: Final = (1, 3, 7, 14, *SUM_WINDOWS)  # windows until it has come true
-_SHAPE: Final = (len(GROUPS), len(CLASSES), len(LEVELS), len(EXPERTS))
+_LAST_STEPS: Final = (1, 5, 9, 14, 24, 72, 168)  # of a group
+_TRIED_STEPS: Final = (1, 3, 7, 14, 24, 48, 168)  # the step that stands for its group, were its horizon long enough
+_MOST_HELD_BACK: Final = 94  # windows until all groups have come true, beyond which the panel is smaller
 SERVED: Final = len(EXPERTS)
 """Position of what was served in `Pending.quantiles`, behind the experts."""
 
@@ -75,7 +71,8 @@ _ZERO: Final = np.float32(1e-3)  # below this a quantile is none
 _MOST_HELD: Final = 1.0  # against an expert, of one window
 _LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
 
-_LEARNT: Final = ("losses", "offsets", "hit", "seen", "slopes")
+_OF_GROUPS: Final = ("losses", "offsets", "hit", "seen")
+_LEARNT: Final = (*_OF_GROUPS, "slopes")
 _SLOPE_RATE: Final = 0.03
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
@@ -84,6 +81,70 @@ COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
 _Part = tuple[list[bytes], "NDArray[np.int8]", "NDArray[np.float32]"]  # as `Pending`, but of all groups at once
 Due = tuple[int, int]
 """Number of the window at whose close forecasts have come true, and their group."""
+
+
+class Groups(NamedTuple):
+    """Steps and sums that have weights of their own. G of them.
+
+    names: such as "1", "2-5", "sum7", "sum24-168". of: int (K + S,), the group of each step and sum. tried: int (G,),
+    the step or sum that stands for its group. spans: windows until that has come true. horizon: K.
+    """
+
+    names: tuple[str, ...]
+    of: NDArray[np.intp]
+    tried: NDArray[np.intp]
+    spans: tuple[int, ...]
+    horizon: int
+
+    def is_sum(self, group: int) -> bool:
+        """Whether a group is one of sums."""
+        return bool(self.tried[group] >= self.horizon)
+
+    @property
+    def panel(self) -> float:
+        """SKUs of a class whose forecasts are kept: fewer where they have to be kept for long."""
+        return PANEL * min(1.0, _MOST_HELD_BACK / sum(self.spans))
+
+    def steps(self, name: str) -> slice:
+        """Give the places of a group among steps and sums.
+
+        >>> [(s.start, s.stop) for s in map(groups_of(DAY).steps, ("1", "10-14", "sum7"))]
+        [(0, 1), (9, 14), (14, 15)]
+        """
+        at = np.flatnonzero(self.of == self.names.index(name))
+        return slice(int(at[0]), int(at[-1]) + 1)
+
+
+@lru_cache(maxsize=64)
+def groups_of(cadence: Cadence) -> Groups:
+    """Group the steps and sums of a cadence.
+
+    >>> groups_of(DAY).names
+    ('1', '2-5', '6-9', '10-14', 'sum7', 'sum14')
+    """
+    names: list[str] = []
+    of: list[int] = []
+    tried: list[int] = []
+    first = 1
+    for last, stands_for in zip(_LAST_STEPS, _TRIED_STEPS, strict=True):
+        last = min(last, cadence.horizon)  # noqa: PLW2901 - the last group may be cut
+        if first > last:
+            break
+        of += [len(names)] * (last + 1 - first)
+        names.append(f"{first}" if first == last else f"{first}-{last}")
+        tried.append(min(stands_for, last) - 1)
+        first = last + 1
+    spans = [step + 1 for step in tried]
+    for at, span in enumerate(cadence.spans):
+        if span > RING:  # what was sold in so many windows nobody keeps: it goes with the sum before
+            of.append(len(names) - 1)
+            names[-1] += f"-{span}"
+            continue
+        of.append(len(names))
+        names.append(f"sum{span}")
+        tried.append(cadence.horizon + at)
+        spans.append(span)
+    return Groups(tuple(names), np.array(of), np.array(tried), tuple(spans), cadence.horizon)
 
 
 class Pending(NamedTuple):
@@ -127,10 +188,10 @@ class Served(NamedTuple):
     source: NDArray[np.int8]
 
     @classmethod
-    def empty(cls, n: int) -> Served:
+    def empty(cls, n: int, cadence: Cadence) -> Served:
         """Make room for n SKUs."""
-        quantiles = np.empty((n, _OUTPUTS, len(LEVELS)), np.float32)
-        return cls(quantiles, np.empty((n, HORIZON), np.float32), np.empty(n, np.int8))
+        quantiles = np.empty((n, cadence.outputs, len(LEVELS)), np.float32)
+        return cls(quantiles, np.empty((n, cadence.horizon), np.float32), np.empty(n, np.int8))
 
     def put(self, at: slice, part: Served) -> None:
         """Put some SKUs in their place."""
@@ -165,16 +226,17 @@ class Aggregation:
     losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors. hit:
     float32 (groups, Q), how many of the panel lay below each level, by the randomised PIT, and seen: float32 (groups,),
     of how many; both fade. slopes: float32 (classes,), how far the probability of an increase is believed. pending:
-    what has not come true yet.
+    what has not come true yet. groups: of the steps and sums.
     """
 
-    def __init__(self, *, model: str = "") -> None:
-        """Trust the plain forecast. model: whose forecasts are those of the net."""
-        self.model = model
-        self.losses = np.zeros(_SHAPE, np.float32)
-        self.offsets = np.zeros(_SHAPE[:-1], np.float32)
-        self.hit = np.zeros((len(GROUPS), len(LEVELS)), np.float32)
-        self.seen = np.zeros(len(GROUPS), np.float32)
+    def __init__(self, cadence: Cadence = DAY, *, model: str = "") -> None:
+        """Trust the plain forecast. cadence: of the windows. model: whose forecasts are those of the net."""
+        self.model, self.groups = model, groups_of(cadence)
+        shape = (len(self.groups.names), len(CLASSES), len(LEVELS), len(EXPERTS))
+        self.losses = np.zeros(shape, np.float32)
+        self.offsets = np.zeros(shape[:-1], np.float32)
+        self.hit = np.zeros((len(self.groups.names), len(LEVELS)), np.float32)
+        self.seen = np.zeros(len(self.groups.names), np.float32)
         self.slopes = np.ones(len(CLASSES), np.float32)
         self.pending: dict[Due, Pending] = {}
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
@@ -188,7 +250,7 @@ class Aggregation:
         levels: (n,), units per open window.
         """
         count = np.bincount(class_of(levels), minlength=len(CLASSES)) + newcomers
-        self._chance = PANEL / np.maximum(count, PANEL)
+        self._chance = self.groups.panel / np.maximum(count, self.groups.panel)
         self._now = self._weights()
 
     def weights(self) -> NDArray[np.float32]:
@@ -215,9 +277,9 @@ class Aggregation:
         weights = self._now
         kind = classes + np.where(net_ok, 0, len(CLASSES)).astype(np.int8)
         takes_part = weights.takes_part
-        quantiles = np.zeros((n, _OUTPUTS, len(LEVELS)), np.float32)
-        mean = np.zeros((n, HORIZON), np.float32)
-        kept = np.empty((len(panel), len(GROUPS), len(LEVELS), len(EXPERTS) + 1), np.float32)
+        quantiles = np.zeros((n, len(self.groups.of), len(LEVELS)), np.float32)
+        mean = np.zeros((n, self.groups.horizon), np.float32)
+        kept = np.empty((len(panel), len(self.groups.names), len(LEVELS), len(EXPERTS) + 1), np.float32)
         is_panel = np.zeros(n, np.bool_)
         is_panel[panel] = True
         for expert in range(len(EXPERTS)):
@@ -225,7 +287,7 @@ class Aggregation:
             if not len(rows):
                 continue
             found = ask(expert, rows)
-            kept[..., expert] = found.quantiles[is_panel[rows]][:, _TRIED]
+            kept[..., expert] = found.quantiles[is_panel[rows]][:, self.groups.tried]
             used: Any = takes_part[kind[rows], expert]
             into: Any = rows[used]
             own = kind[into]
@@ -240,7 +302,7 @@ class Aggregation:
         for level in range(1, len(LEVELS)):  # levels have weights of their own, and may cross
             np.maximum(quantiles[:, :, level], quantiles[:, :, level - 1], out=quantiles[:, :, level])
         _round(quantiles, fractional)
-        kept[..., SERVED] = quantiles[panel][:, _TRIED]
+        kept[..., SERVED] = quantiles[panel][:, self.groups.tried]
         keys, kinds = [skus[row].encode() for row in panel.tolist()], classes[panel].astype(np.int8)
         if keys:
             self._made.append((keys, kinds, kept))
@@ -249,13 +311,13 @@ class Aggregation:
     def end(self, number: int, table: SkuTable) -> None:
         """End the close of window `number`: hold against it what was forecast of it, and let that weigh."""
         self.fade()
-        for group, span in enumerate(_SPANS):
+        for group, span in enumerate(self.groups.spans):
             due = self.pending.pop((number, group), None)
             self._fresh.pop((number, group), None)
             if due is not None:
                 self._verify(group, span, due, number, table)
-        for group, pending in enumerate(_by_group(self._made)):
-            due_at = number + _SPANS[group], group
+        for group, pending in enumerate(_by_group(self._made, len(self.groups.names))):
+            due_at = number + self.groups.spans[group], group
             self.pending[due_at] = pending
             self._fresh[due_at] = None
         self._made = []
@@ -303,6 +365,8 @@ class Aggregation:
         """Go on where what was stored stands; `StateCorrupt` where it is not whole. packed: b"" for nothing."""
         if packed:
             if len(packed) != sum(getattr(self, name).nbytes for name in _LEARNT):
+                if self._is_of_another_horizon(len(packed)):
+                    return
                 msg = f"stored losses of experts have {len(packed)} bytes; delete the state directory to rebuild it"
                 raise StateCorrupt(msg)
             start = 0
@@ -314,6 +378,12 @@ class Aggregation:
         found = ((due, Pending.unpacked(raw, self.model)) for due, raw in pending)
         self.pending = {due: each for due, each in found if each is not None}
         self._now = self._weights()
+
+    def _is_of_another_horizon(self, size: int) -> bool:
+        """Whether so many bytes are what was learnt of other steps: then it begins anew."""
+        of_group = sum(getattr(self, name).nbytes for name in _OF_GROUPS) // len(self.groups.names)
+        of_groups = size - self.slopes.nbytes
+        return of_groups > 0 and of_groups % of_group == 0
 
     def take_over(self, before: Aggregation) -> None:
         """Go on where the blend of another model stands: see `trust`."""
@@ -335,7 +405,7 @@ class Aggregation:
 
     def _verify(self, group: int, span: int, due: Pending, number: int, table: SkuTable) -> None:
         """Hold what was forecast of a group against what was sold in the `span` windows up to `number`."""
-        is_sum = bool(_TRIED[group] >= HORIZON)
+        is_sum = self.groups.is_sum(group)
         slots = table.slots([sku.decode() for sku in due.skus])
         known = np.flatnonzero(slots >= 0)
         ring = table["ring"][slots[known]]
@@ -399,11 +469,12 @@ class Aggregation:
             found[found.sum(axis=-1) == 0, PLAIN] = 1
             found /= found.sum(axis=-1, keepdims=True)
             parts.append(found)
-        plain = np.concatenate(parts, axis=1)[GROUP_OF].swapaxes(0, 1)
-        served = np.concatenate([part * factors for part in parts], axis=1)[GROUP_OF].swapaxes(0, 1)
+        of = self.groups.of
+        plain = np.concatenate(parts, axis=1)[of].swapaxes(0, 1)
+        served = np.concatenate([part * factors for part in parts], axis=1)[of].swapaxes(0, 1)
         takes_part = plain.max(axis=(1, 2)) > 0
         source = np.where(takes_part.sum(axis=1) == 1, takes_part.argmax(axis=1), BLEND).astype(np.int8)
-        means = plain[:, :HORIZON].mean(axis=2)
+        means = plain[:, : self.groups.horizon].mean(axis=2)
         served, means = (np.ascontiguousarray(np.moveaxis(each, -1, 0)) for each in (served, means))
         return _Weights(served, means, takes_part, source)
 
@@ -453,7 +524,7 @@ def hits(sold: NDArray[np.float32], quantiles: NDArray[np.float32]) -> NDArray[n
     return found
 
 
-def _by_group(parts: Sequence[_Part]) -> Iterator[Pending]:
+def _by_group(parts: Sequence[_Part], groups: int) -> Iterator[Pending]:
     """Put the parts of a panel together, ascending by name, and give what is pending of each group; of none, nothing.
 
     The order in which SKUs lie in memory is another one after a restart: sums over them would differ by a bit.
@@ -464,7 +535,7 @@ def _by_group(parts: Sequence[_Part]) -> Iterator[Pending]:
     order = sorted(range(len(skus)), key=skus.__getitem__)
     classes, quantiles = (np.concatenate([part[at] for part in parts])[order] for at in (1, 2))
     ordered = [skus[at] for at in order]
-    for group in range(len(GROUPS)):
+    for group in range(groups):
         yield Pending(ordered, classes, quantiles[:, group].copy())  # each goes when it has come true
 
 
@@ -488,7 +559,7 @@ def _softmax(logs: NDArray[np.float32]) -> NDArray[np.float32]:
     return found
 
 
-def as_metrics(found: NDArray[np.float32]) -> Mapping[tuple[str, str], float]:
+def as_metrics(blend: Aggregation) -> Mapping[tuple[str, str], float]:
     """Average weights over the levels and classes: {(expert, group): weight}."""
-    mean = found.mean(axis=(1, 2))
-    return {(expert, group): float(mean[i, j]) for j, expert in enumerate(EXPERTS) for i, group in enumerate(GROUPS)}
+    mean, names = blend.weights().mean(axis=(1, 2)), blend.groups.names
+    return {(expert, group): float(mean[i, j]) for j, expert in enumerate(EXPERTS) for i, group in enumerate(names)}

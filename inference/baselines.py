@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import HORIZON, LEVELS, spans_of
 from features.outliers import cap_units
 from inference.arrays import Rows
 
@@ -103,8 +103,9 @@ def forecast(
     mean = values(last_season, len(open_next)) * opened
     quantiles = _finish(mean[:, :, None] + theta[:, None, :], integer_units)
     quantiles *= opened[None, :, None]
-    sums = np.empty((len(theta), len(SUM_WINDOWS), len(LEVELS)), np.float32)
-    for at, span in enumerate(SUM_WINDOWS):
+    spans = spans_of(len(open_next))
+    sums = np.empty((len(theta), len(spans), len(LEVELS)), np.float32)
+    for at, span in enumerate(spans):
         root = np.float32(np.sqrt(opened[:span].sum()))
         sums[:, at, :] = _finish(mean[:, :span].sum(axis=1)[:, None] + root * theta, integer_units)
     return NaiveForecast(quantiles=quantiles, mean=mean, sums=sums)

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from features import dates
-from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import DAY_MS, HORIZON, LEVELS, MOST_HOURS, spans_of
 from schemas.errors import BundleMismatch
 from schemas.refusals import DECODE_ERRORS
 
@@ -198,11 +198,13 @@ def _read_manifest(directory: Path) -> Manifest:
 
 
 def _check(manifest: Manifest, directory: Path, expected_fingerprint: str) -> None:
+    most = MOST_HOURS if manifest.window_ms < DAY_MS else HORIZON
+    horizon = min(max(manifest.horizon, HORIZON), most)
     expected: list[tuple[str, object, object]] = [
         ("feature fingerprint", manifest.feature_fingerprint, expected_fingerprint),
-        ("number of steps", manifest.horizon, HORIZON),
+        ("number of steps", manifest.horizon, horizon),
         ("quantile levels", manifest.quantile_levels, LEVELS),
-        ("sums", manifest.sum_windows, SUM_WINDOWS),
+        ("sums", manifest.sum_windows, spans_of(horizon)),
     ]
     for what, found, wanted in expected:
         if found != wanted:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from features.cadence import SUM_WINDOWS
 from features.closing import corrected
 from features.outliers import cap_squarable, cap_units
 from inference import nb_quantiles
@@ -95,7 +94,7 @@ def forecast(
     level, spread = _shrunk(rows, which, opens, prior_nu, context.cadence)
     ahead = context.demand_next
     factors, back = np.unique(
-        np.concatenate([ahead, [ahead[:span].sum() for span in SUM_WINDOWS]]), return_inverse=True
+        np.concatenate([ahead, [ahead[:span].sum() for span in context.cadence.spans]]), return_inverse=True
     )
     factors = factors.astype(np.float32)
     unit = np.where(fractional, np.float32(FRACTION), np.float32(1))[:, None]

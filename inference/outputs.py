@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import closing
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from features.cadence import LEVELS, RING
 from features.chunk import ClosingChunk
 from features.table import Slots
 from inference import aggregation, correcting, ew_nb, level_shift
@@ -69,7 +69,8 @@ def forecasts(  # noqa: PLR0913 - what a forecast is made of
     revision: int = 0,
 ) -> ForecastColumns:
     """Lay out what is forecast of n SKUs. session: of the net whose name it has."""
-    quantiles = served.quantiles[:, :HORIZON]
+    cadence = chunk.context.cadence
+    quantiles = served.quantiles[:, : cadence.horizon]
     return ForecastColumns(
         sku=chunk.skus,
         window_start_ms=chunk.context.start_ms,
@@ -81,8 +82,8 @@ def forecasts(  # noqa: PLR0913 - what a forecast is made of
         quantile_levels=LEVELS,
         quantiles=quantiles,
         mean=served.mean,
-        sum_windows=SUM_WINDOWS,
-        sums=served.quantiles[:, HORIZON:],
+        sum_windows=cadence.spans,
+        sums=served.quantiles[:, cadence.horizon :],
         direction=where_to.direction,
         change_pct=where_to.change_pct,
         change_units=where_to.change_units,

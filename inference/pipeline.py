@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import closing
-from features.cadence import HORIZON, LEVELS, SUM_WINDOWS
+from features.cadence import LEVELS, SUM_WINDOWS
 from features.chunk import ClosingChunk
 from features.corrections import Corrected
 from features.encoding import encode, encode_calendar
@@ -88,12 +88,14 @@ class WindowPipeline:
         self.session = session
         self.rules = rules or AlertRules.of(sku_state.grid.cadence)
         # a net that learnt days knows nothing of hours: then plain forecasts serve
-        self.net_fits = session is not None and session.bundle.manifest.window_ms == sku_state.grid.window_ms
+        self.net_fits = session is not None and session.fits(sku_state.grid)
         self.shows_experts = False  # whether outputs have what each expert forecast, too
         self.expected_open = False  # whether the forecasts at hand were made for an open window
         self.live = LiveLoss()
+        if not self.net_fits:
+            del self.live.loss["lstm"]
         self.shadow, self.shadow_score = shadow, ShadowScore()
-        self.aggregation = Aggregation(model="" if session is None else session.model)
+        self.aggregation = Aggregation(sku_state.grid.cadence, model="" if session is None else session.model)
         if sku_state.corrections is not None:
             sku_state.corrections.forecasts = session is not None
             sku_state.corrections.moved_units = correcting.learn_late
@@ -260,7 +262,9 @@ class WindowPipeline:
         x: NDArray[np.float32],
         state: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> StepOutput:
-        """Show a net a window of some SKUs. x: as encoded, (n, F). state: h and c before it."""
+        """Show a net a window of some SKUs; one that learnt others says nothing. x: (n, F). state: h, c before it."""
+        if not session.fits(self.sku_state.grid):
+            return StepOutput.none(len(x), chunk.context.cadence, state)
         return session.run_step(
             x,
             *state,
@@ -283,7 +287,7 @@ class WindowPipeline:
     ) -> ForecastColumns:
         """Say what is forecast, and where demand goes. levels: (n,), units per open window."""
         where_to = trend(
-            served.quantiles[:, HORIZON],
+            served.quantiles[:, chunk.context.cadence.horizon],
             last7=np.nansum(closing.last_windows(chunk.after, chunk.context.number, _FIRST_SUM), axis=1),
             mean7=_first_week(served),
             usual7=levels * chunk.context.demand_next[:_FIRST_SUM].sum(),
@@ -321,7 +325,7 @@ class WindowPipeline:
         expected = rows["next_mean"] if self.expected_open else np.full(n, np.nan, np.float32)
         found, learnt = tail_evidence.observe(before, closed, expected)
         active = np.full(n, context.is_open and self.expected_open)
-        losses = scoring.losses(rows, facts.units, active=active)
+        losses = scoring.losses(rows, facts.units, active=active, sources=self.live.loss)
         self.live.add(losses, facts.units, served)
         last = season_before(before, context, context.number - 1)
         repeatable = baselines.repeatable(facts.units, before["nu"])
@@ -356,7 +360,7 @@ class WindowPipeline:
         """Blend what all experts forecast; returns that, and what the plain one says of the next window, (n, Q)."""
         skus, n = chunk.skus, len(chunk.slots)
         fractional, may_serve = experts.after["fractional"] != 0, experts.net_ok & self.net_fits
-        served = aggregation.Served.empty(n)
+        served = aggregation.Served.empty(n, chunk.context.cadence)
         next_plain = np.empty((n, len(LEVELS)), np.float32)
         for low in range(0, n, _BLOCK):
             block = slice(low, low + _BLOCK)

@@ -6,7 +6,7 @@ pinball loss at the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -66,14 +66,17 @@ class Losses(NamedTuple):
     by_source: Mapping[str, Floats]
 
 
-def losses(rows: Rows, actual: Floats, *, active: NDArray[np.bool_]) -> Losses:
+def losses(
+    rows: Rows, actual: Floats, *, active: NDArray[np.bool_], sources: Iterable[str] = tuple(REFERENCES)
+) -> Losses:
     """Hold the step-1 quantiles of all sources against the window that closed.
 
     actual: (n,) units. active: bool (n,), false where the window must not count (shop closed, not observed). A row is
-    scored only when all sources have forecast it, so that their losses cover the same windows.
+    scored only when all sources have forecast it, so that their losses cover the same windows. sources: those of
+    `REFERENCES` that forecast at all.
     """
     units = np.asarray(actual, np.float32)
-    found = {source: wql_parts(units, rows[column])[0] for source, column in REFERENCES.items()}
+    found = {source: wql_parts(units, rows[REFERENCES[source]])[0] for source in sources}
     scored = active & np.logical_and.reduce([np.isfinite(loss) for loss in found.values()])
     return Losses(scored, {source: np.where(scored, loss, np.float32(0)) for source, loss in found.items()})
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
+from features.cadence import LEVELS
 from inference import providers, weights
 from inference.bundle import LAYERS, REPLAY, STEP, replay_inputs, replay_outputs, step_inputs, step_outputs
 from schemas.errors import BundleMismatch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from features.cadence import Cadence
+    from features.grid import WindowGrid
     from inference.bundle import Bundle, Manifest, Shapes
     from inference.providers import Choice
 
@@ -49,6 +52,13 @@ class StepOutput(NamedTuple):
     mean: NDArray[np.float32]
     h: NDArray[np.float32]
     c: NDArray[np.float32]
+
+    @classmethod
+    def none(cls, n: int, cadence: Cadence, state: tuple[NDArray[np.float32], NDArray[np.float32]]) -> StepOutput:
+        """Say nothing, NaN, of n SKUs, and leave their state as it is."""
+        shapes = (n, cadence.horizon, len(LEVELS)), (n, len(cadence.spans), len(LEVELS)), (n, cadence.horizon)
+        quantiles, sums, mean = (np.full(shape, np.nan, np.float32) for shape in shapes)
+        return cls(quantiles, sums, mean, *state)
 
 
 class Session:
@@ -81,6 +91,11 @@ class Session:
                 raise _no_numbers(bundle, f"in {name} the weights {', '.join(bad)} hold NaN or infinity")
         self._warm_up()
         self._probe()
+
+    def fits(self, grid: WindowGrid) -> bool:
+        """Whether it has learnt such windows, and forecasts as many of them."""
+        manifest = self.bundle.manifest
+        return (manifest.window_ms, manifest.horizon) == (grid.window_ms, grid.cadence.horizon)
 
     def run_step(  # noqa: PLR0913 - the graph's inputs, all but three by name
         self,

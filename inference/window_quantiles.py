@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from features.cadence import LEVELS, RING
 from features.closing import last_windows
 from features.outliers import cap_units
 from inference.ew_nb import Forecast
@@ -24,21 +24,25 @@ def forecast(rows: dict[str, NDArray[Any]], context: Context) -> Forecast:
 
     rows: "ring", "age" and "nu" of `features.closing`; outliers are capped by `cap_units`. Sums are the quantiles of
     overlapping spans of the ring; a SKU that is younger than a span has that of a window, times the open windows of the
-    span.
+    span, and so has a span that is longer than the ring.
     """
     # what is older than the oldest SKU need not be looked at
-    width = int(min(max(rows["age"].max(initial=0), *SUM_WINDOWS), RING))
+    cadence = context.cadence
+    width = int(min(max(rows["age"].max(initial=0), *cadence.spans), RING))
     units = cap_units(last_windows(rows, context.number, width), rows["nu"]).astype(np.float32)
     window = _quantiles(units)
     known = np.isfinite(units)
     sold = np.where(known, units, np.float32(0))
     mean = sold.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     is_open = (context.season_next > 0).astype(np.float32)
-    found = np.empty((len(units), HORIZON + len(SUM_WINDOWS), len(LEVELS)), np.float32)
-    found[:, :HORIZON] = window[:, None, :] * is_open[None, :, None]
+    found = np.empty((len(units), cadence.outputs, len(LEVELS)), np.float32)
+    found[:, : cadence.horizon] = window[:, None, :] * is_open[None, :, None]
     total = np.zeros((len(units), width + 1), np.float32)
     np.cumsum(sold, axis=1, out=total[:, 1:])
-    for at, span in enumerate(SUM_WINDOWS, HORIZON):
+    for at, span in enumerate(cadence.spans, cadence.horizon):
+        if span > width:
+            found[:, at] = window * is_open[:span].sum()
+            continue
         sums = total[:, span:] - total[:, :-span]
         if (rows["age"] < width).any():
             # of the spans that end now, one window before, and so on only those that a SKU has lived

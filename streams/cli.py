@@ -60,7 +60,7 @@ def _shop_days(command: Callable[..., None]) -> Callable[..., None]:
 
 def _days_of(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Make one `grid` of the options, of days where they name no length; settings say what they leave open."""
-    from features.cadence import DAY_MS  # noqa: PLC0415
+    from features.cadence import DAY_MS, HORIZON  # noqa: PLC0415
     from features.grid import WindowGrid  # noqa: PLC0415
 
     s = _settings(ctx)
@@ -71,6 +71,11 @@ def _days_of(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     if window_ms < DAY_MS and "day_start" not in given:
         days.pop("day_start")  # those of the worker's settings are for its own windows
     known: dict[str, Any] = {"country": s.country, "closing_days": s.grid.closing_days}
+    if window_ms < DAY_MS:  # of days there is one horizon
+        known["horizon"] = options.pop("steps", None) or s.horizon or None
+    elif options.pop("steps", None) not in {None, HORIZON}:
+        msg = f"of windows of a day and longer {HORIZON} are forecast; leave --horizon out"
+        raise click.UsageError(msg)
     return options | {"grid": WindowGrid(window_ms=window_ms, **known, **days)}
 
 
@@ -212,6 +217,12 @@ def topics_check(ctx: click.Context) -> None:
     help="Window length that the bundle is for, as SKUTREND_WINDOW_MS.",
 )
 @click.option(
+    "--horizon",
+    "steps",
+    type=click.IntRange(14, 168),
+    help="Windows that it is to forecast, of those below a day (default: SKUTREND_HORIZON, else 24).",
+)
+@click.option(
     "--iterations", type=click.IntRange(1), default=None, help="Training iterations, at most (default: the recipe's)."
 )
 @click.option("--seed", type=int, default=1, show_default=True)
@@ -238,7 +249,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - clic
 )
 @click.option("--every", type=click.IntRange(1), required=True, help="Windows between origins.")
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of origins.")
-@click.option("--horizon", type=click.IntRange(1, 14), default=14, show_default=True, help="Windows to forecast.")
+@click.option("--horizon", type=click.IntRange(1, 168), help="Windows to forecast; default: as many as are.")
 @click.option(
     "--references",
     type=click.Choice(["autoets", "lightgbm"]),

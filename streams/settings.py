@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from features.cadence import DAY_MS, DORMANT_AFTER_MS
+from features.cadence import DAY_MS, DORMANT_AFTER_MS, MOST_HOURS
 from features.currency import ShopCurrency
 from features.grid import MIDNIGHT, WEEKDAYS, WindowGrid
 from features.known_days import check_country
@@ -126,6 +126,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Text, Meta(description="weekday on which week windows start, `monday` to `sunday`; for all others: monday")
     ] = WEEKDAYS[0]
     timezone: Annotated[Text, Meta(description="IANA time zone of the shop's days")] = "UTC"
+    horizon: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MOST_HOURS,
+            description="windows to forecast, 14 to 168 of those below a day; 0: as many as the bundle does, without a "
+            "bundle for these windows 24, of a day and longer always 14",
+        ),
+    ] = 0
     country: Annotated[
         str,
         Meta(
@@ -281,6 +290,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             week_start=self.week_start,
             country=self.country,
             closing_days=closing_days.read(Path(self.closing_days)) if self.closing_days else frozenset(),
+            horizon=self.horizon or None,
         )
 
     @property

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from features import closing
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
-from inference.aggregation import class_of
+from features.cadence import DAY, LEVELS, RING
+from inference.aggregation import class_of, groups_of
 from inference.evaluation.scales import Scales
 from inference.evaluation.tally import Tally
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from features.cadence import Cadence
     from features.table import SkuTable, Slots
     from inference.ew_nb import Forecast
 
 SERVED: Final = "served"
 _LEAST_AGE, _LEAST_SALES, _RECENT = 28, 5, 28
-_OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
 
 
 @dataclass
@@ -45,14 +45,18 @@ class _Waiting:
 
 
 class Origins:
-    """Holds forecasts of some sources against what was sold. horizon: steps that count. season: see `Scales`."""
+    """Holds forecasts of some sources against what was sold.
 
-    def __init__(self, sources: Sequence[str], *, horizon: int, season: int) -> None:
+    cadence: of the windows. groups: of its steps and sums. horizon: steps that count. season: see `Scales`.
+    """
+
+    def __init__(self, sources: Sequence[str], cadence: Cadence = DAY, *, horizon: int, season: int) -> None:
         """Start with nothing forecast."""
-        self.tally = Tally(sources, _OUTPUTS)
+        self.tally = Tally(sources, cadence.outputs)
+        self.groups = groups_of(cadence)
         self.scales = Scales(season)
         self.pairs = self.zeros = 0
-        self._horizon = horizon
+        self._cadence, self._horizon = cadence, horizon
         self._waiting: dict[int, list[_Waiting]] = {}
 
     def announce(self, number: int, table: SkuTable, slots: Slots, by_source: Mapping[str, Forecast]) -> None:
@@ -67,7 +71,7 @@ class Origins:
             slots=slots[at],
             classes=class_of(level.astype(np.float32)),
             by_source=picked,
-            sold=np.full((len(at), HORIZON), np.nan, np.float32),
+            sold=np.full((len(at), self._cadence.horizon), np.nan, np.float32),
             scales=self.scales.of(slots[at]),
         )
         self._waiting.setdefault(number, []).append(waiting)
@@ -76,12 +80,12 @@ class Origins:
         """Let window `number`, which has closed, tell what was sold in it."""
         for made in list(self._waiting):
             step = number - made
-            if not 1 <= step <= HORIZON:
+            if not 1 <= step <= self._cadence.horizon:
                 continue
             for each in self._waiting[made]:
                 each.sold[:, step - 1] = table["ring"][each.slots, number % RING]
                 each.windows = step
-            if step == HORIZON:
+            if step == self._cadence.horizon:
                 self._count(self._waiting.pop(made))
 
     def end(self) -> None:
@@ -99,7 +103,7 @@ class Origins:
                 for step in range(self._horizon):
                     forecast = made.quantiles[:, step], made.mean[:, step]
                     self._add(source, step, each, each.sold[:, step], forecast)
-                for at, span in enumerate(SUM_WINDOWS, HORIZON):
+                for at, span in enumerate(self._cadence.spans, self._cadence.horizon):
                     if span <= min(self._horizon, each.windows):
                         sold = np.nansum(each.sold[:, :span], axis=1)
                         sold[~known[:, :span].any(axis=1)] = np.nan
@@ -128,7 +132,7 @@ def _scaled(each: _Waiting, made: Forecast) -> tuple[NDArray[np.float64], NDArra
     known = np.isfinite(each.sold)
     count = np.maximum(known.sum(axis=1), 1)
     square = np.where(known, (each.sold - made.mean) ** 2, 0).sum(axis=1, dtype=np.float64) / count
-    median = made.quantiles[:, :HORIZON, LEVELS.index(0.5)]
+    median = made.quantiles[:, : each.sold.shape[1], LEVELS.index(0.5)]
     absolute = np.where(known, np.abs(each.sold - median), 0).sum(axis=1, dtype=np.float64) / count
     squares, changes = each.scales
     usable = known.any(axis=1) & np.isfinite(squares) & np.isfinite(changes)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
-from features.encoding import CALENDAR, NOISE, PROFILE, YEAR
+from features.cadence import LEVELS, RING, spans_of
+from features.encoding import NOISE, PROFILE, YEAR, calendar_names
 from features.outliers import USUAL_MULTIPLE
 from inference.ew_nb import Forecast
 from schemas.errors import BadSetting
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     Progress = Callable[[int], None]
 
 NAMES: Final = ("autoets", "lightgbm")
-_OUTPUTS: Final = HORIZON + len(SUM_WINDOWS)
 _BANDS: Final = (50, 80, 90)  # per cent, whose ends are `LEVELS` beside the median
 _LEAST_HISTORY: Final = 2  # seasons
 _ROWS: Final = 300_000  # that LightGBM learns from
 _LEAST_INDEX: Final = 0.05
-_KNOWN: Final = ("open", "holiday", "eve")  # of a window to come, by the names of `CALENDAR`
+_KNOWN: Final = ("open", "holiday", "eve")  # of a window to come, by `calendar_names`
 
 
 class Reference(Protocol):
@@ -69,12 +68,12 @@ class AutoEts:
 
     def forecast(self, table: SkuTable, slots: Slots, context: Context) -> Forecast:
         """Fit each of n SKUs, and forecast it."""
-        history = self._history(len(table))
+        history, horizon = self._history(len(table)), context.cadence.horizon
         ahead = np.flatnonzero(context.season_next > 0)
-        season = int((context.season_next[: self._season] > 0).sum()) if self._season <= HORIZON else self._season
-        quantiles = np.full((len(slots), _OUTPUTS, len(LEVELS)), np.nan, np.float32)
-        quantiles[:, :HORIZON] = 0
-        mean = np.zeros((len(slots), HORIZON), np.float32)
+        season = int((context.season_next[: self._season] > 0).sum()) if self._season <= horizon else self._season
+        quantiles = np.full((len(slots), context.cadence.outputs, len(LEVELS)), np.nan, np.float32)
+        quantiles[:, :horizon] = 0
+        mean = np.zeros((len(slots), horizon), np.float32)
         for row, slot in enumerate(slots.tolist()):
             past = history[slot][np.isfinite(history[slot])]
             length = season if len(past) >= _LEAST_HISTORY * season and season > 1 else 1
@@ -108,6 +107,9 @@ class LightGbm:
         except (ImportError, OSError) as error:  # the latter where the system has no libgomp
             raise _missing(package="lightgbm", said=str(error)) from error
         self._arrays, self._starts = history.arrays, history.starts_ms
+        self._horizon = history.arrays.horizon
+        self._spans, self._names = spans_of(self._horizon), calendar_names(self._horizon)
+        self._outputs = self._horizon + len(self._spans)
         self._row_of = {sku: row for row, sku in enumerate(history.skus)}
         rows, target, scale = self._learn_from(until, np.random.default_rng(seed))
         data = lightgbm.Dataset(rows, target, weight=scale, free_raw_data=False)
@@ -128,9 +130,9 @@ class LightGbm:
         t = int(np.searchsorted(self._starts, context.start_ms))
         skus = table.skus
         at = np.array([self._row_of[skus[slot]] for slot in slots.tolist()], np.intp)
-        quantiles = np.zeros((len(slots), _OUTPUTS, len(LEVELS)), np.float32)
-        mean = np.zeros((len(slots), _OUTPUTS), np.float32)
-        for output in range(_OUTPUTS):
+        quantiles = np.zeros((len(slots), self._outputs, len(LEVELS)), np.float32)
+        mean = np.zeros((len(slots), self._outputs), np.float32)
+        for output in range(self._outputs):
             index = self._index(t, output)
             if index <= 0:
                 continue
@@ -141,23 +143,23 @@ class LightGbm:
             mean[:, output] = np.maximum(self._mean.predict(rows), 0) * scale[:, 0]
         whole = table["fractional"][slots] == 0
         quantiles[whole] = np.rint(quantiles[whole])
-        return Forecast(quantiles, mean[:, :HORIZON])
+        return Forecast(quantiles, mean[:, : self._horizon])
 
     def _learn_from(self, until: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
         """Draw what is learnt from: inputs (n, F), targets and scales (n,)."""
         arrays = self._arrays
-        t, sku = np.nonzero(arrays.live[: max(until - HORIZON, 0)])
-        pick = rng.integers(0, max(len(t), 1), min(_ROWS, len(t) * _OUTPUTS))
-        t, sku, output = t[pick], sku[pick], rng.integers(0, _OUTPUTS, len(pick))
+        t, sku = np.nonzero(arrays.live[: max(until - self._horizon, 0)])
+        pick = rng.integers(0, max(len(t), 1), min(_ROWS, len(t) * self._outputs))
+        t, sku, output = t[pick], sku[pick], rng.integers(0, self._outputs, len(pick))
         target, index = np.full(len(t), np.nan), np.zeros(len(t))
         sold = np.nan_to_num(arrays.y)
-        for each in range(_OUTPUTS):
+        for each in range(self._outputs):
             some = np.flatnonzero(output == each)
-            last = t[some] + (each + 1 if each < HORIZON else SUM_WINDOWS[each - HORIZON])
-            if each < HORIZON:
+            last = t[some] + (each + 1 if each < self._horizon else self._spans[each - self._horizon])
+            if each < self._horizon:
                 target[some] = arrays.y[last, sku[some]]
             else:
-                steps = range(SUM_WINDOWS[each - HORIZON])
+                steps = range(self._spans[each - self._horizon])
                 target[some] = np.sum([sold[last - back, sku[some]] for back in steps], axis=0)
             index[some] = self._indices(each)[t[some]]
         fine = np.isfinite(target) & (index > _LEAST_INDEX)
@@ -172,15 +174,15 @@ class LightGbm:
         of_step = np.empty((len(t), 3 + len(_KNOWN)), np.float32)
         for each in np.unique(output).tolist():
             some = np.flatnonzero(output == each)
-            is_step = each < HORIZON
-            steps = [each] if is_step else list(range(SUM_WINDOWS[each - HORIZON]))
+            is_step = each < self._horizon
+            steps = [each] if is_step else list(range(self._spans[each - self._horizon]))
             of_step[some, 0], of_step[some, 1] = each, self._indices(each)[t[some]]
             # how the SKU's own season differs from the shop's, in the phase of the step
             of_step[some, 2] = own[some, NOISE + 1 + each % PROFILE] if is_step else 0
             for column, name in enumerate(_KNOWN, 3):
-                at = [CALENDAR.index(f"{name}_{step + 1}") for step in steps]
+                at = [self._names.index(f"{name}_{step + 1}") for step in steps]
                 of_step[some, column] = calendar[t[some]][:, at].mean(axis=1)
-        year = calendar[t][:, [CALENDAR.index(name) for name in YEAR]]
+        year = calendar[t][:, [self._names.index(name) for name in YEAR]]
         return np.concatenate([own, year, of_step], axis=1)
 
     def _index(self, t: int, output: int) -> float:
@@ -190,7 +192,7 @@ class LightGbm:
         """Give the shop's index of a step, or its sum, as known after each window; float32 (T,)."""
         ahead = self._arrays.season_next
         found: NDArray[np.float32] = (
-            ahead[:, output] if output < HORIZON else ahead[:, : SUM_WINDOWS[output - HORIZON]].sum(axis=1)
+            ahead[:, output] if output < self._horizon else ahead[:, : self._spans[output - self._horizon]].sum(axis=1)
         )
         return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from features.cadence import LEVELS
-from inference.aggregation import CLASSES, GROUP_OF, GROUPS, hits
+from inference.aggregation import CLASSES, hits
 from inference.scoring import pinball
 
 if TYPE_CHECKING:
@@ -136,16 +136,6 @@ class Tally:
             within90=q95 - q05,
             below90=q90,
         )
-
-
-def steps_of(group: str) -> slice:
-    """Give the columns of one of `aggregation.GROUPS`.
-
-    >>> [(steps_of(group).start, steps_of(group).stop) for group in ("1", "10-14", "sum7")]
-    [(0, 1), (9, 14), (14, 15)]
-    """
-    at = np.flatnonzero(GROUP_OF == GROUPS.index(group))
-    return slice(int(at[0]), int(at[-1]) + 1)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.admission import Columns
-from features.cadence import HORIZON
-from features.encoding import CALENDAR, FEATURES, encode, encode_calendar
+from features.encoding import FEATURES, encode, encode_calendar
 from features.offline import feed
 from features.season import Context
 from features.sku_state import SkuState
@@ -80,19 +79,20 @@ def _stack(closed: list[_Window], skus: list[str], ends_ms: int) -> History:
     nu = np.ones((windows, count), np.float32)
     y = np.full((windows, count), np.nan, np.float32)
     live = np.zeros((windows, count), np.bool_)
-    season_next = np.zeros((windows, HORIZON), np.float32)
-    calendar = np.zeros((windows, len(CALENDAR)), np.float32)
+    horizon = closed[0].context.cadence.horizon
+    season_next = np.zeros((windows, horizon), np.float32)
     was_open = np.array([w.context.is_open for w in closed])
+    calendar = []
     for t, window in enumerate(closed):
         x[t, window.slots], nu[t, window.slots], live[t, window.slots] = window.x, window.nu, True
         if window.context.is_open:
             y[t, window.slots] = window.units
-        ahead = was_open[t + 1 : t + 1 + HORIZON]
+        ahead = was_open[t + 1 : t + 1 + horizon]
         season_next[t] = window.context.season_next
         season_next[t, : len(ahead)] *= ahead
         # a phase thought closed on which the shop then sold: let it be learnt as an ordinary one
         season_next[t, : len(ahead)][(season_next[t, : len(ahead)] == 0) & ahead] = 1.0
-        calendar[t] = encode_calendar(replace(window.context, season_next=season_next[t]))
+        calendar.append(encode_calendar(replace(window.context, season_next=season_next[t])))
     starts = np.array([w.context.start_ms for w in closed], np.int64)
-    arrays = TrainingArrays(x=x, calendar=calendar, nu=nu, season_next=season_next, y=y, live=live)
+    arrays = TrainingArrays(x=x, calendar=np.stack(calendar), nu=nu, season_next=season_next, y=y, live=live)
     return History(arrays, skus, starts, was_open, ends_ms)

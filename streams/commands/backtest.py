@@ -24,7 +24,7 @@ from rich.console import Console
 
 from features import closing, dates, season
 from features.admission import Columns
-from features.cadence import LEVELS, SUM_WINDOWS
+from features.cadence import LEVELS
 from features.currency import ShopCurrency
 from features.encoding import fingerprint
 from features.grid import WindowGrid
@@ -32,7 +32,7 @@ from features.offline import feed, windows_between
 from features.sku_state import SkuState
 from inference import aggregation
 from inference import bundle as bundles
-from inference.aggregation import GROUPS, Aggregation
+from inference.aggregation import Aggregation
 from inference.evaluation.origins import SERVED, Origins, sells
 from inference.evaluation.references import Reference
 from inference.ew_nb import Forecast
@@ -61,7 +61,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     first_origin: datetime,
     every: int,
     count: int,
-    horizon: int,
+    horizon: int | None,
     grid: WindowGrid,
     window_ms: int | None = None,
     references: Sequence[str] = (),
@@ -70,7 +70,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
 ) -> None:
     """Write the forecasts at `count` origins, `every` windows apart, to Parquet (`BadInput` if none can be made).
 
-    window_ms: None: those that the bundle has learnt; of others there are plain forecasts, without the net.
+    horizon: steps to write, None for all. window_ms: None: those that the bundle has learnt; of others there are plain
+    forecasts, without the net.
     references: of `references.NAMES`, to be held beside ours. scores: JSON file for every measure.
     """
     if not out.parent.is_dir():
@@ -81,7 +82,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     if scores is not None:
         directories.probe(scores.parent, what=f"the directory {scores.parent} (--scores)", error=BadInput)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
-    grid = replace(grid, window_ms=window_ms or session.bundle.manifest.window_ms)
+    grid = _grid(session, replace(grid, window_ms=window_ms or session.bundle.manifest.window_ms))
+    horizon = _steps(horizon, grid)
     events = event_tables.load_with_progress(files)
     money = money or ShopCurrency()
     sku_state = SkuState(grid, extra_columns=columns(session), money=money)
@@ -91,7 +93,7 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     tables, calls = [], TrendCalls()
     last = max(origins) - 1
     others = _references(references, grid, events, money, first=first, last=last)
-    trial = Origins((SERVED, *aggregation.EXPERTS, *others), horizon=horizon, season=grid.season_windows)
+    trial = Origins((SERVED, *aggregation.EXPERTS, *others), grid.cadence, horizon=horizon, season=grid.season_windows)
     until_ms = grid.end_ms(last + horizon)
     with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as progress:
         for number in feed(sku_state, events, until_ms=until_ms, cross=pipeline.cross):
@@ -132,6 +134,22 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         scores.write_bytes(orjson.dumps(backtest_tables.scores(trial), option=orjson.OPT_INDENT_2))
     for line in (*accuracy_lines(pipeline.live), *calibration_lines(pipeline.aggregation), *call_lines(calls)):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _grid(session: Session, grid: WindowGrid) -> WindowGrid:
+    """Forecast as many windows as a net does that has learnt these, unless it is said how many."""
+    manifest = session.bundle.manifest
+    fits = grid.horizon is None and manifest.window_ms == grid.window_ms
+    return replace(grid, horizon=manifest.horizon) if fits else grid
+
+
+def _steps(wanted: int | None, grid: WindowGrid) -> int:
+    """Write so many steps, or all (`BadInput` where there are fewer)."""
+    most = grid.cadence.horizon
+    if wanted is not None and wanted > most:
+        msg = f"--horizon is {wanted}, but {most} of these windows are forecast; see SKUTREND_HORIZON"
+        raise BadInput(msg)
+    return wanted or most
 
 
 def _references(
@@ -216,7 +234,9 @@ def calibration_lines(blend: Aggregation) -> Iterator[str]:
     shares = blend.hit_shares()
     if blend.seen.all():
         held = shares[:, LEVELS.index(0.9)] - shares[:, LEVELS.index(0.1)]
-        said = ", ".join(f"{share:.0%} of {name}" for name, share in zip(GROUPS, held.tolist(), strict=True))
+        said = ", ".join(
+            f"{share:.0%} of {name}" for name, share in zip(blend.groups.names, held.tolist(), strict=True)
+        )
         yield f"within the 80 % band, by steps and sums, lately (half-life 60 windows): {said}"
 
 
@@ -238,12 +258,12 @@ def call_lines(calls: TrendCalls) -> Iterator[str]:
 
 
 def forecast_rows(closed: WindowOutputs, *, origin_ms: int, horizon: int) -> pa.Table:
-    """Lay the forecasts of one chunk out as rows: a step 1..horizon, or -7 / -14 for the sums over so many windows."""
+    """Lay the forecasts of one chunk out as rows: a step 1..horizon, or -7, -14 for the sums over so many windows."""
     made = closed.forecasts
     assert made is not None  # noqa: S101 - a pipeline with a session forecasts
     n = len(made.sku)
     parts = [(step, made.quantiles[:, step - 1], made.mean[:, step - 1]) for step in range(1, horizon + 1)]
-    for at, span in enumerate(SUM_WINDOWS):
+    for at, span in enumerate(made.sum_windows):
         if span <= horizon:
             parts.append((-span, made.sums[:, at], made.mean[:, :span].sum(axis=1)))
     tables = []

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from features.cadence import HORIZON
-from inference.aggregation import CLASSES, GROUPS
-from inference.evaluation.tally import steps_of
+from inference.aggregation import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,34 +28,34 @@ _NAMES = {
     "lightgbm": "LightGBM",
 }
 _MEASURES = ("WQL", "/ plain", "WAPE", "MAE", "RMSE", "RMSSE", "MASE", "sMAPE", "R2", "bias", "in 80 %", "below 90 %")
-_STEPS = slice(0, HORIZON)
 _PLAIN = ("ewnb", "window_quantiles")  # the better of them is what has to be beaten
 
 
 def tables(origins: Origins) -> Iterator[Table]:
     """Give the tables to print: all measures, then WQL by velocity class, then by step."""
-    overall = {source: origins.tally.measures(source, steps=_STEPS) for source in origins.tally.sources}
+    groups, steps = origins.groups, slice(0, origins.groups.horizon)
+    overall = {source: origins.tally.measures(source, steps=steps) for source in origins.tally.sources}
     if not any(made.cells for made in overall.values()):
         return
     yield _all(overall)
     kinds = {
-        kind: {source: origins.tally.measures(source, kind=kind, steps=_STEPS) for source in overall}
-        for kind in CLASSES
+        kind: {source: origins.tally.measures(source, kind=kind, steps=steps) for source in overall} for kind in CLASSES
     }
     yield _wql("WQL by velocity class", kinds)
-    groups = {
-        group: {source: origins.tally.measures(source, steps=steps_of(group)) for source in overall} for group in GROUPS
+    by_group = {
+        name: {source: origins.tally.measures(source, steps=groups.steps(name)) for source in overall}
+        for name in groups.names
     }
-    yield _wql("WQL by step, and of sums", groups)
+    yield _wql("WQL by step, and of sums", by_group)
 
 
 def scores(origins: Origins) -> list[dict[str, Any]]:
     """Give every measure by source, velocity class and step, to be written as JSON."""
-    found = []
+    found, groups = [], origins.groups
     for source in origins.tally.sources:
         for kind in (None, *CLASSES):
-            for group in (None, *GROUPS):
-                steps = _STEPS if group is None else steps_of(group)
+            for group in (None, *groups.names):
+                steps = slice(0, groups.horizon) if group is None else groups.steps(group)
                 made = origins.tally.measures(source, kind=kind, steps=steps)
                 found.append({"source": source, "class": kind or "all", "steps": group or "all", **made.as_dict()})
     return found

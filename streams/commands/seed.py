@@ -47,8 +47,9 @@ def seed(settings: Settings, files: Mapping[InputName, Path], *, until: datetime
     until: shop-local start of the first window that is not taken from the files; None: found out. Raises `Broken`:
     where workers are running, or a partition has state that is not of this seed.
     """
-    began_ms, grid = now_ms(), settings.grid
-    session, count, limit_bytes = prepare(settings)
+    began_ms = now_ms()
+    settings, session, count, limit_bytes = prepare(settings)
+    grid = settings.grid
     live_start.check_idle(settings.client, settings.group_id)
     events = event_tables.load_with_progress(files)
     starts = [_live_start(settings, source, count) for source in range(len(INPUT_NAMES))]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import msgspec
 from confluent_kafka import KafkaException
 
 from features.encoding import fingerprint
@@ -46,6 +47,7 @@ def serve(settings: Settings) -> None:
     logs.set_up(settings.log_level)
     warn_of_moved_state(settings)
     ready = prepare(settings)
+    settings = ready.settings
     if settings.personal == "pseudonym" and not settings.personal_key_file:
         log.info("customer_id is removed from letters: SKUTREND_PERSONAL_KEY_FILE names no key for pseudonyms")
     app, worker = build(
@@ -67,8 +69,12 @@ def serve(settings: Settings) -> None:
 
 
 class Prepared(NamedTuple):
-    """What partitions need before they are opened. letter_limit_bytes: how large a letter may be."""
+    """What partitions need before they are opened.
 
+    settings: with the bundle's horizon. letter_limit_bytes: how large a letter may be.
+    """
+
+    settings: Settings
     session: Session | None
     partition_count: int
     letter_limit_bytes: int
@@ -86,7 +92,8 @@ def prepare(settings: Settings) -> Prepared:
     if settings.changelog == "on":
         ensure_changelog(settings, partitions=count)
     rights.demand(settings.client, needed_rights(settings))
-    return Prepared(session, count, topics.letter_limit_bytes(settings.client, prefix=settings.output("")))
+    settings = with_horizon(settings, session)
+    return Prepared(settings, session, count, topics.letter_limit_bytes(settings.client, prefix=settings.output("")))
 
 
 def warn_of_moved_state(settings: Settings) -> None:
@@ -113,14 +120,31 @@ def needed_rights(settings: Settings) -> dict[str, tuple[AclOperation, ...]]:
 
 def open_session(settings: Settings) -> Session | None:
     """Load the bundle that the settings name and warm it up; None for `none` (`BundleMismatch` if it cannot serve)."""
-    return None if settings.bundle == "none" else make_session(settings)
+    return None if settings.bundle == "none" else make_session(settings, any_horizon=not settings.horizon)
 
 
-def make_session(settings: Settings, source: BundleSource | None = None) -> Session:
-    """Load the bundle as it is now and warm it up (`BundleMismatch` if it cannot serve)."""
+def make_session(settings: Settings, source: BundleSource | None = None, *, any_horizon: bool = False) -> Session:
+    """Load the bundle as it is now and warm it up (`BundleMismatch` if it cannot serve).
+
+    any_horizon: whether it may forecast more or fewer windows than the settings say.
+    """
     bundle = bundles.load((source or source_of(settings.bundle, settings)).local(), expected_fingerprint=fingerprint())
     _check_window(bundle, settings)
+    horizon = settings.grid.cadence.horizon
+    if not any_horizon and bundle.manifest.window_ms == settings.window_ms and bundle.manifest.horizon != horizon:
+        msg = (
+            f"bundle {bundle.id} forecasts {bundle.manifest.horizon} windows, this worker {horizon}; train one that "
+            f"does (`skutrend train --horizon {horizon}`), or start the worker with this one and no SKUTREND_HORIZON"
+        )
+        raise BundleMismatch(msg)
     return Session(bundle, provider=settings.provider, threads=settings.threads)
+
+
+def with_horizon(settings: Settings, session: Session | None) -> Settings:
+    """Forecast as many windows as the bundle does that has learnt these, unless the settings say how many."""
+    if settings.horizon or session is None or session.bundle.manifest.window_ms != settings.window_ms:
+        return settings
+    return msgspec.structs.replace(settings, horizon=session.bundle.manifest.horizon)
 
 
 def source_of(where: str, settings: Settings) -> BundleSource:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from features.admission import Columns
-from features.cadence import DAY_MS, HORIZON, HOUR_MS, LEVELS, MINUTE_MS, SUM_WINDOWS
+from features.cadence import DAY_MS, HOUR_MS, LEVELS, MINUTE_MS
 from features.currency import ShopCurrency
-from features.encoding import CALENDAR, FEATURES, NOISE, fingerprint
+from features.encoding import FEATURES, NOISE, calendar_names, fingerprint
 from features.grid import WindowGrid
 from features.offline import windows_between
 from features.sku_state import SkuState
@@ -128,10 +128,16 @@ def _fit(history: History, grid: WindowGrid, others: Sequence[OtherShop], *, ite
                 arrays,
                 seed=seed,
                 until_index=arrays.windows,
-                layout=Layout(n_features=arrays.n_features, n_calendar=arrays.n_calendar, noise=NOISE),
+                layout=Layout(
+                    n_features=arrays.n_features,
+                    n_calendar=arrays.n_calendar,
+                    noise=NOISE,
+                    horizon=arrays.horizon,
+                    sum_windows=grid.cadence.spans,
+                ),
                 recipe=recipe,
                 others=others,
-                blind_to=unheeded(span_ms=span_ms, any_shop=bool(others)),
+                blind_to=unheeded(span_ms=span_ms, any_shop=bool(others), horizon=arrays.horizon),
                 season_length=grid.season_windows,
                 progress=lambda done, total, loss: progress.at(done, total=total, detail=f"loss {loss:.4f}"),
                 iterations=iterations,
@@ -146,12 +152,12 @@ def _manifest(history: History, result: FitResult, grid: WindowGrid) -> Manifest
         version=f"{version('skutrend')}.{history.ends_ms // DAY_MS}",
         feature_fingerprint=fingerprint(),
         features=FEATURES,
-        calendar=CALENDAR,
+        calendar=calendar_names(grid.cadence.horizon),
         window_ms=grid.window_ms,
         windows=grid.signature,
-        horizon=HORIZON,
+        horizon=grid.cadence.horizon,
         quantile_levels=LEVELS,
-        sum_windows=SUM_WINDOWS,
+        sum_windows=grid.cadence.spans,
         hidden=result.network.layout.hidden,
         training_span=Span(start_ms=int(history.starts_ms[0]), end_ms=history.ends_ms),
         metrics=result.metrics,

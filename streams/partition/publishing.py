@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from features.cadence import LEVELS
-from inference.aggregation import GROUPS, as_metrics
+from inference.aggregation import as_metrics
 from inference.alerting import open_counts
 from schemas.encoding import encode_alert, encode_forecasts, encode_windows, openings
 from streams.kafka.topics import FORECASTS_SHADOW
@@ -107,11 +107,13 @@ class Reporter:
         self._metrics.coverage.labels(number).set(state.pipeline.live.coverage())
         for source in state.pipeline.live.loss:
             self._metrics.loss.labels(number, source).set(state.pipeline.live.wql(source))
-        for (source, steps), weight in as_metrics(state.pipeline.aggregation.weights()).items():
+        for (source, steps), weight in as_metrics(state.pipeline.aggregation).items():
             self._metrics.weight.labels(number, source, steps).set(weight)
         shares = state.pipeline.aggregation.hit_shares()
         for level in (0.1, 0.5, 0.9):
-            for steps, share in zip(GROUPS, shares[:, LEVELS.index(level)].tolist(), strict=True):
+            for steps, share in zip(
+                state.pipeline.aggregation.groups.names, shares[:, LEVELS.index(level)].tolist(), strict=True
+            ):
                 self._metrics.hit.labels(number, level, steps).set(share)
         is_open = state.sku_state.table["alert_open"][: len(state.sku_state.table)]
         for (kind, severity), count in open_counts(is_open).items():

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -15,8 +16,9 @@ from click.testing import CliRunner
 from features.cadence import HOUR_MS
 from features.encoding import fingerprint
 from inference.bundle import load
+from schemas.errors import BundleMismatch
 from streams.cli import cli
-from streams.commands.serve import open_session
+from streams.commands.serve import open_session, with_horizon
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,10 +63,42 @@ def test_a_bundle_for_hours_is_trained_checked_measured_and_served(orders: Path,
     assert manifest.training_span.end_ms - manifest.training_span.start_ms >= 5 * 24 * HOUR_MS
     assert f"windows of {HOUR_MS} ms" in skutrend("bundle", "check", str(out))
     assert open_session(Settings(bundle=str(out), window_ms=HOUR_MS, provider="cpu")) is not None
+    assert (manifest.horizon, manifest.sum_windows) == (24, (7, 14, 24))
     where = ("--first-origin", "2011-03-18", "--every", "6", "--count", "3", "--out", str(forecasts))
     skutrend("backtest", "--orders", str(orders), "--bundle", str(out), *where)
     origins = sorted(set(pq.read_table(forecasts)["origin_ms"].to_pylist()))
     assert origins == [FIRST_MS + (4 * 24 + 6 * i) * HOUR_MS for i in range(3)], "six hours apart, not six days"
+    assert set(pq.read_table(forecasts)["step"].to_pylist()) == {*range(1, 25), -7, -14, -24}
+
+
+@pytest.mark.slow
+def test_a_bundle_chooses_how_many_hours_are_forecast(orders: Path, tmp_path: Path) -> None:
+    out, forecasts = tmp_path / "bundle", tmp_path / "forecasts.parquet"
+    longer = ("--window-ms", str(HOUR_MS), "--iterations", "3", "--horizon", "30")
+    skutrend("train", "--orders", str(orders), "--out", str(out), *longer)
+    assert "30 steps, sums over 7, 14, 24 windows" in skutrend("bundle", "check", str(out))
+    settings = Settings(bundle=str(out), window_ms=HOUR_MS, provider="cpu")
+    session = open_session(settings)
+    assert session is not None
+    assert with_horizon(settings, session).grid.cadence.horizon == 30
+    asked = msgspec.structs.replace(settings, horizon=24)
+    with pytest.raises(BundleMismatch, match=r"forecasts 30 windows, this worker 24; train one .*--horizon 24"):
+        open_session(asked)
+    assert with_horizon(asked, session) == asked, "the settings come first"
+    where = ("--first-origin", "2011-03-18", "--every", "6", "--count", "3", "--out", str(forecasts))
+    skutrend("backtest", "--orders", str(orders), "--bundle", str(out), *where)
+    assert set(pq.read_table(forecasts)["step"].to_pylist()) == {*range(1, 31), -7, -14, -24}
+    skutrend("backtest", "--orders", str(orders), "--bundle", str(out), "--horizon", "9", *where)
+    assert set(pq.read_table(forecasts)["step"].to_pylist()) == {*range(1, 10), -7}
+    done = CliRunner().invoke(cli, ["backtest", "--orders", str(orders), "--horizon", "24", *where])
+    assert done.exit_code == 1
+    assert "--horizon is 24, but 14 of these windows are forecast" in done.output
+
+
+def test_of_days_there_is_one_horizon(orders: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["train", "--orders", str(orders), "--out", str(tmp_path), "--horizon", "24"])
+    assert done.exit_code == 2
+    assert "of windows of a day and longer 14 are forecast" in done.output
 
 
 def test_hours_are_backtested_with_a_bundle_of_days_by_plain_forecasts(orders: Path, tmp_path: Path) -> None:

@@ -10,10 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.cadence import HORIZON, LEVELS, RING, SUM_WINDOWS
+from features.cadence import DAY, DAY_MS, HORIZON, HOUR, HOUR_MS, LEVELS, RING, SUM_WINDOWS, cadence_of
 from features.table import Column, SkuTable
 from inference import aggregation
-from inference.aggregation import BLEND, EXPERTS, FAST, GROUPS, NAIVE, NET, PANEL, PLAIN, Aggregation, Pending, Served
+from inference.aggregation import (
+    BLEND,
+    EXPERTS,
+    FAST,
+    NAIVE,
+    NET,
+    PANEL,
+    PLAIN,
+    Aggregation,
+    Pending,
+    Served,
+    groups_of,
+)
 from inference.ew_nb import Forecast
 from inference.scoring import pinball, wql_parts
 from schemas.errors import StateCorrupt
@@ -139,7 +151,7 @@ def test_losses_are_those_of_the_definition_step_and_sum() -> None:
         )
         held = np.minimum((losses - losses.min(axis=1, keepdims=True)) * (12 / 22), 1)
         found = shop.blend.losses[group, 2]
-        np.testing.assert_allclose(found, before[group, 2] * keep + held, rtol=1e-4, atol=1e-6, err_msg=GROUPS[group])
+        np.testing.assert_allclose(found, before[group, 2] * keep + held, rtol=1e-4, atol=1e-6, err_msg=str(group))
     assert not shop.blend.losses[:, :2].any(), "of other classes nothing is known"
 
 
@@ -333,3 +345,44 @@ def test_the_blend_is_hardly_worse_than_the_best_expert(seed: int, factors: list
             best += [float(wql_parts(sold, about(said[e], n).quantiles[:, 0])[0].sum()) for e in range(len(EXPERTS))]
         before = shop.window(said, sold)
     assert served_loss <= 1.02 * best.min()
+
+
+@pytest.mark.parametrize(
+    ("horizon", "names"),
+    [
+        (14, "1 2-5 6-9 10-14 sum7 sum14"),
+        (24, "1 2-5 6-9 10-14 15-24 sum7 sum14 sum24"),
+        (30, "1 2-5 6-9 10-14 15-24 25-30 sum7 sum14 sum24"),
+        (168, "1 2-5 6-9 10-14 15-24 25-72 73-168 sum7 sum14 sum24-168"),
+    ],
+)
+def test_all_steps_and_sums_of_a_horizon_are_of_a_group_that_one_of_them_stands_for(horizon: int, names: str) -> None:
+    cadence = cadence_of(HOUR_MS, horizon)
+    groups = groups_of(cadence)
+    assert groups.names == tuple(names.split())
+    assert len(groups.of) == cadence.outputs
+    assert [groups.of[at] for at in groups.tried] == list(range(len(groups.names)))
+    for group, (name, span) in enumerate(zip(groups.names, groups.spans, strict=True)):
+        steps = groups.steps(name)
+        assert set(groups.of[steps].tolist()) == {group}
+        assert groups.is_sum(group) == name.startswith("sum")
+        own = int(name.removeprefix("sum").partition("-")[0]) if groups.is_sum(group) else groups.tried[group] + 1
+        assert span == own
+        assert span <= RING or not groups.is_sum(group), "what was sold must still be known"
+    # what waits to come true: SKUs of three classes, forecasts of all experts and what was served
+    waiting = sum(groups.spans) * groups.panel * 3 * len(LEVELS) * (len(EXPERTS) + 1) * 4
+    assert waiting <= 8 << 20
+
+
+def test_what_was_learnt_of_another_horizon_is_left_and_what_is_cut_is_damage() -> None:
+    before, now = Aggregation(HOUR), Aggregation(cadence_of(HOUR_MS, 168))
+    before.losses += 1
+    now.restore(before.packed(), iter([((3, 0), b"not looked at")]))
+    assert not now.losses.any()
+    assert not now.pending
+    with pytest.raises(StateCorrupt):
+        now.restore(before.packed()[:-8], iter(()))
+    again = Aggregation(HOUR)
+    again.restore(before.packed(), iter(()))
+    assert (again.losses == 1).all()
+    assert groups_of(DAY) is groups_of(cadence_of(DAY_MS))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.cadence import LEVELS
-from inference.aggregation import CLASSES
-from inference.evaluation.tally import Tally, steps_of
+from features.cadence import DAY, LEVELS
+from inference.aggregation import CLASSES, groups_of
+from inference.evaluation.tally import Tally
 from inference.scoring import wql
 
 STEPS = 4
@@ -66,5 +66,6 @@ def same(found: float, wanted: float) -> None:
 
 
 def test_steps_of_groups_follow_each_other() -> None:
-    bounds = [(steps_of(group).start, steps_of(group).stop) for group in ("1", "2-5", "6-9", "10-14", "sum7", "sum14")]
+    groups = groups_of(DAY)
+    bounds = [(groups.steps(name).start, groups.steps(name).stop) for name in groups.names]
     assert bounds == [(0, 1), (1, 5), (5, 9), (9, 14), (14, 15), (15, 16)]
