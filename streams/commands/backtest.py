@@ -93,7 +93,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     tables, calls = [], TrendCalls()
     last = max(origins) - 1
     others = _references(references, grid, events, money, first=first, last=last)
-    trial = Origins((SERVED, *aggregation.EXPERTS, *others), grid.cadence, horizon=horizon, season=grid.season_windows)
+    experts = [name for name in aggregation.EXPERTS if pipeline.net_fits or name != "lstm"]
+    trial = Origins((SERVED, *experts, *others), grid.cadence, horizon=horizon, season=grid.season_windows)
     until_ms = grid.end_ms(last + horizon)
     with track_progress("closing windows", windows_between(grid, events, until_ms=until_ms)) as progress:
         for number in feed(sku_state, events, until_ms=until_ms, cross=pipeline.cross):
@@ -200,7 +201,7 @@ def _announce(
     assert made is not None  # noqa: S101 - a pipeline with a session forecasts
     assert closed.experts is not None  # noqa: S101 - they were asked for
     served = Forecast(np.concatenate([made.quantiles, made.sums], axis=1), made.mean)
-    by_source = {SERVED: served, **closed.experts}
+    by_source = {SERVED: served} | {name: said for name, said in closed.experts.items() if name in trial.tally.sources}
     if others:
         selling = sells(table, closed.slots, number)
         context = season.context(sku_state.grid, sku_state.season, number, is_open=True)

@@ -110,6 +110,7 @@ def test_hours_are_backtested_with_a_bundle_of_days_by_plain_forecasts(orders: P
     loss = {
         row["source"]: row["wql"] for row in json.loads(scores.read_bytes()) if row["class"] == row["steps"] == "all"
     }
+    assert "lstm" not in loss, "the net has learnt days"
     assert loss["served"] <= 1.02 * loss["ewnb"]
     assert loss["ewnb"] < loss["seasonal_naive"]
 
