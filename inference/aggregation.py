@@ -26,7 +26,7 @@ from features import closing
 from features.cadence import DAY, LEVELS, RING, SUM_WINDOWS, Cadence
 from inference.arrays import as_float32
 from inference.scoring import pinball
-from inference.trend import chance, exceeds, odds
+from inference.trend import Belief, chance, exceeds, odds
 from schemas.errors import StateCorrupt
 from schemas.refusals import DECODE_ERRORS
 
@@ -72,8 +72,9 @@ _MOST_HELD: Final = 1.0  # against an expert, of one window
 _LEAST_VOLUME: Final = 0.05  # units per SKU and window by which losses are divided at least
 
 _OF_GROUPS: Final = ("losses", "offsets", "hit", "seen")
-_LEARNT: Final = (*_OF_GROUPS, "slopes")
-_SLOPE_RATE: Final = 0.03
+_LEARNT: Final = (*_OF_GROUPS, "slopes", "shifts")
+_SLOPE_RATE, _SHIFT_RATE = 0.03, 0.05
+_MOST_SHIFT: Final = 1.5
 
 COLUMNS: Final[tuple[tuple[str, str, tuple[int, ...], float], ...]] = (
     ("draw", "<f4", (), float("nan")),  # by the SKU's name, 0 to 1: it is of the panel where that is low enough
@@ -225,7 +226,8 @@ class Aggregation:
 
     losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors. hit:
     float32 (groups, Q), how many of the panel lay below each level, by the randomised PIT, and seen: float32 (groups,),
-    of how many; both fade. slopes: float32 (classes,), how far the probability of an increase is believed. pending:
+    of how many; both fade. slopes, shifts: float32 (classes,), how far the probability of an increase is believed, see
+    `trend.believed`. pending:
     what has not come true yet. groups: of the steps and sums.
     """
 
@@ -238,6 +240,7 @@ class Aggregation:
         self.hit = np.zeros((len(self.groups.names), len(LEVELS)), np.float32)
         self.seen = np.zeros(len(self.groups.names), np.float32)
         self.slopes = np.ones(len(CLASSES), np.float32)
+        self.shifts = np.zeros(len(CLASSES), np.float32)
         self.pending: dict[Due, Pending] = {}
         self._fresh: dict[Due, None] = {}  # of `pending`, not yet taken
         self._chance = np.ones(len(CLASSES))
@@ -352,9 +355,10 @@ class Aggregation:
         """Write down what was learnt."""
         return b"".join(getattr(self, name).astype("<f4").tobytes() for name in _LEARNT)
 
-    def slope_of(self, levels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give how far the probability of an increase is believed, of SKUs of these levels; float32 (n,)."""
-        return self.slopes[class_of(levels)]
+    def belief(self, levels: NDArray[np.float32]) -> Belief:
+        """Give how far the probability of an increase is believed, of SKUs of these levels, (n,)."""
+        kinds = class_of(levels)
+        return Belief(self.slopes[kinds], self.shifts[kinds])
 
     def hit_shares(self) -> NDArray[np.float32]:
         """Give the share of the panel below each level, float32 (groups, Q); NaN where nothing has come true."""
@@ -363,27 +367,31 @@ class Aggregation:
 
     def restore(self, packed: bytes, pending: Iterator[tuple[Due, bytes]]) -> None:
         """Go on where what was stored stands; `StateCorrupt` where it is not whole. packed: b"" for nothing."""
-        if packed:
-            if len(packed) != sum(getattr(self, name).nbytes for name in _LEARNT):
-                if self._is_of_another_horizon(len(packed)):
-                    return
-                msg = f"stored losses of experts have {len(packed)} bytes; delete the state directory to rebuild it"
-                raise StateCorrupt(msg)
-            start = 0
-            for name in _LEARNT:
-                empty = getattr(self, name)
-                stored = np.frombuffer(packed, "<f4", empty.size, start)
-                setattr(self, name, stored.reshape(empty.shape).astype(np.float32))
-                start += empty.nbytes
+        if packed and not self._unpack(packed):
+            return
         found = ((due, Pending.unpacked(raw, self.model)) for due, raw in pending)
         self.pending = {due: each for due, each in found if each is not None}
         self._now = self._weights()
 
-    def _is_of_another_horizon(self, size: int) -> bool:
-        """Whether so many bytes are what was learnt of other steps: then it begins anew."""
-        of_group = sum(getattr(self, name).nbytes for name in _OF_GROUPS) // len(self.groups.names)
-        of_groups = size - self.slopes.nbytes
-        return of_groups > 0 and of_groups % of_group == 0
+    def _unpack(self, packed: bytes) -> bool:
+        """Take in what `packed` wrote; False where that is of another horizon: then it is learnt anew."""
+        of_groups = sum(getattr(self, name).nbytes for name in _OF_GROUPS)
+        size = len(packed) - self.slopes.nbytes
+        if size not in {of_groups, of_groups + self.shifts.nbytes}:  # at first there were no shifts
+            of_group = of_groups // len(self.groups.names)
+            if size > 0 and size % of_group in {0, self.shifts.nbytes}:
+                return False
+            msg = f"stored losses of experts have {len(packed)} bytes; delete the state directory to rebuild it"
+            raise StateCorrupt(msg)
+        start = 0
+        for name in _LEARNT:
+            if start == len(packed):
+                break
+            empty = getattr(self, name)
+            stored = np.frombuffer(packed, "<f4", empty.size, start)
+            setattr(self, name, stored.reshape(empty.shape).astype(np.float32))
+            start += empty.nbytes
+        return True
 
     def take_over(self, before: Aggregation) -> None:
         """Go on where the blend of another model stands: see `trust`."""
@@ -429,9 +437,12 @@ class Aggregation:
         """Learn how far an increase that was announced came true: a step down the gradient of the log loss."""
         announced = odds(exceeds(quantiles, before))
         rose = np.where(sold == before, 0.5, sold > before)
-        miss = (chance(self.slopes[kind] * announced) - rose) * announced
-        step = _SLOPE_RATE * _trust(len(sold)) * float(miss.mean())
-        self.slopes[kind] = np.clip(self.slopes[kind] - step, 0, 1)
+        off = chance(self.slopes[kind] * announced + self.shifts[kind]) - rose
+        for learnt, rate, by, least, most in (
+            (self.slopes, _SLOPE_RATE, announced, 0.0, 1.0), (self.shifts, _SHIFT_RATE, 1.0, -_MOST_SHIFT, _MOST_SHIFT)
+        ):  # fmt: skip
+            step = rate * _trust(len(sold)) * float((off * by).mean())
+            learnt[kind] = np.clip(learnt[kind] - step, least, most)
 
     def _learn(
         self, at: tuple[int, int], sold: NDArray[np.float32], quantiles: NDArray[np.float32], *, windows: int

@@ -292,7 +292,7 @@ class WindowPipeline:
             mean7=_first_week(served),
             usual7=levels * chunk.context.demand_next[:_FIRST_SUM].sum(),
             price=chunk.facts.price,
-            slope=self.aggregation.slope_of(levels),
+            belief=self.aggregation.belief(levels),
         )
         return outputs.forecasts(
             *(chunk, served, where_to),

@@ -2,13 +2,13 @@
 
 The forecast of the sum is a quantile function; read backwards it is a distribution function, from which comes the
 probability that the next sum exceeds the last one. How far that is believed is learnt from how such probabilities have
-come true (`aggregation.Aggregation.slopes`).
+come true (`aggregation.Aggregation.belief`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,16 @@ SURE: Final = 0.8
 _CERTAIN: Final = 0.99  # no shop is surer of a week than this
 
 _TAU: Final = np.asarray((0.0, *LEVELS, 1.0), np.float32)
+
+
+class Belief(NamedTuple):
+    """How far probabilities of an increase are to be believed, see `believed`: (n,) each, or one for all."""
+
+    slope: Floats | float = 1.0
+    shift: Floats | float = 0.0
+
+
+WHOLLY: Final = Belief()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +48,14 @@ class Trend:
 
 
 def trend(
-    sum7: Floats, *, last7: Floats, mean7: Floats, usual7: Floats, price: Floats, slope: Floats | float = 1.0
+    sum7: Floats, *, last7: Floats, mean7: Floats, usual7: Floats, price: Floats, belief: Belief = WHOLLY
 ) -> Trend:
     """Compare the demand of the next 7 windows with that of the last 7, and with the usual one.
 
     sum7: (n, Q), quantiles of the next 7 windows' sum, units, ascending. last7: (n,), units sold in the last 7.
     mean7: (n,), expected units of the next 7; usual7: (n,), what they would be on the SKU's usual level, season taken
     into account. price: (n,), of a unit, NaN where it is not known.
-    slope: (n,), how far such probabilities are to be believed, see `believed`.
+    belief: how far such probabilities are to be believed.
 
     `probability` is P(next > last), an exact tie counting half, so a SKU that sells nothing and will sell nothing has
     0.5 and is flat. `direction` is up from 0.8 and down to 0.2. `change_pct` is that of the mean, NaN where the last
@@ -53,7 +63,7 @@ def trend(
     those are worth, NaN where there is no price; `usual_change_units` and `usual_change_money` are those against the
     usual level.
     """
-    probability = believed(exceeds(sum7, last7), slope)
+    probability = believed(exceeds(sum7, last7), belief)
     direction = (probability >= SURE).astype(np.int8) - (probability <= 1.0 - SURE).astype(np.int8)
     sold = last7 > 0
     base = np.where(sold, last7, 1.0)
@@ -68,13 +78,16 @@ def _change(expected: Floats, before: Floats, price: Floats) -> tuple[NDArray[np
     return as_float32(units), as_float32(np.round(units * np.asarray(price, np.float64), 2))
 
 
-def believed(probability: Floats, slope: Floats | float) -> NDArray[np.float32]:
-    """Draw probabilities towards one half, float32 (n,): their logarithm of the odds times `slope`, 0 to 1.
+def believed(probability: Floats, belief: Belief) -> NDArray[np.float32]:
+    """Correct probabilities, float32 (n,): the logarithm of their odds times `slope`, 0 to 1, and a `shift` up or down.
 
-    >>> believed(np.array([0.5, 0.9, 0.1]), 0.5)
+    The first draws towards one half what was said too surely, the second corrects a shop that falls or rises more often
+    than its forecasts say. Source: Platt 1999.
+
+    >>> believed(np.array([0.5, 0.9, 0.1]), Belief(0.5))
     array([0.5 , 0.75, 0.25], dtype=float32)
     """
-    return chance(slope * odds(probability)).astype(np.float32)
+    return chance(belief.slope * odds(probability) + belief.shift).astype(np.float32)
 
 
 def chance(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

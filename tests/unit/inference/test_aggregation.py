@@ -28,6 +28,7 @@ from inference.aggregation import (
 )
 from inference.ew_nb import Forecast
 from inference.scoring import pinball, wql_parts
+from inference.trend import believed
 from schemas.errors import StateCorrupt
 from tests.support.examples import examples
 
@@ -271,16 +272,37 @@ def test_hits_are_those_of_the_randomised_pit() -> None:
 
 def test_increases_that_do_not_come_true_are_believed_less_and_those_that_do_are_not() -> None:
     """Told: 40 or so after 35. One shop sells 35 all along, the other one as it was told."""
-    slopes = []
+    told = []
     for weekly in (5.0, 5.8):
         shop = Shop(60)
         for day in range(120):
             sold = np.full(60, 5.0 if day % 14 < 7 else weekly, np.float32)
             shop.window({PLAIN: 5.8, NET: 5.8, FAST: 5.8, NAIVE: 5.8}, sold)
-        slopes.append(shop.blend.slope_of(shop.levels)[0])
-    assert 0 <= slopes[0] < 0.3
-    assert slopes[1] > slopes[0]
+        told.append(believed(np.full(60, 0.9), shop.blend.belief(shop.levels))[0])
+    assert 0.4 < told[0] < 0.6, "a tie is one half"
+    assert told[1] > told[0]
     assert shop.blend.slopes[:2].tolist() == [1, 1], "of other classes nothing is known"
+    assert shop.blend.shifts[:2].tolist() == [0, 0]
+
+
+def test_a_shop_that_rises_more_often_than_it_is_told_moves_the_probability_up() -> None:
+    """Told: as much as in the week before. It grows by a tenth every week."""
+    shop = Shop(60)
+    for day in range(200):
+        level = np.float32(4.0 * 1.1 ** (day // 7 % 10))
+        sold = np.full(60, level, np.float32)
+        shop.window({PLAIN: float(level), NET: float(level), FAST: float(level), NAIVE: float(level)}, sold)
+    assert believed(np.full(60, 0.5), shop.blend.belief(shop.levels))[0] > 0.55
+
+
+def test_what_was_learnt_before_there_were_shifts_goes_on() -> None:
+    before, again = Aggregation(), Aggregation()
+    before.losses += 2
+    before.slopes[:] = 0.5
+    again.restore(before.packed()[: -before.shifts.nbytes], iter(()))
+    assert (again.losses == 2).all()
+    assert again.slopes.tolist() == [0.5] * 3
+    assert not again.shifts.any()
 
 
 def test_shares_below_levels_are_told_by_group() -> None:

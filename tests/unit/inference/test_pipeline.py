@@ -14,7 +14,7 @@ from inference.live_loss import LiveLoss
 from inference.outputs import WindowOutputs
 from inference.pipeline import WindowPipeline, columns
 from inference.session import Session
-from inference.trend import trend
+from inference.trend import Belief, trend
 from schemas.columns import ForecastColumns
 from schemas.forecasts import SOURCES
 from schemas.inputs import CLICKS, ORDERS, PRICES
@@ -120,7 +120,7 @@ def test_what_was_served_is_what_the_next_window_is_held_against(session: Sessio
 def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with_the_last(session: Session) -> None:
     pipeline = shop(session)
     days(pipeline, 29)
-    slopes = pipeline.aggregation.slopes.copy()
+    slopes, shifts = pipeline.aggregation.slopes.copy(), pipeline.aggregation.shifts.copy()
     outputs = days(pipeline, 1, 29)
     found = forecasts_of(outputs[-1])
     start_ms = MONDAY_MS + 29 * DAY_MS
@@ -133,7 +133,7 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
     last7 = np.array([sum(sold(day)[sku] for day in range(23, 30)) for sku in found.sku])
     table = pipeline.sku_state.table
     levels = ew_nb.levels({name: table[name][:3] for name, *_ in ew_nb.COLUMNS}, table["opens"][:3], DAY)
-    slope = slopes[aggregation.class_of(levels)]
+    kinds = aggregation.class_of(levels)
     usual7 = levels * pipeline.sku_state.season.demand(np.arange(7)).sum()
     expected = trend(
         found.sums[:, 0],
@@ -141,7 +141,7 @@ def test_a_forecast_says_which_window_it_follows_and_compares_the_next_week_with
         mean7=found.mean[:, :7].sum(axis=1),
         usual7=usual7,
         price=np.full(3, 2.0),
-        slope=slope,
+        belief=Belief(slopes[kinds], shifts[kinds]),
     )
     np.testing.assert_array_equal(found.direction, expected.direction)
     np.testing.assert_allclose(found.probability, expected.probability, rtol=1e-6)

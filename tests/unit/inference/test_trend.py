@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from features.cadence import LEVELS
-from inference.trend import exceeds, trend
+from inference.trend import Belief, exceeds, trend
 
 LADDER = np.array([[5.0, 10, 25, 50, 75, 90, 95]])
 
@@ -58,7 +58,7 @@ def test_directions_and_percentages() -> None:
 def test_directions_are_claimed_of_what_is_believed() -> None:
     q, last7 = np.repeat(LADDER, 3, axis=0), np.array([10.0, 10, 95])
     rest = {"last7": last7, "mean7": np.full(3, 50.0), "usual7": np.full(3, 50.0), "price": np.ones(3)}
-    surely, hardly = trend(q, **rest), trend(q, **rest, slope=np.array([1.0, 0.4, 0.4]))
+    surely, hardly = trend(q, **rest), trend(q, **rest, belief=Belief(np.array([1.0, 0.4, 0.4])))
     assert surely.direction.tolist() == [1, 1, -1]
     assert hardly.direction.tolist() == [1, 0, 0]
     assert hardly.probability[0] == surely.probability[0]
