@@ -103,12 +103,12 @@ def reference(network: Network, given: Arrays) -> dict[str, NDArray[np.float32]]
     with torch.no_grad():
         calendar = tensors["calendar"].expand(1, len(given["x"]), -1)
         outlook, after = network(tensors["x"][None], calendar, states)
-    nu = tensors["scale"][:, None]
-    steps, sums = nu * tensors["season_next"], nu * tensors["season_sums"]
+    nu = tensors["scale"]
+    quantiles, sums = outlook.units(nu[None], tensors["season_next"], tensors["season_sums"])
     result = {
-        "quantiles": outlook.quantiles[0].clamp_min(0) * steps[..., None],
-        "sums": outlook.sums[0].clamp_min(0) * sums[..., None],
-        "mean": outlook.mean[0] * steps,
+        "quantiles": quantiles[0],
+        "sums": sums[0],
+        "mean": outlook.mean[0] * nu[:, None] * tensors["season_next"],
         "h_next": after.h.transpose(0, 1),
         "c_next": after.c.transpose(0, 1),
     }

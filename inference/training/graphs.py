@@ -157,7 +157,7 @@ def _cell(graph: _Graph, name: str, weights: Weights, source: str, layer: str) -
 
 
 def _head(graph: _Graph, network: Network, weights: Weights) -> None:
-    """Add the MLP; `scaled` [n, (K + S) * Q] >= 0 and `scaled_mean` [n, K] come out, in scaled units."""
+    """Add the MLP; `scaled` [n, sets * Q] >= 0 and `scaled_mean` [n, K] come out, in scaled units."""
     layout = network.layout
 
     def gemm(name: str, source: str, result: str) -> None:
@@ -188,7 +188,7 @@ def _head(graph: _Graph, network: Network, weights: Weights) -> None:
     # the half of the parts' squareplus is in the mixing; each set of quantiles is a row of its own
     levels = len(layout.levels)
     graph.constant("by_set", np.array([-1, levels], np.int64))
-    graph.constant("by_sku", np.array([-1, layout.groups * levels], np.int64))
+    graph.constant("by_sku", np.array([-1, layout.sets * levels], np.int64))
     both = [
         graph.constant("mixing", 0.5 * layout.mixing.numpy()),
         graph.constant("offset", np.full(levels, -MEDIAN_OFFSET, np.float32)),
@@ -200,11 +200,11 @@ def _head(graph: _Graph, network: Network, weights: Weights) -> None:
 
 
 def _in_noise(graph: _Graph, network: Network, parts: str) -> str:
-    """Multiply the distances among `parts` [n, (K + S) * Q] by each SKU's noise; the name of the result."""
+    """Multiply the distances among `parts`, as wide as all heads, by each SKU's noise; the name of the result."""
     layout = network.layout
     if layout.noise is None:
         return parts
-    outward = np.tile(layout.outward.numpy(), layout.groups)
+    outward = np.tile(layout.outward.numpy(), layout.sets)
     graph.constant("noise_column", np.array([layout.noise], np.int64))
     graph.add("Gather", ["x", "noise_column"], "log_noise", axis=1)
     graph.add("Exp", ["log_noise"], "noise")
@@ -219,7 +219,7 @@ def _units(graph: _Graph, network: Network) -> None:
     levels = len(layout.levels)
     for name, value in (
         ("second_axis", [1]),
-        ("sets_by_level", [layout.groups, levels]),
+        ("one_set", [1, levels]),
         ("flat_season", [-1]),
         ("by_group", [-1, layout.groups, levels]),
         ("steps_and_sums", [layout.horizon, len(layout.sum_windows)]),
@@ -227,17 +227,12 @@ def _units(graph: _Graph, network: Network) -> None:
         graph.constant(name, np.array(value, np.int64))
     graph.constant("one", np.array(1.0, np.float32))
     graph.constant("fine", np.array(GRID_PER_UNIT, np.float32))
-    # one season a column first: a row of all levels times one number is three times as fast as levels times groups
-    graph.add("Concat", ["season_next", "season_sums"], "seasons", axis=0)
-    graph.add("Unsqueeze", ["seasons", "second_axis"], "season_rows")
-    graph.add("Expand", ["season_rows", "sets_by_level"], "season_by_level")
-    graph.add("Reshape", ["season_by_level", "flat_season"], "season_of_column")
+    seasonal = _seasonal(graph, network)
     graph.add("Where", ["integer_units", "one", "fine"], "grid")
     graph.add("Unsqueeze", ["grid", "second_axis"], "grid_column")
     graph.add("Mul", ["scale", "grid"], "scale_in_grid")
     graph.add("Unsqueeze", ["scale_in_grid", "second_axis"], "scale_column")
-    graph.add("Mul", ["scaled", "season_of_column"], "seasonal")
-    graph.add("Mul", ["seasonal", "scale_column"], "grid_units")
+    graph.add("Mul", [seasonal, "scale_column"], "grid_units")
     graph.add("Round", ["grid_units"], "whole_grid_units")
     graph.add("Div", ["whole_grid_units", "grid_column"], "flat_units")
     graph.add("Reshape", ["flat_units", "by_group"], "units")
@@ -249,6 +244,40 @@ def _units(graph: _Graph, network: Network) -> None:
     graph.add("Mul", ["scaled_mean", "mean_factors"], "mean_thousandths")
     graph.add("Round", ["mean_thousandths"], "mean_whole")
     graph.add("Div", ["mean_whole", "fine"], "mean")
+
+
+def _seasonal(graph: _Graph, network: Network) -> str:
+    """Multiply `scaled` by the season, take the mean with the head that leaves it out; names [n, (K + S) * Q]."""
+    layout = network.layout
+    if layout.heads == 1:
+        return graph.add("Mul", ["scaled", _of_columns(graph, "season", ["season_next", "season_sums"])], "seasonal")
+    levels = len(layout.levels)
+    graph.constant("closed", np.array(0.0, np.float32))
+    graph.add("Mul", ["season_next", "half"], "half_season")
+    graph.add("Greater", ["season_next", "closed"], "is_open")
+    graph.add("Cast", ["is_open"], "open_next", to=TensorProto.FLOAT)
+    graph.add("Mul", ["open_next", "half"], "half_open")
+    graph.constant(
+        "sums_apart", np.array([layout.horizon * levels, (layout.groups - layout.horizon) * levels], np.int64)
+    )
+    graph.constant("heads_apart", np.array([layout.groups * levels, layout.horizon * levels], np.int64))
+    graph.add("Split", ["scaled", "heads_apart"], "scaled_seasonal", "scaled_flat", axis=1)
+    graph.add("Mul", ["scaled_seasonal", _of_columns(graph, "season", ["half_season", "season_sums"])], "seasonal_part")
+    graph.add("Mul", ["scaled_flat", _of_columns(graph, "open", ["half_open"])], "flat_steps")
+    graph.add("Split", ["seasonal_part", "sums_apart"], "seasonal_steps", "seasonal_sums", axis=1)
+    graph.add("Add", ["seasonal_steps", "flat_steps"], "mean_steps")
+    return graph.add("Concat", ["mean_steps", "seasonal_sums"], "seasonal", axis=1)
+
+
+def _of_columns(graph: _Graph, name: str, parts: list[str]) -> str:
+    """Give one factor of a window or sum to each of its levels: parts [K], ... -> [(K + ...) * Q]; the name.
+
+    A row of all levels times one number is three times as fast as levels times groups.
+    """
+    joined = graph.add("Concat", parts, f"{name}_factors", axis=0) if len(parts) > 1 else parts[0]
+    graph.add("Unsqueeze", [joined, "second_axis"], f"{name}_rows")
+    graph.add("Expand", [f"{name}_rows", "one_set"], f"{name}_by_level")
+    return graph.add("Reshape", [f"{name}_by_level", "flat_season"], f"{name}_of_column")
 
 
 def _regated(stacked: NDArray[np.float32], order: str, hidden: int) -> NDArray[np.float32]:

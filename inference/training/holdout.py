@@ -115,8 +115,8 @@ def _served(
     with torch.no_grad():
         outlook = network.outlook(network.encode(crop.x)[0][mask], crop.calendar[mask])
     nu, season_next = crop.nu[mask], crop.season_next[mask]
-    factors = torch.cat((season_next, lead_sums(season_next, network.layout.sum_windows)), dim=1) * nu[:, None]
-    units = (torch.cat((outlook.quantiles, outlook.sums), dim=1) * factors[..., None]).clamp_min(0.0)
+    season_sums = lead_sums(season_next, network.layout.sum_windows)
+    units = torch.cat(outlook.units(nu, season_next, season_sums), dim=1)
     by_piece = torch.from_numpy(integer_units[crop.skus[np.nonzero(picked)[1]]])
     units = torch.where(by_piece[:, None, None], units.round(), units)
     served = units.numpy().astype(np.float64)

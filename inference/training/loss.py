@@ -36,7 +36,8 @@ def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -
 
     Pinball of ln(1 + units of nu) per step, where quantiles are the same and no spike rules, weighted nu^.5 so that
     neither the few fast SKUs nor the many slow ones do; lead sums alike, per open window; and a Poisson deviance for
-    the mean. Closed windows have no part in any of it. A sum counts only where all of its open windows are known.
+    the mean. Both heads are punished alike, each in its own units. Closed windows have no part in any of it. A sum
+    counts only where all of its open windows are known.
     """
     levels = torch.tensor(layout.levels)
     picked = crop.origin & counts
@@ -45,10 +46,16 @@ def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -
         return torch.zeros((), requires_grad=True)
     weight = nu.sqrt()[:, None]
     known = torch.isfinite(y)
-    ratio = torch.where(known, y / (nu[:, None] * season_next), 0.0)
     cell = weight * known
     whole = cell.sum().clamp_min(1e-6)
-    steps = (cell * pinball(torch.log1p(ratio), log_quantiles(outlook.quantiles), levels)).sum() / whole
+
+    def of_steps(quantiles: Tensor, factors: Tensor) -> Tensor:
+        ratio = torch.where(known, y / (nu[:, None] * factors), 0.0)
+        return (cell * pinball(torch.log1p(ratio), log_quantiles(quantiles), levels)).sum() / whole
+
+    steps = of_steps(outlook.quantiles, season_next)
+    if outlook.flat is not None:
+        steps = steps + of_steps(outlook.flat, torch.ones(()))
 
     season_sums = lead_sums(season_next, layout.sum_windows)
     complete = lead_sums((~known & (season_next > 0)).float(), layout.sum_windows) == 0
@@ -57,7 +64,7 @@ def outlook_loss(outlook: Outlook, crop: Crop, counts: Tensor, layout: Layout) -
     sums_loss = (sums_cell * pinball(torch.log1p(sums_ratio), log_quantiles(outlook.sums), levels)).sum()
     sums_loss = sums_loss / sums_cell.sum().clamp_min(1e-6)
 
-    capped = ratio.clamp(max=MEAN_CAP)
+    capped = torch.where(known, y / (nu[:, None] * season_next), 0.0).clamp(max=MEAN_CAP)
     deviance = outlook.mean - torch.xlogy(capped, outlook.mean)
     return steps + SUM_SHARE * sums_loss + MEAN_SHARE * (cell * deviance).sum() / whole
 

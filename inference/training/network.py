@@ -3,6 +3,10 @@
 Everything it says is in scaled units: demand divided by nu (the SKU's own level) and by the shop's season index of
 the target window; quantiles lie apart in units of the SKU's own noise. The structure follows MQ-RNN (Wen et al. 2017)
 with non-crossing increments (Park et al. 2022).
+
+Quantiles of single windows are said twice, by two heads on one encoder: once divided by the shop's season, and once
+not. They err in different ways, so their mean, which is served, is better than either. Of windows below a day there is
+the first head only: a day's hours are too different.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ class Layout:
 
     noise: which of the features is the logarithm of how much a SKU's windows scatter, in scales: the unit in which
     quantiles lie apart, so that a network that has learnt from restless shops fits a steady one. None: the scale is.
+    heads: 2, or 1 without the one that leaves the shop's season out.
     """
 
     n_features: int
@@ -36,6 +41,7 @@ class Layout:
     horizon: int = HORIZON
     levels: tuple[float, ...] = LEVELS
     sum_windows: tuple[int, ...] = SUM_WINDOWS
+    heads: int = 2
 
     def __post_init__(self) -> None:
         """Refuse levels and spans that the head cannot say."""
@@ -50,6 +56,11 @@ class Layout:
     def groups(self) -> int:
         """Count the sets of quantiles, K + S: every step and every sum has its own."""
         return self.horizon + len(self.sum_windows)
+
+    @property
+    def sets(self) -> int:
+        """Count the sets of quantiles of all heads."""
+        return self.groups + (self.horizon if self.heads > 1 else 0)
 
     @property
     def outward(self) -> Tensor:
@@ -92,12 +103,25 @@ class States(NamedTuple):
 class Outlook(NamedTuple):
     """What is expected after each origin, scaled; quantiles ascend and may lie below 0 (the floor is the server's).
 
-    quantiles [..., K, Q], sums [..., S, Q], mean [..., K] > 0.
+    quantiles [..., K, Q], sums [..., S, Q], mean [..., K] > 0. flat: quantiles [..., K, Q] of the other head, in units
+    of nu alone; None without it.
     """
 
     quantiles: Tensor
     sums: Tensor
     mean: Tensor
+    flat: Tensor | None = None
+
+    def units(self, nu: Tensor, season_next: Tensor, season_sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the quantiles and sums that are served, units, but for the rounding.
+
+        nu: [...]. season_next: [..., K], season_sums: [..., S].
+        """
+        steps = self.quantiles.clamp_min(0) * season_next[..., None]
+        if self.flat is not None:
+            steps = (steps + self.flat.clamp_min(0) * (season_next > 0)[..., None]) / 2
+        sums = self.sums.clamp_min(0) * season_sums[..., None]
+        return steps * nu[..., None, None], sums * nu[..., None, None]
 
 
 def positive(x: Tensor) -> Tensor:
@@ -119,7 +143,7 @@ class Network(nn.Module):
         self.lstm1 = nn.LSTM(layout.n_features, layout.hidden)
         self.lstm2 = nn.LSTM(layout.hidden, layout.hidden)
         self.inner = nn.Linear(layout.hidden + layout.n_features + layout.n_calendar, layout.width)
-        self.parts = nn.Linear(layout.width, layout.groups * len(layout.levels))
+        self.parts = nn.Linear(layout.width, layout.sets * len(layout.levels))
         self.mean = nn.Linear(layout.width, layout.horizon)
         self.register_buffer("mixing", layout.mixing, persistent=False)
         self.register_buffer("outward", layout.outward, persistent=False)
@@ -131,7 +155,7 @@ class Network(nn.Module):
         with torch.no_grad():
             for lstm in (self.lstm1, self.lstm2):
                 lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden] = 1.0
-            bias = self.parts.bias.view(self.layout.groups, -1)
+            bias = self.parts.bias.view(self.layout.sets, -1)
             bias.fill_(-0.75)  # squareplus: 0.25 between neighbours
             bias[:, middle] = 0.7  # squareplus: 0.96
             self.mean.bias.fill_(0.75)  # squareplus: 1
@@ -160,14 +184,14 @@ class Network(nn.Module):
         read = torch.cat((encoded, calendar), dim=-1)
         inner = self.dropout(torch.relu(self.inner(self.dropout(read))))
         parts = positive(self.parts(inner))
-        parts = parts.reshape(*parts.shape[:-1], layout.groups, len(layout.levels))
+        parts = parts.reshape(*parts.shape[:-1], layout.sets, len(layout.levels))
         if layout.noise is not None:
             noise = torch.exp(encoded[..., layout.hidden + layout.noise])[..., None, None]
             parts = parts * (noise * self.outward + (1.0 - self.outward))
         quantiles = parts @ self.mixing - MEDIAN_OFFSET
-        return Outlook(
-            quantiles[..., : layout.horizon, :], quantiles[..., layout.horizon :, :], positive(self.mean(inner))
-        )
+        steps, rest = quantiles[..., : layout.horizon, :], quantiles[..., layout.horizon :, :]
+        sums, flat = rest[..., : len(layout.sum_windows), :], rest[..., len(layout.sum_windows) :, :]
+        return Outlook(steps, sums, positive(self.mean(inner)), flat if layout.heads > 1 else None)
 
     def forward(self, x: Tensor, calendar: Tensor, states: States | None = None) -> tuple[Outlook, States]:
         """Read x [T, B, F], calendar [T, B, C], states -> the outlook after every step, the states after the last."""

@@ -134,6 +134,7 @@ def _fit(history: History, grid: WindowGrid, others: Sequence[OtherShop], *, ite
                     noise=NOISE,
                     horizon=arrays.horizon,
                     sum_windows=grid.cadence.spans,
+                    heads=1 if grid.window_ms < DAY_MS else 2,
                 ),
                 recipe=recipe,
                 others=others,

@@ -5,9 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from inference.bundle import MANIFEST, REPLAY, STEP
+from features.cadence import HOUR_MS
+from features.encoding import FEATURES, NOISE, calendar_names, fingerprint
+from features.grid import WindowGrid
+from inference.bundle import MANIFEST, REPLAY, STEP, load
+from inference.session import Session
 from inference.training import export as exporting
 from inference.training.export import export, reference
+from inference.training.network import Layout, Network
 from schemas.errors import BundleMismatch
 from tests.support.models import manifest_for, step_arrays, untrained
 
@@ -32,6 +37,16 @@ def test_a_bundle_is_three_small_files_without_external_data(directory: Path) ->
         model = onnx.load(directory / name)
         assert not [tensor.name for tensor in model.graph.initializer if tensor.external_data]
         assert [opset.version for opset in model.opset_import] == [20]
+
+
+def test_a_network_for_hours_is_exported_with_its_own_horizon_and_one_head(tmp_path: Path) -> None:
+    """Export compares both graphs with torch."""
+    names = calendar_names(24)
+    network = Network(Layout(len(FEATURES), len(names), noise=NOISE, horizon=24, sum_windows=(7, 14, 24), heads=1))
+    export(network.eval(), tmp_path, manifest=manifest_for(network, window_ms=HOUR_MS, calendar=names))
+    bundle = load(tmp_path, expected_fingerprint=fingerprint())
+    assert Session(bundle).fits(WindowGrid(window_ms=HOUR_MS))
+    assert not Session(bundle).fits(WindowGrid())
 
 
 def test_step_is_decomposed_and_only_the_number_of_skus_is_open(directory: Path) -> None:

@@ -227,6 +227,10 @@ def test_the_loss_counts_only_known_open_windows_of_origins() -> None:
     worse = Outlook(torch.where(closed, base.quantiles, 50.0), base.sums, base.mean)
     assert outlook_loss(worse, crop, counts, layout) > loss
     assert outlook_loss(Outlook(base.quantiles[:0], base.sums[:0], base.mean[:0]), crop, ~counts, layout) == 0
+    both = outlook_loss(base._replace(flat=base.quantiles), crop, counts, layout)
+    assert both > loss
+    assert outlook_loss(base._replace(flat=elsewhere.quantiles), crop, counts, layout) == both
+    assert outlook_loss(base._replace(flat=worse.quantiles), crop, counts, layout) > both
 
 
 def test_a_quantile_below_its_floor_still_feels_the_way_up() -> None:

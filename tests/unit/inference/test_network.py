@@ -12,8 +12,10 @@ def test_quantiles_ascend_whatever_the_input() -> None:
     outlook, _ = network(x[..., :5], x[..., 5:])
     assert (outlook.quantiles.diff(dim=-1) >= 0).all()
     assert (outlook.sums.diff(dim=-1) >= 0).all()
+    assert outlook.flat is not None
+    assert (outlook.flat.diff(dim=-1) >= 0).all()
     assert (outlook.mean > 0).all()
-    assert outlook.quantiles.shape == (6, 200, 14, 7)
+    assert outlook.quantiles.shape == outlook.flat.shape == (6, 200, 14, 7)
     assert outlook.sums.shape == (6, 200, 2, 7)
     assert outlook.mean.shape == (6, 200, 14)
 
@@ -58,6 +60,35 @@ def test_quantiles_lie_apart_in_units_of_the_noise_of_the_sku() -> None:
         apart = quantiles.diff(dim=-1)
         torch.testing.assert_close(apart, noise[:, None, None] * apart[1])
         torch.testing.assert_close(quantiles[0, :, 3], quantiles[2, :, 3])
+
+
+def test_what_is_served_is_the_mean_of_both_heads_and_of_closed_windows_nothing() -> None:
+    network = untrained(n_features=5, n_calendar=2)
+    given = torch.from_numpy(np.random.default_rng(3).normal(size=(1, 8, 7)).astype(np.float32))
+    with torch.no_grad():
+        outlook, _ = network(given[..., :5], given[..., 5:])
+    season = torch.linspace(0.2, 2.0, 14)
+    season[3] = 0
+    nu = torch.arange(1.0, 9.0)[None]
+    steps, sums = outlook.units(nu, season, season[:7].sum().expand(2))
+    assert outlook.flat is not None
+    own = outlook.quantiles.clamp_min(0) * season[:, None]
+    flat = outlook.flat.clamp_min(0) * (season > 0)[:, None]
+    torch.testing.assert_close(steps, nu[..., None, None] * (own + flat) / 2)
+    assert (steps[..., 3, :] == 0).all()
+    assert (steps.diff(dim=-1) >= 0).all()
+    torch.testing.assert_close(sums, nu[..., None, None] * outlook.sums.clamp_min(0) * season[:7].sum())
+    alone = outlook._replace(flat=None).units(nu, season, season[:7].sum().expand(2))
+    torch.testing.assert_close(alone[0], nu[..., None, None] * own)
+
+
+def test_windows_below_a_day_have_one_head() -> None:
+    layout = Layout(n_features=3, heads=1, horizon=24, sum_windows=(7, 14, 24))
+    with torch.no_grad():
+        outlook, _ = Network(layout)(torch.zeros(1, 2, 3), torch.zeros(1, 2, 0))
+    assert outlook.flat is None
+    assert outlook.quantiles.shape == (1, 2, 24, 7)
+    assert outlook.sums.shape == (1, 2, 3, 7)
 
 
 def test_a_quantile_can_be_below_zero_so_that_its_floor_is_exactly_zero() -> None:
