@@ -227,8 +227,7 @@ class Aggregation:
     losses: float32 (groups, classes, Q, experts). offsets: float32 (groups, classes, Q), logarithms of factors. hit:
     float32 (groups, Q), how many of the panel lay below each level, by the randomised PIT, and seen: float32 (groups,),
     of how many; both fade. slopes, shifts: float32 (classes,), how far the probability of an increase is believed, see
-    `trend.believed`. pending:
-    what has not come true yet. groups: of the steps and sums.
+    `trend.believed`. pending: what has not come true yet. groups: of the steps and sums.
     """
 
     def __init__(self, cadence: Cadence = DAY, *, model: str = "") -> None:

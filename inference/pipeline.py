@@ -359,7 +359,7 @@ class WindowPipeline:
     ) -> tuple[aggregation.Served, NDArray[np.float32]]:
         """Blend what all experts forecast; returns that, and what the plain one says of the next window, (n, Q)."""
         skus, n = chunk.skus, len(chunk.slots)
-        fractional, may_serve = experts.after["fractional"] != 0, experts.net_ok & self.net_fits
+        fractional, net_ok = experts.after["fractional"] != 0, experts.net_ok
         served = aggregation.Served.empty(n, chunk.context.cadence)
         next_plain = np.empty((n, len(LEVELS)), np.float32)
         for low in range(0, n, _BLOCK):
@@ -373,7 +373,7 @@ class WindowPipeline:
                 return experts.forecast(expert, at + low)
 
             part = self.aggregation.serve(
-                levels[block], draw[block], may_serve[block], skus[block], fractional[block], ask
+                levels[block], draw[block], net_ok[block], skus[block], fractional[block], ask
             )
             served.put(block, part)
         np.round(served.mean, 3, out=served.mean)

@@ -97,6 +97,12 @@ class Session:
         manifest = self.bundle.manifest
         return (manifest.window_ms, manifest.horizon) == (grid.window_ms, grid.cadence.horizon)
 
+    def horizon_for(self, grid: WindowGrid) -> int | None:
+        """Say how many windows to forecast: as the grid says, else as many as it does if it has learnt such windows."""
+        manifest = self.bundle.manifest
+        learnt = manifest.horizon if manifest.window_ms == grid.window_ms else None
+        return learnt if grid.horizon is None else grid.horizon
+
     def run_step(  # noqa: PLR0913 - the graph's inputs, all but three by name
         self,
         x: NDArray[np.float32],

@@ -82,7 +82,8 @@ def run(  # noqa: PLR0913 - the command's options, all by name
     if scores is not None:
         directories.probe(scores.parent, what=f"the directory {scores.parent} (--scores)", error=BadInput)
     session = Session(bundles.load(bundle, expected_fingerprint=fingerprint()), threads=2)
-    grid = _grid(session, replace(grid, window_ms=window_ms or session.bundle.manifest.window_ms))
+    grid = replace(grid, window_ms=window_ms or session.bundle.manifest.window_ms)
+    grid = replace(grid, horizon=session.horizon_for(grid))
     horizon = _steps(horizon, grid)
     events = event_tables.load_with_progress(files)
     money = money or ShopCurrency()
@@ -135,13 +136,6 @@ def run(  # noqa: PLR0913 - the command's options, all by name
         scores.write_bytes(orjson.dumps(backtest_tables.scores(trial), option=orjson.OPT_INDENT_2))
     for line in (*accuracy_lines(pipeline.live), *calibration_lines(pipeline.aggregation), *call_lines(calls)):
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def _grid(session: Session, grid: WindowGrid) -> WindowGrid:
-    """Forecast as many windows as a net does that has learnt these, unless it is said how many."""
-    manifest = session.bundle.manifest
-    fits = grid.horizon is None and manifest.window_ms == grid.window_ms
-    return replace(grid, horizon=manifest.horizon) if fits else grid
 
 
 def _steps(wanted: int | None, grid: WindowGrid) -> int:

@@ -142,9 +142,8 @@ def make_session(settings: Settings, source: BundleSource | None = None, *, any_
 
 def with_horizon(settings: Settings, session: Session | None) -> Settings:
     """Forecast as many windows as the bundle does that has learnt these, unless the settings say how many."""
-    if settings.horizon or session is None or session.bundle.manifest.window_ms != settings.window_ms:
-        return settings
-    return msgspec.structs.replace(settings, horizon=session.bundle.manifest.horizon)
+    horizon = None if session is None else session.horizon_for(settings.grid)
+    return settings if horizon is None else msgspec.structs.replace(settings, horizon=horizon)
 
 
 def source_of(where: str, settings: Settings) -> BundleSource:

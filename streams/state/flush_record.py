@@ -70,9 +70,7 @@ class Flush:
 
     def retired_keys(self) -> Iterator[bytes]:
         """Give the keys of what is removed with the SKUs that are forgotten."""
-        shadow = self.meta.shadow
-        models = {*self.models, *([] if shadow is None else [shadow.model])}
-        of_models = [keys.model_prefix(model) for model in sorted(models)]
+        of_models = [keys.model_prefix(model) for model in self.meta.models] if self.models else []
         for sku in self.retired:
             yield keys.sku_key(sku)
             for prefix in of_models:

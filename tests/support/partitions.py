@@ -137,12 +137,12 @@ def take(partition: Partition, source: int, *values: bytes | None, now_ms: int =
     return partition.absorb(source, batch(topic, values, start=partition.next_offset(topic)), now_ms=now_ms)
 
 
-def reach(partition: Partition, at_ms: int) -> None:
+def reach(partition: Partition, at_ms: int, *, now_ms: int = NOW_MS) -> None:
     """Let every input speak of a moment, and close what is then due."""
-    take(partition, ORDERS, order(f"reach{at_ms}", "clock", at_ms))
-    take(partition, CLICKS, click(f"reach{at_ms}", "clock", at_ms))
-    take(partition, PRICES, price_change(f"reach{at_ms}", "clock", at_ms, 1.0))
-    close_all(partition, now_ms=NOW_MS)
+    take(partition, ORDERS, order(f"reach{at_ms}", "clock", at_ms), now_ms=now_ms)
+    take(partition, CLICKS, click(f"reach{at_ms}", "clock", at_ms), now_ms=now_ms)
+    take(partition, PRICES, price_change(f"reach{at_ms}", "clock", at_ms, 1.0), now_ms=now_ms)
+    close_all(partition, now_ms=now_ms)
 
 
 def read_topic(bootstrap: str, topic: str) -> list[Message]:

@@ -26,13 +26,12 @@ from tests.support.partitions import (
     DAY_MS,
     T0,
     click,
-    close_all,
     open_partition,
     order,
     price_change,
     published,
+    reach,
     settings_for,
-    take,
 )
 from tests.support.scripted import Bench
 
@@ -376,13 +375,7 @@ def test_what_is_stored_of_a_shadow_and_does_not_fit_is_built_anew(shadowed: Set
     elif stale == "cut rows":
         partition.store.apply({key: b"short"})
     else:
-        later_ms = T0 + 8 * DAY_MS
-        for source, value in (
-            (ORDERS, order("a8", "a", later_ms)), (CLICKS, click("c8", "a", later_ms)),
-            (PRICES, price_change("p8", "a", later_ms, 2.0)),
-        ):  # fmt: skip
-            take(partition, source, value, now_ms=later_ms)
-        close_all(partition, now_ms=later_ms)
+        reach(partition, T0 + 8 * DAY_MS, now_ms=T0 + 8 * DAY_MS)
     partition.change_shadow(shadow)
     table = partition.sku_state.table
     assert np.isnan(table["shadow_next"][: len(SKUS)]).all(), "what it would have served is not known any more"
