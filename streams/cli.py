@@ -270,6 +270,8 @@ def backtest(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     from streams.commands.backtest import run  # noqa: PLC0415
 
     window_ms = options.pop("length_ms")
+    if window_ms is not None:
+        options["window_ms"] = window_ms
     with event_files(options) as files:
         run(files, money=_settings(ctx).money, window_ms=window_ms, **_days_of(ctx, options))
 

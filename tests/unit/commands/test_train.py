@@ -95,6 +95,23 @@ def test_a_bundle_chooses_how_many_hours_are_forecast(orders: Path, tmp_path: Pa
     assert "--horizon is 24, but 14 of these windows are forecast" in done.output
 
 
+def test_a_backtest_of_hours_heeds_the_horizon_of_the_settings_and_not_their_start_of_days(
+    orders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKUTREND_DAY_START", "04:00")
+    monkeypatch.setenv("SKUTREND_WINDOW_MS", "86400000")
+    config, out = tmp_path / "skutrend.toml", tmp_path / "forecasts.parquet"
+    config.write_text('window_ms = 3600000\nhorizon = 30\nday_start = "00:00"\n')
+    where = ("--first-origin", "2011-03-18", "--every", "6", "--count", "1", "--out", str(out))
+    hours = ("backtest", "--orders", str(orders), "--window-ms", str(HOUR_MS), *where)
+    skutrend(*hours)
+    assert set(pq.read_table(out)["step"].to_pylist()) == {*range(1, 25), -7, -14, -24}
+    monkeypatch.delenv("SKUTREND_DAY_START")
+    monkeypatch.delenv("SKUTREND_WINDOW_MS")
+    skutrend("--config", str(config), *hours)
+    assert set(pq.read_table(out)["step"].to_pylist()) == {*range(1, 31), -7, -14, -24}
+
+
 def test_of_days_there_is_one_horizon(orders: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["train", "--orders", str(orders), "--out", str(tmp_path), "--horizon", "24"])
     assert done.exit_code == 2
